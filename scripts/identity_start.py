@@ -1,0 +1,134 @@
+"""A starting point for the small models at which the whole pipeline already returns its input, a little blurred.
+
+From random weights a small autoencoder with GroupNorm spends its first hour learning to carry brightness and colour:
+normalisation removes just that. Here, at the start, three channels carry the picture through every residual trunk, every
+residual branch adds nothing, and a quarter of the channels are constants that give GroupNorm (one group) a fixed scale.
+Training then learns detail from its first step. SiLU is passed in the nearly linear part around `SHIFT`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
+from torch import Tensor, nn
+
+CARRIED = 3
+SHIFT = 3.0
+CONSTANT = 2.0
+LATENT_GAIN = 2.0
+"""Latents are the picture in -1..1, which has a deviation of about a half, times this."""
+
+CENTRE = torch.tensor([0.0, 1.0, 0.0])
+FORWARD_PAIR = torch.tensor([0.0, 0.5, 0.5])
+LEADING_PAIR = torch.tensor([0.5, 0.5, 0.0])
+SMOOTH = torch.tensor([0.25, 0.5, 0.25])
+
+
+def start_autoencoder(vae: AutoencoderKL, examples: Tensor) -> None:
+    """Makes encode a 4x4 box average times `LATENT_GAIN` in latent channels 0-2, and decode its smooth enlargement.
+
+    `examples` `(B, 3, H, W)` in -1..1 are pictures to read the scale of the normalisations from.
+    """
+    with torch.no_grad():
+        _silence_residuals(vae)
+        encoder, decoder = vae.encoder, vae.decoder
+        _carry(encoder.conv_in, CENTRE)
+        _carry(decoder.conv_in, CENTRE, gain=1 / LATENT_GAIN)
+        for conv in _named(encoder, "downsamplers.0.conv"):
+            _carry(conv, LEADING_PAIR)
+        for conv in _named(decoder, "upsamplers.0.conv"):
+            _carry(conv, SMOOTH)
+        for conv in _named(vae, "conv_shortcut"):
+            _carry(conv, CENTRE)
+        _carry(encoder.conv_out, CENTRE, gain=LATENT_GAIN, after_silu=True, constants=False)
+        _carry(decoder.conv_out, CENTRE, after_silu=True, constants=False)
+        nn.init.zeros_(encoder.conv_out.weight[vae.config.latent_channels :])
+        nn.init.constant_(encoder.conv_out.bias[vae.config.latent_channels :], -6.0)
+        for conv in (vae.quant_conv, vae.post_quant_conv):
+            nn.init.dirac_(conv.weight)
+            nn.init.zeros_(conv.bias)
+        _undo_normalisation(encoder.conv_norm_out, lambda: vae.encode(examples))
+        latents = vae.encode(examples).latent_dist.mode()
+        _undo_normalisation(decoder.conv_norm_out, lambda: vae.decode(latents))
+
+
+def start_denoiser(unet: UNet2DConditionModel, controlnet: ControlNetModel, run: Callable[[], object]) -> None:
+    """Makes v the negative of the image's latents, so that the first step returns the image it was conditioned on.
+
+    `run` calls both networks once on examples.
+    """
+    with torch.no_grad():
+        for model in (unet, controlnet):
+            _silence_residuals(model)
+        embedding = controlnet.controlnet_cond_embedding
+        _carry(embedding.conv_in, CENTRE, shift=SHIFT, constants=False)
+        for conv in embedding.blocks:
+            kernel = CENTRE if conv.stride == (1, 1) else FORWARD_PAIR
+            _carry(conv, kernel, after_silu=True, shift=SHIFT, constants=False)
+        _carry(embedding.conv_out, CENTRE, after_silu=True, constants=False)
+        controlnet.conv_in.weight[:CARRIED] = 0
+        controlnet.conv_in.bias[:CARRIED] = 0
+        _carry(controlnet.controlnet_down_blocks[0], CENTRE, constants=False)
+        unet.conv_in.weight[:CARRIED] = 0
+        unet.conv_in.bias[:CARRIED] = 0
+        last = unet.up_blocks[-1].resnets[-1].conv_shortcut
+        _carry(last, CENTRE, first_input=last.in_channels - unet.config.block_out_channels[0])
+        # The ControlNet sees the picture in 0..1, the latents are made of it in -1..1.
+        _carry(unet.conv_out, CENTRE, gain=-2 * LATENT_GAIN, after_silu=True, constants=False)
+        unet.conv_out.weight[CARRIED:] = 0
+        unet.conv_out.bias[:CARRIED] += LATENT_GAIN
+        unet.conv_out.bias[CARRIED:] = 0
+        _undo_normalisation(unet.conv_norm_out, run)
+
+
+def _undo_normalisation(norm: nn.GroupNorm, run: Callable[[], object]) -> None:
+    """Sets the affine part of `norm` so that carried channels leave it as they came, plus SHIFT."""
+    seen: list[Tensor] = []
+    with norm.register_forward_pre_hook(lambda _, args: seen.append(args[0])):
+        run()
+    variance, mean = torch.var_mean(seen[0], dim=(1, 2, 3), correction=0)
+    norm.weight[:CARRIED] = (variance + norm.eps).sqrt().mean()
+    norm.bias[:CARRIED] = mean.mean() + SHIFT
+
+
+def _silence_residuals(model: nn.Module) -> None:
+    for name, parameter in model.named_parameters():
+        if ".conv2." in name or ".proj_out." in name or ".attn2.to_out." in name:
+            nn.init.zeros_(parameter)
+
+
+def _named(model: nn.Module, ending: str) -> list[nn.Conv2d]:
+    return [module for name, module in model.named_modules() if name.endswith(ending)]
+
+
+def _carry(
+    conv: nn.Conv2d,
+    kernel: Tensor,
+    gain: float = 1.0,
+    after_silu: bool = False,
+    shift: float = 0.0,
+    constants: bool = True,
+    first_input: int = 0,
+) -> None:
+    """Lets outputs 0-2 of `conv` be inputs 0-2 blurred by `kernel`; with `constants` the last quarter is +-CONSTANT.
+
+    `after_silu` undoes the SiLU around SHIFT that the inputs came through; `shift` is added for a SiLU that follows.
+    """
+    value = F.silu(torch.tensor(SHIFT))
+    slope = torch.sigmoid(torch.tensor(SHIFT)) * (1 + SHIFT * (1 - torch.sigmoid(torch.tensor(SHIFT))))
+    if after_silu:
+        gain, offset = gain / slope.item(), -(gain * value / slope).item()
+    else:
+        offset = 0.0
+    taps = kernel[:, None] * kernel if conv.kernel_size == (3, 3) else torch.ones(1, 1)
+    conv.weight[:CARRIED] = 0
+    for channel in range(CARRIED):
+        conv.weight[channel, first_input + channel] = gain * taps
+    conv.bias[:CARRIED] = offset + shift
+    if constants:
+        quarter = conv.out_channels // 4
+        conv.weight[-quarter:] = 0
+        conv.bias[-quarter:] = CONSTANT * (1 - 2 * (torch.arange(quarter) % 2))

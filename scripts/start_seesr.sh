@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# Makes the environment .venv when it is missing or older than pyproject.toml, then runs what was asked for in it.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+venv=$root/.venv
+# Present only in a finished environment; its date is the moment when the installation began.
+finished=$venv/.finished
+
+usage() {
+  cat >&2 <<EOF
+usage: ${0##*/} setup | upscale ... | tags ... | info ... | test [pytest arguments] | benchmark ... | python ...
+EOF
+  exit 2
+}
+
+find_python() {
+  local candidate
+  for candidate in "${SEESR_PYTHON:-}" python3.11 python3 python; do
+    if [ -n "$candidate" ] && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      echo "$candidate"
+      return
+    fi
+  done
+  echo "seesr: Python 3.11 or newer is needed; install it, or name it in SEESR_PYTHON." >&2
+  exit 1
+}
+
+make_environment() {
+  local python began
+  python=$(find_python)
+  began=$(mktemp)
+  echo "seesr: installing into $venv (a few minutes the first time)" >&2
+  rm -f "$finished"
+  if [ -x "$venv/bin/python" ] && ! "$venv/bin/python" -c '' 2>/dev/null; then
+    rm -rf "$venv"
+  fi
+  if command -v uv >/dev/null 2>&1; then
+    # uv does not read pip's setting for wheels on disk.
+    export UV_FIND_LINKS="${UV_FIND_LINKS:-${PIP_FIND_LINKS:-}}"
+    [ -x "$venv/bin/python" ] || uv venv --quiet --python "$python" "$venv"
+    uv pip install --quiet --python "$venv/bin/python" --editable "$root[test,cog]"
+  else
+    [ -x "$venv/bin/pip" ] || "$python" -m venv "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check --editable "$root[test,cog]"
+  fi
+  mv "$began" "$finished"
+}
+
+[ $# -ge 1 ] || usage
+command=$1
+shift
+
+# One installation at a time: a second caller waits, then finds it done.
+exec 9>"$root/.venv.lock"
+if command -v flock >/dev/null 2>&1; then flock 9; fi
+if [ ! -e "$finished" ] || [ "$root/pyproject.toml" -nt "$finished" ]; then
+  make_environment
+fi
+exec 9>&-
+
+export PATH=$venv/bin:$PATH
+case $command in
+  setup) echo "seesr: ready in $venv" >&2 ;;
+  upscale | tags | info) exec seesr "$command" "$@" ;;
+  test) cd "$root" && exec python -m pytest "$@" ;;
+  benchmark) exec python "$root/scripts/benchmark.py" "$@" ;;
+  python) exec python "$@" ;;
+  *) usage ;;
+esac

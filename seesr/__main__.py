@@ -1,0 +1,5 @@
+"""`python -m seesr` is the `seesr` command."""
+
+from seesr.cli import main
+
+main()

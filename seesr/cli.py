@@ -1,0 +1,235 @@
+"""The `seesr` command: translates arguments to options, shows progress, reports errors."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from seesr.batch import Job, plan_jobs
+from seesr.errors import SeeSRError
+from seesr.images.decode import open_picture
+from seesr.images.save import save, side_by_side
+from seesr.options import PRESETS, Options, describe
+from seesr.runtime.device import choose_device, choose_dtype, memory_bytes
+from seesr.upscaler import Result, Upscaler
+from seesr.version import __version__
+from seesr.weights.resolve import resolve_weights
+
+PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "pillow", "numpy")
+BAD_INPUT, SOME_FAILED, INTERRUPTED = 2, 1, 130
+
+app = typer.Typer(
+    name="seesr",
+    help="Real photographs, larger and sharper.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _option(name: str, *flags: str) -> Any:
+    """A typer option whose help comes from `options.py`."""
+    return typer.Option(*flags, help=describe(name), show_default=str(Options.model_fields[name].default))
+
+
+Weights = Annotated[
+    Path | None, typer.Option(help="Folder of weights; without it SEESR_WEIGHTS, then the embedded small model.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON for each picture.")]
+
+
+@app.command()
+def upscale(
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Pictures, folders, or quoted patterns.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File, or folder for several pictures.")],
+    recursive: Annotated[bool, typer.Option(help="Look into sub-folders too.")] = False,
+    preset: Annotated[str | None, typer.Option(help=f"{' or '.join(PRESETS)}; options given beside it win.")] = None,
+    scale: Annotated[float | None, _option("scale")] = None,
+    max_side: Annotated[int | None, _option("max_side")] = None,
+    steps: Annotated[int | None, _option("steps")] = None,
+    prompt: Annotated[str | None, _option("prompt")] = None,
+    tags: Annotated[bool | None, _option("tags", "--tags/--no-tags")] = None,
+    conditioning_scale: Annotated[float | None, _option("conditioning_scale")] = None,
+    color_fix: Annotated[str | None, _option("color_fix")] = None,
+    sharpen: Annotated[float | None, _option("sharpen")] = None,
+    seed: Annotated[int | None, _option("seed")] = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    weights: Weights = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace output files that exist.")] = False,
+    skip_existing: Annotated[bool, typer.Option(help="Leave out pictures whose output file exists.")] = False,
+    as_json: Json = False,
+    compare: Annotated[bool, typer.Option(help="Also save a before/after picture beside each output.")] = False,
+) -> None:
+    """Upscale pictures."""
+    options = Options.make(
+        preset,
+        scale=scale,
+        max_side=max_side,
+        steps=steps,
+        prompt=prompt,
+        tags=tags,
+        conditioning_scale=conditioning_scale,
+        color_fix=color_fix,
+        sharpen=sharpen,
+        seed=seed,
+    )
+    jobs = plan_jobs(inputs, output, recursive, overwrite, skip_existing)
+    if not jobs:
+        _say("nothing to do: every output exists.")
+        return
+    upscaler = Upscaler.load(weights, device, dtype)
+    _say(f"weights: {upscaler.weights.name}, on {upscaler.device} in {_short(upscaler.dtype)}")
+    failures: list[str] = []
+    try:
+        with _progress(len(jobs)) as tell:
+            for job in jobs:
+                try:
+                    result = upscaler.upscale(job.source, options, progress=tell(job))
+                    save(result.image, job.target)
+                    if compare:
+                        _save_comparison(job, result, upscaler)
+                except SeeSRError as error:
+                    if len(jobs) == 1:
+                        raise
+                    failures.append(str(error))
+                else:
+                    _report(job, result, as_json)
+    except KeyboardInterrupt:
+        _say("stopped; finished pictures are whole.")
+        raise typer.Exit(INTERRUPTED) from None
+    if failures:
+        _say(f"{len(jobs) - len(failures)} of {len(jobs)} pictures done; {len(failures)} failed:")
+        for failure in failures:
+            _say(f"  {failure}")
+        raise typer.Exit(SOME_FAILED)
+
+
+@app.command()
+def tags(
+    image: Annotated[Path, typer.Argument(help="A picture.")],
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    weights: Weights = None,
+    as_json: Json = False,
+) -> None:
+    """Print what RAM sees in a picture, the most certain first."""
+    found = sorted(Upscaler.load(weights, device, dtype).tags(image), key=lambda tag: -tag.confidence)
+    if as_json:
+        print(json.dumps([{"tag": tag.name, "confidence": round(tag.confidence, 4)} for tag in found]))
+        return
+    for tag in found:
+        print(f"{tag.confidence:.2f}  {tag.name}")
+    if not found:
+        _say("no tag is certain enough.")
+
+
+@app.command()
+def info(device: Device = "auto", dtype: Dtype = "auto", weights: Weights = None) -> None:
+    """Print versions, device, dtype, memory and weights."""
+    chosen = choose_device(device)
+    free, total = memory_bytes(chosen)
+    packages = ", ".join(f"{name} {installed_version(name)}" for name in PACKAGES)
+    found = resolve_weights(weights)
+    print(f"seesr    {__version__} (Python {platform.python_version()}; {packages})")
+    print(f"devices  cpu{''.join(f', cuda:{number}' for number in range(torch.cuda.device_count()))}")
+    print(f"device   {chosen}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free")
+    print(f"dtype    {_short(choose_dtype(dtype, chosen))}")
+    print(f"weights  {found.name}: {found.root}")
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _say(text: str) -> None:
+    """A line for people; standard output stays for results."""
+    print(text, file=sys.stderr)
+
+
+def _report(job: Job, result: Result, as_json: bool) -> None:
+    if as_json:
+        record = {
+            "input": str(job.source),
+            "output": str(job.target),
+            "seed": result.seed,
+            "prompt": result.prompt,
+            "tags": {tag.name: round(tag.confidence, 4) for tag in result.tags},
+            "input_size": result.sizes.input,
+            "output_size": result.sizes.output,
+            "working_size": result.sizes.working,
+            "steps": result.options.steps,
+            "weights": result.weights,
+            "notes": result.notes,
+            "seconds": {stage: round(seconds, 3) for stage, seconds in result.seconds.items()},
+        }
+        print(json.dumps(record), flush=True)
+        return
+    width, height = result.sizes.output
+    notes = "".join(f"; {note}" for note in result.notes)
+    _say(f"{job.target}: {width}x{height}, seed {result.seed}, {sum(result.seconds.values()):.1f} s{notes}")
+
+
+def _save_comparison(job: Job, result: Result, upscaler: Upscaler) -> None:
+    before = open_picture(job.source, upscaler.limits).rgb
+    save(side_by_side(before, result.image), job.target.with_name(f"{job.target.stem}_compare.png"))
+
+
+@contextmanager
+def _progress(pictures: int) -> Iterator[Any]:
+    """Bars over pictures and over the steps of the one at work, on standard error and only on a terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        overall = bars.add_task("pictures", total=pictures, visible=pictures > 1)
+        current = bars.add_task("", total=None)
+        started = 0
+
+        def tell(job: Job) -> Any:
+            nonlocal started
+            bars.update(overall, completed=started)
+            started += 1
+
+            def progress(stage: str, done: int, total: int) -> None:
+                bars.update(current, description=f"{job.source.name}: {stage}", completed=done, total=total)
+
+            return progress
+
+        yield tell
+
+
+def main() -> None:
+    """Entry point: a user's error is one sentence and exit code 2; SEESR_DEBUG=1 shows every stage and traceback."""
+    debug = os.environ.get("SEESR_DEBUG", "") not in ("", "0")
+    if debug:
+        logging.basicConfig(
+            level=logging.WARNING, handlers=[RichHandler(console=Console(stderr=True))], format="%(message)s"
+        )
+        logging.getLogger("seesr").setLevel(logging.DEBUG)
+    try:
+        app()
+    except SeeSRError as error:
+        if debug:
+            raise
+        _say(f"seesr: {error}")
+        sys.exit(BAD_INPUT)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""The pair of networks that predicts noise: ControlNet reads the image, UNet reads everything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import ControlNetModel, UNet2DConditionModel
+from torch import Tensor, nn
+
+from seesr.diffusion.image_attention import IMAGE_TOKENS, build_controlnet, build_unet
+from seesr.weights.state_dict import DIFFUSERS_FILE, StateDict, assign_state_dict, read_config, read_state_dict
+
+
+class Denoiser(nn.Module):
+    """UNet and ControlNet as one function of the noisy latents."""
+
+    def __init__(self, unet: UNet2DConditionModel, controlnet: ControlNetModel) -> None:
+        super().__init__()
+        self.unet = unet
+        self.controlnet = controlnet
+
+    def forward(
+        self,
+        latents: Tensor,
+        timestep: int,
+        image: Tensor,
+        prompt_embeds: Tensor,
+        image_hidden_states: Tensor,
+        conditioning_scale: float = 1.0,
+    ) -> Tensor:
+        """What the UNet predicts (noise or v, as the scheduler config says), shaped like `latents`.
+
+        Args:
+            latents: `(B, C, h, w)`.
+            timestep: 0 to 999.
+            image: RGB `(B, 3, H, W)` in 0..1 at the target size.
+            prompt_embeds: `(B, tokens, width)` of the CLIP text encoder.
+            image_hidden_states: RAM's `(B, 145, 512)`.
+            conditioning_scale: factor on the ControlNet's residuals.
+        """
+        conditions = {
+            "encoder_hidden_states": prompt_embeds,
+            "cross_attention_kwargs": {IMAGE_TOKENS: image_hidden_states},
+            "return_dict": False,
+        }
+        down, mid = self.controlnet(
+            latents, timestep, controlnet_cond=image, conditioning_scale=conditioning_scale, **conditions
+        )
+        (prediction,) = self.unet(
+            latents,
+            timestep,
+            down_block_additional_residuals=down,
+            mid_block_additional_residual=mid,
+            **conditions,
+        )
+        return prediction
+
+
+def load_denoiser(root: Path, dtype: torch.dtype = torch.float32) -> Denoiser:
+    """Denoiser of a weights folder in the published layout.
+
+    Raises:
+        WeightsError: a file is missing, or its tensors do not fit its config.
+    """
+    unet = load_unet(root / "sd-turbo" / "unet", root / "seesr" / "unet", dtype)
+    return Denoiser(unet, load_controlnet(root / "seesr" / "controlnet", dtype))
+
+
+def load_unet(base: Path, seesr: Path, dtype: torch.dtype = torch.float32) -> UNet2DConditionModel:
+    """The base's UNet with SeeSR's image attention: of SeeSR's file only `image_attentions` counts."""
+    unet = build_unet(read_config(base / "config.json"))
+    weights = read_state_dict(base, DIFFUSERS_FILE)
+    weights |= _image_attention_weights(read_state_dict(seesr, DIFFUSERS_FILE))
+    assign_state_dict(unet, weights, f"{base} with {seesr}", dtype)
+    return unet
+
+
+def load_controlnet(folder: Path, dtype: torch.dtype = torch.float32) -> ControlNetModel:
+    """SeeSR's ControlNet."""
+    controlnet = build_controlnet(read_config(folder / "config.json"))
+    assign_state_dict(controlnet, read_state_dict(folder, DIFFUSERS_FILE), str(folder), dtype)
+    return controlnet
+
+
+def _image_attention_weights(state_dict: StateDict) -> StateDict:
+    return {key: value for key, value in state_dict.items() if ".image_attentions." in key}

@@ -1,0 +1,84 @@
+"""SeeSR's image attention (Wu et al., CVPR 2024, section 3.2) on stock diffusers blocks.
+
+After each text transformer `attentions[i]` of a UNet or ControlNet block stands a second one, `image_attentions[i]`, of
+the same shape, that attends to RAM's image tokens instead of text. The tokens travel in diffusers' own
+`cross_attention_kwargs`, so no block code is repeated here and a model holds no state between calls.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers import ControlNetModel, UNet2DConditionModel
+from diffusers.models import Transformer2DModel
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
+from torch import Tensor, nn
+
+IMAGE_TOKEN_WIDTH = 512
+IMAGE_TOKENS = "image_hidden_states"
+
+
+class TextThenImageTransformer(Transformer2DModel):
+    """A text transformer that hands its output to its image transformer.
+
+    The image transformer belongs to the block (`image_attentions[i]`, the published name), so it is kept here out of
+    the module tree.
+    """
+
+    def follow_with(self, image_attention: Transformer2DModel) -> None:
+        """Sets the transformer that runs on this one's output."""
+        self._following = (image_attention,)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        cross_attention_kwargs: dict[str, Any] | None = None,
+        return_dict: bool = True,
+        **others: Any,
+    ) -> Transformer2DModelOutput | tuple[Tensor]:
+        """As `Transformer2DModel.forward`; `cross_attention_kwargs` must hold `image_hidden_states` `(B, tokens, 512)`."""
+        if not cross_attention_kwargs or IMAGE_TOKENS not in cross_attention_kwargs:
+            raise ValueError(f"SeeSR needs cross_attention_kwargs={{'{IMAGE_TOKENS}': (B, tokens, {IMAGE_TOKEN_WIDTH})}}")
+        rest = {key: value for key, value in cross_attention_kwargs.items() if key != IMAGE_TOKENS}
+        (hidden_states,) = super().forward(
+            hidden_states,
+            encoder_hidden_states=encoder_hidden_states,
+            cross_attention_kwargs=rest or None,
+            return_dict=False,
+            **others,
+        )
+        (image_attention,) = self._following
+        tokens = cross_attention_kwargs[IMAGE_TOKENS]
+        return image_attention(hidden_states, encoder_hidden_states=tokens, return_dict=return_dict)
+
+
+def build_unet(config: dict[str, Any]) -> UNet2DConditionModel:
+    """A SeeSR UNet of a published or small `config.json`, with unset weights on the meta device."""
+    return _build(UNet2DConditionModel, config)
+
+
+def build_controlnet(config: dict[str, Any]) -> ControlNetModel:
+    """A SeeSR ControlNet of a published or small `config.json`, with unset weights on the meta device."""
+    return _build(ControlNetModel, config)
+
+
+def _build(model_class: type[nn.Module], config: dict[str, Any]) -> nn.Module:
+    known = {key: value for key, value in config.items() if key != "use_image_cross_attention"}
+    with torch.device("meta"):
+        model = model_class.from_config(known)
+        for block in [*model.down_blocks, model.mid_block, *getattr(model, "up_blocks", [])]:
+            if hasattr(block, "attentions"):
+                _add_image_attentions(block)
+    return model.eval()
+
+
+def _add_image_attentions(block: nn.Module) -> None:
+    configs = [{key: old.config[key] for key in old.config if not key.startswith("_")} for old in block.attentions]
+    text_transformers = [TextThenImageTransformer(**config) for config in configs]
+    image_transformers = [Transformer2DModel(**config | {"cross_attention_dim": IMAGE_TOKEN_WIDTH}) for config in configs]
+    for text, image in zip(text_transformers, image_transformers, strict=True):
+        text.follow_with(image)
+    block.attentions = nn.ModuleList(text_transformers)
+    block.image_attentions = nn.ModuleList(image_transformers)

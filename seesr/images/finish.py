@@ -1,0 +1,25 @@
+"""The last stretch: from the models' picture to the one the user asked for."""
+
+from __future__ import annotations
+
+import io
+
+from PIL import Image, ImageCms
+
+from seesr.images.decode import Picture
+from seesr.images.resize import Sizes, resize
+from seesr.images.sharpen import sharpen
+
+
+def finish(image: Image.Image, picture: Picture, sizes: Sizes, strength: float) -> Image.Image:
+    """Crops the padding of `image`, brings it to the output size, sharpens, and gives alpha and profile back."""
+    width, height = sizes.working
+    image = resize(image.crop((0, 0, width, height)), sizes.output)
+    image = sharpen(image, strength)
+    if picture.profile:
+        srgb, profile = ImageCms.createProfile("sRGB"), ImageCms.ImageCmsProfile(io.BytesIO(picture.profile))
+        image = ImageCms.profileToProfile(image, srgb, profile, outputMode="RGB")
+        image.info["icc_profile"] = picture.profile
+    if picture.alpha:
+        image.putalpha(resize(picture.alpha, sizes.output))
+    return image

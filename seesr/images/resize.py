@@ -1,0 +1,89 @@
+"""Sizes of the way: what the user gets, what the models work on, and the bicubic step between."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from seesr.errors import OptionError
+from seesr.options import Limits
+
+Size = tuple[int, int]
+"""(width, height) in pixels."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Every size of one picture's way, each (width, height)."""
+
+    input: Size
+    output: Size
+    """What the user asked for."""
+    working: Size
+    """What the models see: the output size, or larger when that is smaller than the models like."""
+    padded: Size
+    """`working` rounded up to what the VAE and UNet can halve."""
+
+
+def plan_sizes(size: Size, scale: float, max_side: int | None, minimum: int, multiple: int, limits: Limits) -> Sizes:
+    """Sizes for a picture of `size`.
+
+    Args:
+        scale: output side over input side; any real number.
+        max_side: if given, the output's longer side in pixels, instead of `scale`.
+        minimum: the shorter side below which the models do badly; such pictures are worked on larger and reduced.
+        multiple: sides that the models take are multiples of this.
+
+    Raises:
+        OptionError: the output would be larger than the limit.
+    """
+    factor = max_side / max(size) if max_side else scale
+    output = _scaled(size, factor)
+    limit = limits.output_side
+    if max(output) > limit:
+        fitting = math.floor(limit / max(size) * 100) / 100
+        raise OptionError(
+            f"the result would be {output[0]}x{output[1]}; at most {limit} pixels a side are made. "
+            f"For this picture use --scale {fitting:g} or less."
+        )
+    working = output if min(output) >= minimum else _scaled(output, minimum / min(output))
+    if max(working) > limit:
+        raise OptionError(
+            f"a {output[0]}x{output[1]} result is too narrow: its short side must be worked on at {minimum} pixels, "
+            f"which makes the long one {max(working)}, more than {limit}. Crop the picture."
+        )
+    padded = tuple(math.ceil(side / multiple) * multiple for side in working)
+    return Sizes(size, output, working, padded)
+
+
+def _scaled(size: Size, factor: float) -> Size:
+    width, height = (max(1, round(side * factor)) for side in size)
+    return width, height
+
+
+def resize(image: Image.Image, size: Size) -> Image.Image:
+    """Bicubic, as the published pipeline makes its input."""
+    return image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """RGB `(1, 3, H, W)` float32 in 0..1 of a mode RGB image."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
+
+
+def to_image(tensor: Tensor) -> Image.Image:
+    """Mode RGB image of `(1, 3, H, W)` in 0..1; what lies outside is clamped."""
+    pixels = (tensor[0].float().clamp(0, 1) * 255).round().byte()
+    return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
+
+
+def pad_to(tensor: Tensor, size: Size) -> Tensor:
+    """`tensor` `(B, C, H, W)` enlarged to `size` by repeating its right and bottom edges."""
+    width, height = size
+    return F.pad(tensor, (0, width - tensor.shape[3], 0, height - tensor.shape[2]), mode="replicate")

@@ -1,0 +1,79 @@
+"""Writes pictures so that a file is either whole or not there at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+from seesr.errors import OutputError
+from seesr.images.resize import resize
+
+FORMATS = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".bmp": "BMP",
+}
+LOSSY_QUALITY = 95
+
+
+def output_format(path: Path) -> str:
+    """Pillow's name for the format that the suffix of `path` stands for.
+
+    Raises:
+        OutputError: a suffix that is not known.
+    """
+    try:
+        return FORMATS[path.suffix.lower()]
+    except KeyError:
+        raise OutputError(f"{path} has no known picture suffix; use one of {', '.join(FORMATS)}.") from None
+
+
+def save(image: Image.Image, path: Path) -> None:
+    """Writes `image` beside `path` under a temporary name and moves it into place; lossy formats at quality 95.
+
+    Raises:
+        OutputError: the folder cannot be written to, or is full; nothing is left behind then.
+    """
+    kind = output_format(path)
+    if kind in ("JPEG", "BMP") and image.mode == "RGBA":
+        flat = Image.new("RGB", image.size, "white")
+        flat.paste(image, mask=image.getchannel("A"))
+        flat.info = image.info
+        image = flat
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.stem}-", suffix=".part", delete=False) as file:
+            temporary = Path(file.name)
+            image.save(file, format=kind, quality=LOSSY_QUALITY, icc_profile=image.info.get("icc_profile"))
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}.") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def side_by_side(before: Image.Image, after: Image.Image) -> Image.Image:
+    """`before` enlarged by bicubic and `after`, next to each other."""
+    after = after.convert("RGB")
+    pair = Image.new("RGB", (2 * after.width, after.height))
+    pair.paste(resize(before.convert("RGB"), after.size), (0, 0))
+    pair.paste(after, (after.width, 0))
+    return pair

@@ -1,0 +1,110 @@
+"""Every option, limit and preset once: name, type, bounds, default and help. All surfaces read them from here."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from seesr.errors import OptionError
+
+PRESETS: dict[str, dict[str, Any]] = {"speed": {"steps": 1}, "quality": {"steps": 4}}
+"""What each preset sets; an option given beside a preset wins."""
+
+
+class Options(BaseModel):
+    """How one picture is upscaled. Immutable; make variants with `Options.make`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    scale: float = Field(4.0, ge=1, le=8, description="Output side over input side; any number.")
+    max_side: int | None = Field(None, ge=16, le=8192, description="Longer side of the output in pixels, instead of scale.")
+    steps: int = Field(2, ge=1, le=4, description="Denoising steps: 1 is fastest, 4 adds most.")
+    prompt: str = Field("", max_length=1000, description="What is in the picture, in your words; tags are added to it.")
+    tags: bool = Field(True, description="Let RAM name what it sees and add it to the prompt.")
+    conditioning_scale: float = Field(1.0, ge=0, le=2, description="How strongly the input steers: lower invents more.")
+    color_fix: Literal["wavelet", "adain", "none"] = Field(
+        "wavelet", description="How the input's colours are given back: wavelet, adain or none."
+    )
+    sharpen: float = Field(0.0, ge=0, le=2, description="Unsharp mask at the end; 0 is off.")
+    seed: int | None = Field(
+        None, ge=0, le=2**32 - 1, description="Same seed, same picture; without one a seed is drawn and reported."
+    )
+
+    @classmethod
+    def make(cls, preset: str | None = None, **values: Any) -> Options:
+        """Options of a preset and of `values`; a value of None means not given.
+
+        Raises:
+            OptionError: an unknown preset or option, or a value outside its bounds; the first one is named.
+        """
+        if preset is not None and preset not in PRESETS:
+            raise OptionError(f"preset {preset!r} is unknown; choose one of {', '.join(PRESETS)}.")
+        given = {name: value for name, value in values.items() if value is not None}
+        try:
+            return cls(**(PRESETS.get(preset or "", {}) | given))
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"])
+            if first["type"] == "extra_forbidden":
+                raise OptionError(f"option {name!r} is unknown; there are {', '.join(cls.model_fields)}.") from None
+            raise OptionError(f"{name} is {first['input']!r}: {_lower_first(first['msg'])}.") from None
+
+
+def describe(name: str) -> str:
+    """Help of the option `name`."""
+    return Options.model_fields[name].description or ""
+
+
+def bounds(name: str) -> tuple[float | None, float | None]:
+    """(lowest, highest) value of the option `name`; None is no bound."""
+    metadata = Options.model_fields[name].metadata
+    low = next((item.ge for item in metadata if hasattr(item, "ge")), None)
+    high = next((item.le for item in metadata if hasattr(item, "le")), None)
+    return low, high
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an operator lets users ask for; each is set by an environment variable named like it, in SEESR_ capitals."""
+
+    input_pixels: int = 64_000_000
+    """Width times height of an input, checked before it is decoded."""
+    output_side: int = 8192
+    """Longest side of a result in pixels."""
+
+    @classmethod
+    def from_environment(cls) -> Limits:
+        """The limits with what `SEESR_INPUT_PIXELS` and `SEESR_OUTPUT_SIDE` say.
+
+        Raises:
+            OptionError: such a variable is not a positive whole number.
+        """
+        values = {}
+        for limit in fields(cls):
+            variable = f"SEESR_{limit.name.upper()}"
+            text = os.environ.get(variable, "")
+            if text:
+                if not text.isdecimal() or int(text) == 0:
+                    raise OptionError(f"{variable} is {text!r}; give a positive whole number.")
+                values[limit.name] = int(text)
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """Which models are loaded, and where they run."""
+
+    weights: Path | None = None
+    """Folder of weights; None looks in SEESR_WEIGHTS, then for the embedded model."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    dtype: str = "auto"
+    """auto, float32, bfloat16 or float16."""

@@ -1,0 +1,60 @@
+"""Which device and dtype to run on, and what there is."""
+
+from __future__ import annotations
+
+import psutil
+import torch
+from torch import nn
+
+from seesr.errors import OptionError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is CUDA if there is one, else Apple's MPS, else the CPU.
+
+    Raises:
+        OptionError: the device named is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise OptionError(f"device {name!r} is not available here; use auto, cpu, or one that `seesr info` lists.") from None
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """`auto` is bfloat16 where the device computes in it fast, else float16 on CUDA, else float32.
+
+    Raises:
+        OptionError: float16 on a CPU, which has no kernels worth using for it.
+    """
+    if name != "auto":
+        if name == "float16" and device.type == "cpu":
+            raise OptionError("dtype float16 is for GPUs; on a CPU use float32, bfloat16 or auto.")
+        return DTYPES[name]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+    return torch.bfloat16 if device.type == "cpu" and cpu_has_fast_bfloat16() else torch.float32
+
+
+def cpu_has_fast_bfloat16() -> bool:
+    """Whether this CPU has AMX or AVX512-BF16; elsewhere bfloat16 is many times slower than float32."""
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+
+
+def memory_bytes(device: torch.device) -> tuple[int, int]:
+    """(free, total) memory of the device, or of the machine when it runs on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)
+    memory = psutil.virtual_memory()
+    return memory.available, memory.total
+
+
+def place(model: nn.Module, device: torch.device) -> None:
+    """Moves `model` there, its convolutions laid out channels last, which is faster on CPUs and GPUs alike."""
+    model.to(device=device, memory_format=torch.channels_last).eval()

@@ -1,0 +1,137 @@
+"""RAM, the Recognize Anything Model (Zhang et al., CVPR Workshops 2024): what is in a picture, as tags and image tokens.
+
+Only what tagging runs is built: Swin, projections and tag head; the published text decoder is left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seesr.diffusion.image_attention import IMAGE_TOKEN_WIDTH
+from seesr.errors import WeightsError
+from seesr.tagging.dape import DROPPED_PARTS, merge_dape
+from seesr.tagging.swin import SwinTransformer
+from seesr.tagging.tag_head import TagHead
+from seesr.weights.state_dict import StateDict, assign_state_dict, read_config, read_state_dict
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+LEGACY_HEAD = "vision_multi."
+BUFFERS = ("relative_position_index", "attn_mask")
+"""Tensors in published checkpoints that follow from the configuration and are computed here."""
+
+
+@dataclass(frozen=True)
+class RAMConfig:
+    """Sizes of a RAM; the defaults are the published Swin-L model, which comes without a `config.json`."""
+
+    num_tags: int = 4585
+    image_size: int = 384
+    window_size: int = 12
+    embed_dim: int = 192
+    depths: list[int] = field(default_factory=lambda: [2, 2, 18, 2])
+    num_heads: list[int] = field(default_factory=lambda: [6, 12, 24, 48])
+    hidden_size: int = 768
+    intermediate_size: int = 3072
+    num_attention_heads: int = 4
+    num_hidden_layers: int = 2
+    layer_norm_eps: float = 1e-12
+
+    @classmethod
+    def from_dict(cls, config: dict[str, Any]) -> RAMConfig:
+        """Of a `config.json` with parts `swin` and `bert`; the width of the image tokens is fixed by SeeSR."""
+        swin, bert = config["swin"], config["bert"]
+        if bert["encoder_width"] != IMAGE_TOKEN_WIDTH:
+            raise WeightsError(
+                f"RAM's encoder_width is {bert['encoder_width']}; SeeSR's image attention reads {IMAGE_TOKEN_WIDTH}."
+            )
+        return cls(
+            num_tags=config["num_tags"],
+            image_size=config["image_size"],
+            window_size=swin["window_size"],
+            embed_dim=swin["embed_dim"],
+            depths=swin["depths"],
+            num_heads=swin["num_heads"],
+            hidden_size=bert["hidden_size"],
+            intermediate_size=bert["intermediate_size"],
+            num_attention_heads=bert["num_attention_heads"],
+            num_hidden_layers=bert["num_hidden_layers"],
+            layer_norm_eps=bert["layer_norm_eps"],
+        )
+
+
+class RAM(nn.Module):
+    """Tags and image tokens of pictures.
+
+    Buffers that follow from the configuration are made on the CPU even under `torch.device("meta")`.
+    """
+
+    def __init__(self, config: RAMConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.visual_encoder = SwinTransformer(
+            config.image_size, config.embed_dim, config.depths, config.num_heads, config.window_size
+        )
+        vision_width = config.embed_dim * 2 ** (len(config.depths) - 1)
+        self.image_proj = nn.Linear(vision_width, IMAGE_TOKEN_WIDTH)
+        self.label_embed = nn.Parameter(torch.zeros(config.num_tags, IMAGE_TOKEN_WIDTH))
+        self.wordvec_proj = nn.Linear(IMAGE_TOKEN_WIDTH, config.hidden_size)
+        self.tagging_head = TagHead(
+            config.hidden_size,
+            config.intermediate_size,
+            config.num_attention_heads,
+            config.num_hidden_layers,
+            IMAGE_TOKEN_WIDTH,
+            config.layer_norm_eps,
+        )
+        self.fc = nn.Linear(config.hidden_size, 1)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Image tokens and logits of RGB `(B, 3, H, W)` in 0..1: see `encode` and `logits`."""
+        tokens = self.encode(image)
+        return tokens, self.logits(tokens)
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Image tokens `(B, 145, 512)`, the first the mean of the rest, of RGB `(B, 3, H, W)` in 0..1, resized if need be."""
+        side = self.config.image_size
+        if image.shape[-2:] != (side, side):
+            image = F.interpolate(image, size=(side, side), mode="bilinear", antialias=True)
+        mean, std = (image.new_tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+        return self.image_proj(self.visual_encoder((image - mean) / std))
+
+    def logits(self, image_tokens: Tensor) -> Tensor:
+        """A logit for each tag `(B, num_tags)`; its sigmoid is the tag's confidence."""
+        queries = F.relu(self.wordvec_proj(self.label_embed)).expand(len(image_tokens), -1, -1)
+        return self.fc(self.tagging_head(queries, image_tokens)).squeeze(-1)
+
+
+def load_ram(folder: Path, with_dape: bool = True, dtype: torch.dtype = torch.float32) -> RAM:
+    """RAM of a `ram/` folder in the published layout, DAPE merged.
+
+    Raises:
+        WeightsError: a file is missing, or its tensors do not fit the config.
+    """
+    config_file = folder / "config.json"
+    config = RAMConfig.from_dict(read_config(config_file)) if config_file.exists() else RAMConfig()
+    with torch.device("meta"):
+        ram = RAM(config).eval()
+    weights = published_to_ours(read_state_dict(folder, "ram_swin_*"))
+    if with_dape:
+        weights = merge_dape(weights, read_state_dict(folder, "DAPE"))
+    assign_state_dict(ram, weights, str(folder), dtype)
+    return ram
+
+
+def published_to_ours(state_dict: StateDict) -> StateDict:
+    """A published checkpoint without the parts that tagging never runs, its head under the name used here."""
+    return {
+        key.replace(LEGACY_HEAD, "tagging_head.", 1) if key.startswith(LEGACY_HEAD) else key: tensor
+        for key, tensor in state_dict.items()
+        if not key.startswith(DROPPED_PARTS) and not key.endswith(BUFFERS)
+    }
