@@ -306,6 +306,7 @@ def ram(
     tags: Annotated[Path, typer.Option(help="Folder with images/ and labels.tsv: name, tab, tags between bars.")],
     work: Work,
     steps: int = 600,
+    head_steps: int = 1500,
     dape_steps: int = 120,
     batch: int = 12,
     seed: int = 0,
@@ -333,7 +334,30 @@ def ram(
         run.optimize(distilled + 0.05 * tagged, {"distilled": distilled.item(), "tagged": tagged.item()})
         if run.step % 200 == 0 or run.step == steps:
             _report_tags(model, data, held_out, device, work)
+    _train_head(model, data, train_indices, work, head_steps, seed, device)
+    _report_tags(model, data, held_out, device, work)
     _train_dape(model, data, train_indices, work, dape_steps, batch, seed, device)
+
+
+def _train_head(
+    model: RAM, data: TaggedPictures, indices: np.ndarray, work: Path, steps: int, seed: int, device: torch.device
+) -> None:
+    """Projection and tag head on what the encoder makes of each picture and its mirror image: many cheap steps."""
+    model.visual_encoder.requires_grad_(False)
+    nn.init.orthogonal_(model.image_proj.weight)
+    seen = []
+    with torch.no_grad():
+        for index in indices:
+            image = model.normalize(_tensor(data.pictures[index])[None].to(device) / 2 + 0.5)
+            seen.append(model.visual_encoder(torch.cat([image, image.flip(-1)])).half().cpu())
+    features, labels = torch.stack(seen), data.labels[indices]
+    run = Run("ram_head", work, {"ram": model}, steps, learning_rate=1e-3)
+    rng = np.random.default_rng(seed + run.step)
+    while run.step < steps:
+        chosen = rng.integers(len(indices), size=32)
+        logits = model.logits(model.image_proj(features[chosen, rng.integers(2, size=32)].float().to(device)))
+        loss = F.binary_cross_entropy_with_logits(logits, labels[chosen].to(device), reduction="sum") / len(chosen)
+        run.optimize(loss, {"tagged": loss.item()})
 
 
 def _tagged_batch(
@@ -430,7 +454,7 @@ def train_tokenizer(tags: list[str], folder: Path) -> None:
     merges = [tuple(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]]
     names = [*byte_letters, *(letter + "</w>" for letter in byte_letters)]
     names += [first + second for first, second in merges]
-    names = list(dict.fromkeys(names)) + ["<|startoftext|>", "<|endoftext|>"]
+    names = [*dict.fromkeys(names), "<|startoftext|>", "<|endoftext|>"]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps({name: number for number, name in enumerate(names)}))
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(" ".join(pair) for pair in merges) + "\n")
@@ -454,9 +478,8 @@ def _build_models(work: Path) -> tuple[AutoencoderKL, Denoiser, PromptEncoder]:
             if hasattr(module, "reset_parameters"):
                 module.reset_parameters()
         for name, parameter in network.named_parameters():
-            if name.startswith("controlnet_"):
-                if "cond_embedding" not in name:
-                    nn.init.zeros_(parameter)
+            if name.startswith("controlnet_") and "cond_embedding" not in name:
+                nn.init.zeros_(parameter)
     return AutoencoderKL(**VAE_CONFIG), Denoiser(*networks), PromptEncoder(tokenizer, text)
 
 
@@ -471,7 +494,7 @@ class Conditions:
 def _conditions(photographs: Photographs, work: Path, device: torch.device) -> Conditions:
     facts = json.loads((work / "ram_tags.json").read_text())
     model = RAM(RAMConfig.from_dict(RAM_CONFIG | {"num_tags": len(facts["tags"])})).eval()
-    base = torch.load(work / "ram.pt", weights_only=True)["models"]["ram"]
+    base = torch.load(work / "ram_head.pt", weights_only=True)["models"]["ram"]
     lora = _Lora(dict(model.named_parameters()))
     lora.load_state_dict(torch.load(work / "dape.pt", weights_only=True)["models"]["dape"])
     model.load_state_dict(merge_dape(base, lora.tensors()))
@@ -583,7 +606,7 @@ def export(work: Work, output: Annotated[Path, typer.Option(help="Folder to writ
         model.load_state_dict(trained[name])
     facts = json.loads((work / "ram_tags.json").read_text())
     ram_config = RAM_CONFIG | {"num_tags": len(facts["tags"])}
-    ram_weights = torch.load(work / "ram.pt", map_location="cpu", weights_only=True)["models"]["ram"]
+    ram_weights = torch.load(work / "ram_head.pt", map_location="cpu", weights_only=True)["models"]["ram"]
     lora = _Lora(dict(RAM(RAMConfig.from_dict(ram_config)).named_parameters()))
     lora.load_state_dict(torch.load(work / "dape.pt", map_location="cpu", weights_only=True)["models"]["dape"])
     base, seesr, ram_folder = (output / part for part in ("sd-turbo", "seesr", "ram"))

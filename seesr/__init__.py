@@ -1,9 +1,15 @@
 """SeeSR: real photographs, larger and sharper. `Upscaler.load().upscale("photo.jpg", scale=4)`."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from seesr.errors import InputError, OptionError, OutputError, SeeSRError, WeightsError
 from seesr.options import Options
-from seesr.upscaler import Result, Upscaler
 from seesr.version import __version__
+
+if TYPE_CHECKING:
+    from seesr.upscaler import Result, Upscaler
 
 __all__ = [
     "InputError",
@@ -16,3 +22,12 @@ __all__ = [
     "WeightsError",
     "__version__",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the models' libraries when they are first asked for: they take seconds, and `seesr --help` needs none."""
+    if name in ("Result", "Upscaler"):
+        from seesr import upscaler
+
+        return getattr(upscaler, name)
+    raise AttributeError(f"module 'seesr' has no attribute {name!r}")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 import typer
@@ -25,9 +25,11 @@ from seesr.images.decode import open_picture
 from seesr.images.save import save, side_by_side
 from seesr.options import PRESETS, Options, describe
 from seesr.runtime.device import choose_device, choose_dtype, memory_bytes
-from seesr.upscaler import Result, Upscaler
 from seesr.version import __version__
 from seesr.weights.resolve import resolve_weights
+
+if TYPE_CHECKING:
+    from seesr.upscaler import Result, Upscaler
 
 PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "pillow", "numpy")
 BAD_INPUT, SOME_FAILED, INTERRUPTED = 2, 1, 130
@@ -94,7 +96,7 @@ def upscale(
     if not jobs:
         _say("nothing to do: every output exists.")
         return
-    upscaler = Upscaler.load(weights, device, dtype)
+    upscaler = _load(weights, device, dtype)
     _say(f"weights: {upscaler.weights.name}, on {upscaler.device} in {_short(upscaler.dtype)}")
     failures: list[str] = []
     try:
@@ -130,7 +132,7 @@ def tags(
     as_json: Json = False,
 ) -> None:
     """Print what RAM sees in a picture, the most certain first."""
-    found = sorted(Upscaler.load(weights, device, dtype).tags(image), key=lambda tag: -tag.confidence)
+    found = sorted(_load(weights, device, dtype).tags(image), key=lambda tag: -tag.confidence)
     if as_json:
         print(json.dumps([{"tag": tag.name, "confidence": round(tag.confidence, 4)} for tag in found]))
         return
@@ -152,6 +154,13 @@ def info(device: Device = "auto", dtype: Dtype = "auto", weights: Weights = None
     print(f"device   {chosen}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free")
     print(f"dtype    {_short(choose_dtype(dtype, chosen))}")
     print(f"weights  {found.name}: {found.root}")
+
+
+def _load(weights: Path | None, device: str, dtype: str) -> Upscaler:
+    """Imported here: the models' libraries take seconds that help and mistyped options need not wait for."""
+    from seesr.upscaler import Upscaler
+
+    return Upscaler.load(weights, device, dtype)
 
 
 def _short(dtype: torch.dtype) -> str:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -48,7 +49,7 @@ def denoiser() -> Denoiser:
 
 
 @pytest.fixture(scope="module")
-def vae():
+def vae() -> AutoencoderKL:
     return load_vae(REFERENCE / "sd-turbo" / "vae")
 
 
@@ -96,14 +97,16 @@ def test_unet_prediction(timestep: int, expected: dict[str, Tensor], denoiser: D
     assert_close(f"step{timestep}.noise_pred", prediction, expected[f"step{timestep}.noise_pred"])
 
 
-def test_vae(expected: dict[str, Tensor], vae) -> None:
+def test_vae(expected: dict[str, Tensor], vae: AutoencoderKL) -> None:
     assert_close("lr_latents", encode(vae, expected["image"]), expected["lr_latents"])
     decoded = 2 * decode(vae, expected["lr_latents"]) - 1
     assert_close("vae.decode_of_lr_latents", decoded, expected["vae.decode_of_lr_latents"])
 
 
 @pytest.mark.parametrize(("name", "steps"), [("ddim1", 1), ("ddim2", 2), ("ddim4", 4), ("ddpm1", 1)])
-def test_whole_loop(name: str, steps: int, expected: dict[str, Tensor], denoiser: Denoiser, vae, schedule) -> None:
+def test_whole_loop(
+    name: str, steps: int, expected: dict[str, Tensor], denoiser: Denoiser, vae: AutoencoderKL, schedule: NoiseSchedule
+) -> None:
     assert schedule.timesteps(steps) == expected[f"{name}.timesteps"].tolist()
     step: Step = ddim_step if name.startswith("ddim") else ddpm_step(torch.Generator().manual_seed(0))
     start = schedule.add_noise(expected["lr_latents"], expected["noise"], 999)
@@ -124,7 +127,7 @@ def test_whole_loop(name: str, steps: int, expected: dict[str, Tensor], denoiser
 
 
 @pytest.mark.parametrize(("name", "fix"), [("wavelet", wavelet_fix), ("adain", adain_fix)])
-def test_colour_fix(name: str, fix, expected: dict[str, Tensor]) -> None:
+def test_colour_fix(name: str, fix: Callable[[Tensor, Tensor], Tensor], expected: dict[str, Tensor]) -> None:
     assert_close(name, fix(expected["colour.target"], expected["colour.source"]), expected[f"colour.{name}"])
 
 

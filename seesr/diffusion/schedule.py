@@ -46,7 +46,8 @@ class NoiseSchedule:
             betas = torch.linspace(start, end, count, dtype=torch.float32)
         else:
             raise WeightsError(
-                f"scheduler_config.json asks for beta schedule {config['beta_schedule']!r}; linear and scaled_linear are known."
+                f"scheduler_config.json asks for beta schedule {config['beta_schedule']!r}; "
+                "linear and scaled_linear are known."
             )
         alphas_cumprod = torch.cumprod(1 - betas, dim=0)
         final = 1.0 if config.get("set_alpha_to_one", False) else alphas_cumprod[0].item()

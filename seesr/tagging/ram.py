@@ -98,12 +98,16 @@ class RAM(nn.Module):
         return tokens, self.logits(tokens)
 
     def encode(self, image: Tensor) -> Tensor:
-        """Image tokens `(B, 145, 512)`, the first the mean of the rest, of RGB `(B, 3, H, W)` in 0..1, resized if need be."""
+        """Image tokens `(B, 145, 512)`, the first the mean of the rest, of RGB `(B, 3, H, W)` in 0..1 of any size."""
+        return self.image_proj(self.visual_encoder(self.normalize(image)))
+
+    def normalize(self, image: Tensor) -> Tensor:
+        """`image` at the encoder's size, with ImageNet's mean and deviation."""
         side = self.config.image_size
         if image.shape[-2:] != (side, side):
             image = F.interpolate(image, size=(side, side), mode="bilinear", antialias=True)
         mean, std = (image.new_tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-        return self.image_proj(self.visual_encoder((image - mean) / std))
+        return (image - mean) / std
 
     def logits(self, image_tokens: Tensor) -> Tensor:
         """A logit for each tag `(B, num_tags)`; its sigmoid is the tag's confidence."""

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class TagHead(nn.Module):
-    """Tag queries `(B, tags, hidden_size)` and image tokens `(B, n, encoder_width)` to tag features, shaped like the queries.
+    """Tag queries `(B, tags, hidden_size)` and image tokens `(B, n, encoder_width)` to features shaped like the queries.
 
     Parameter names are those of the published checkpoint, where this part is a cut-down BERT.
     """

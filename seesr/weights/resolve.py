@@ -34,7 +34,8 @@ def resolve_weights(given: str | os.PathLike[str] | None = None) -> Weights:
     if missing:
         raise WeightsError(
             f"{weights.root} is no weights folder: {', '.join(missing)} is missing. "
-            f"It must hold the folders {', '.join(PARTS)}; leave out --weights and {ENVIRONMENT_VARIABLE} for the embedded model."
+            f"It must hold the folders {', '.join(PARTS)}; "
+            f"leave out --weights and {ENVIRONMENT_VARIABLE} for the embedded model."
         )
     return weights
 

@@ -1,0 +1,165 @@
+"""The `seesr` command, run in this process as its entry point runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from seesr import cli
+
+Run = Callable[..., "Outcome"]
+
+
+@dataclass
+class Outcome:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def seesr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["seesr", *map(str, arguments)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def photo(tmp_path: Path, small_photo: Image.Image) -> Path:
+    path = tmp_path / "photo.png"
+    small_photo.save(path)
+    return path
+
+
+QUICK = ("--scale", 2, "--steps", 1, "--seed", 7)
+
+
+def test_upscale_to_a_file_with_json_and_comparison(seesr: Run, photo: Path, tmp_path: Path) -> None:
+    target = tmp_path / "large.webp"
+    outcome = seesr("upscale", photo, "-o", target, *QUICK, "--json", "--compare")
+    assert outcome.code == 0, outcome.err
+    record = json.loads(outcome.out)
+    assert record["seed"] == 7
+    assert record["output_size"] == [96, 80]
+    assert record["seconds"].keys() >= {"denoise", "pixels"}
+    assert Image.open(target).size == (96, 80)
+    assert Image.open(tmp_path / "large_compare.png").size == (192, 80)
+    assert "tiny (embedded)" in outcome.err
+
+
+def test_a_bad_file_among_many_is_reported_at_the_end(seesr: Run, photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_text("no picture")
+    output = tmp_path / "out"
+    outcome = seesr("upscale", tmp_path, "-o", output, *QUICK)
+    assert outcome.code == 1
+    assert "1 of 2 pictures done; 1 failed" in outcome.err
+    assert "broken.jpg is not a picture" in outcome.err.splitlines()[-1]
+    assert sorted(path.name for path in output.iterdir()) == ["photo.png"]
+
+
+def test_folders_patterns_and_recursion(seesr: Run, photo: Path, tmp_path: Path) -> None:
+    inner = tmp_path / "albums" / "inner"
+    inner.mkdir(parents=True)
+    (inner / "a.png").write_bytes(photo.read_bytes())
+    (tmp_path / "albums" / "b.png").write_bytes(photo.read_bytes())
+    output = tmp_path / "out"
+    assert seesr("upscale", tmp_path / "albums", "-o", output, "--recursive", *QUICK).code == 0
+    assert sorted(str(path.relative_to(output)) for path in output.rglob("*.png")) == ["b.png", "inner/a.png"]
+    again = seesr("upscale", tmp_path / "albums" / "*.png", "-o", output, *QUICK)
+    assert again.code == 2
+    assert "b.png exists; use --overwrite or --skip-existing" in again.err
+    assert seesr("upscale", tmp_path / "albums" / "*.png", "-o", output, "--skip-existing", *QUICK).code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nowhere.png", "-o", "x.png"], "nowhere.png does not exist"),
+        (["photo.png", "-o", "x.png", "--scale", "0"], "scale is 0"),
+        (["photo.png", "-o", "x.png", "--scale", "99"], "scale is 99"),
+        (["photo.png", "-o", "x.png", "--steps", "0"], "steps is 0"),
+        (["photo.png", "-o", "x.png", "--preset", "best"], "preset 'best' is unknown"),
+        (["photo.png", "-o", "x.doc"], "no known picture suffix"),
+        (["photo.png", "-o", "photo.png", "--overwrite"], "is the input itself"),
+        (["photo.png", "-o", "x.png", "--weights", "nothing"], "nothing is no weights folder"),
+        (["photo.png", "-o", "x.png", "--device", "warp"], "device 'warp' is not available"),
+        (["empty.png", "-o", "x.png"], "empty.png is empty"),
+        (["text.png", "-o", "x.png"], "text.png is not a picture"),
+        (["cut.png", "-o", "x.png"], "cut.png is damaged or cut short"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_leave_nothing(
+    seesr: Run, photo: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
+) -> None:
+    monkeypatch.chdir(photo.parent)
+    Path("empty.png").touch()
+    Path("text.png").write_text("hello")
+    Path("cut.png").write_bytes(photo.read_bytes()[:2000])
+    before = sorted(Path().iterdir())
+    outcome = seesr("upscale", *arguments)
+    assert outcome.code == 2
+    message = [line for line in outcome.err.splitlines() if line.startswith("seesr: ")]
+    assert len(message) == 1
+    assert words in message[0]
+    assert "Traceback" not in outcome.err
+    assert sorted(Path().iterdir()) == before
+
+
+def test_an_unwritable_place_is_one_sentence(seesr: Run, photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    outcome = seesr("upscale", photo, "-o", tmp_path / "file" / "x.png", *QUICK)
+    assert outcome.code == 2
+    assert "cannot be written" in outcome.err
+
+
+def test_tags_and_info(seesr: Run, photo: Path) -> None:
+    listed = seesr("tags", photo, "--json")
+    assert listed.code == 0
+    assert all(0 <= tag["confidence"] <= 1 for tag in json.loads(listed.out))
+    shown = seesr("info")
+    assert shown.code == 0
+    for word in ("seesr", "torch 2.13.0", "device", "dtype", "GiB free", "tiny (embedded)"):
+        assert word in shown.out
+
+
+def test_ctrl_c_leaves_finished_pictures_whole(tmp_path: Path, small_photo: Image.Image) -> None:
+    source, output = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for number in range(40):
+        small_photo.save(source / f"{number:02}.png")
+    command = [sys.executable, "-m", "seesr", "upscale", str(source), "-o", str(output), "--steps", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"COLUMNS": "80"})
+    deadline = time.monotonic() + 180
+    while not (output / "00.png").exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "finished pictures are whole" in err
+    made = list(output.iterdir())
+    assert 1 <= len(made) < 40
+    for path in made:
+        Image.open(path).load()
+        assert path.suffix == ".png"

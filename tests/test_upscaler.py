@@ -1,0 +1,245 @@
+"""The way of a picture with the embedded model: what comes out, and that it comes out the same again."""
+
+from __future__ import annotations
+
+import io
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import IMAGES
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageFilter
+
+from seesr import InputError, OptionError, Options, Upscaler, WeightsError
+from seesr.images.resize import plan_sizes
+from seesr.options import Limits
+from seesr.weights.resolve import resolve_weights
+
+
+def difference(first: Image.Image, second: Image.Image) -> float:
+    """Mean absolute difference in grey levels."""
+    return np.abs(np.asarray(first, dtype=float) - np.asarray(second, dtype=float)).mean()
+
+
+def test_result_is_four_times_larger_and_says_what_was_done(upscaler: Upscaler, small_photo: Image.Image) -> None:
+    seen = []
+    result = upscaler.upscale(small_photo, seed=1, prompt="a cat", progress=lambda *event: seen.append(event))
+    assert result.image.size == (192, 160)
+    assert result.seed == 1
+    assert result.prompt.startswith("a cat, ")
+    assert result.weights == "tiny (embedded)"
+    assert list(result.seconds) == ["decode", "resize", "tags", "prompt", "encode", "denoise", "pixels", "colour", "finish"]
+    assert ("denoise", 2, 2) in seen
+    assert seen[-1] == ("done", 1, 1)
+
+
+def test_result_is_the_same_scene_sharper_than_bicubic(upscaler: Upscaler) -> None:
+    truth = Image.open(IMAGES / "astronaut.png").convert("RGB").crop((130, 20, 322, 212))
+    low = truth.resize((48, 48), Image.Resampling.BICUBIC)
+    bicubic = low.resize(truth.size, Image.Resampling.BICUBIC)
+    result = upscaler.upscale(low, seed=0).image
+    assert difference(result, bicubic) < 12
+    assert difference(result.resize(low.size, Image.Resampling.BOX), low) < 6, "brightness and colour stay"
+
+    def edges(image: Image.Image) -> float:
+        return np.asarray(image.convert("L").filter(ImageFilter.FIND_EDGES), dtype=float)[2:-2, 2:-2].mean()
+
+    assert edges(result) > 1.15 * edges(bicubic)
+
+
+def test_same_seed_same_picture_another_seed_another(upscaler: Upscaler, small_photo: Image.Image) -> None:
+    first, again, other = (upscaler.upscale(small_photo, seed=seed, scale=2).image for seed in (5, 5, 6))
+    assert first.tobytes() == again.tobytes()
+    assert first.tobytes() != other.tobytes()
+
+
+def test_a_seed_is_drawn_and_reported(upscaler: Upscaler, small_photo: Image.Image) -> None:
+    drawn = upscaler.upscale(small_photo, scale=2, steps=1)
+    again = upscaler.upscale(small_photo, scale=2, steps=1, seed=drawn.seed)
+    assert drawn.image.tobytes() == again.image.tobytes()
+
+
+def test_path_bytes_image_and_array_give_the_same(upscaler: Upscaler, tmp_path: Path, small_photo: Image.Image) -> None:
+    path = tmp_path / "photo.png"
+    small_photo.save(path)
+    sources = (path, str(path), path.read_bytes(), small_photo, np.asarray(small_photo))
+    results = {upscaler.upscale(source, seed=0, scale=1, steps=1).image.tobytes() for source in sources}
+    assert len(results) == 1
+
+
+def test_threads_share_one_upscaler(upscaler: Upscaler, small_photo: Image.Image) -> None:
+    alone = upscaler.upscale(small_photo, seed=3, scale=2, steps=1).image.tobytes()
+    together: list[bytes] = []
+
+    def work() -> None:
+        together.append(upscaler.upscale(small_photo, seed=3, scale=2, steps=1).image.tobytes())
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert together == [alone] * 3
+
+
+def test_tiles_cover_a_picture_larger_than_a_tile(upscaler: Upscaler) -> None:
+    photo = Image.open(IMAGES / "coffee.png").convert("RGB").crop((100, 60, 240, 110))
+    result = upscaler.upscale(photo, seed=0, steps=1)
+    assert result.image.size == (560, 200)
+    assert difference(result.image, photo.resize((560, 200), Image.Resampling.BICUBIC)) < 12
+
+
+def test_options_change_the_picture(upscaler: Upscaler, small_photo: Image.Image) -> None:
+    variants = [{}, {"steps": 1}, {"color_fix": "adain"}, {"color_fix": "none"}, {"sharpen": 1}, {"conditioning_scale": 0.5}]
+    results = {upscaler.upscale(small_photo, seed=0, scale=2, **values).image.tobytes() for values in variants}
+    assert len(results) == len(variants)
+
+
+def test_no_tags_leaves_only_words(upscaler: Upscaler, small_photo: Image.Image) -> None:
+    result = upscaler.upscale(small_photo, seed=0, scale=1, steps=1, tags=False, prompt="fur")
+    assert result.prompt == "fur, clean, high-resolution, 8k"
+
+
+def test_alpha_and_profile_come_back(upscaler: Upscaler, small_photo: Image.Image) -> None:
+    from PIL import ImageCms
+
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    photo = small_photo.copy()
+    photo.putalpha(Image.linear_gradient("L").resize(photo.size))
+    photo.info["icc_profile"] = profile
+    image = upscaler.upscale(photo, seed=0, scale=2, steps=1).image
+    assert image.mode == "RGBA"
+    assert image.getchannel("A").getextrema() == pytest.approx((0, 255), abs=6)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "CMYK", "I;16", "RGBA"])
+def test_modes(upscaler: Upscaler, small_photo: Image.Image, mode: str) -> None:
+    if mode == "I;16":
+        photo = Image.fromarray(np.asarray(small_photo.convert("L")).astype(np.uint16) * 257)
+    else:
+        photo = small_photo.convert(mode)
+    buffer = io.BytesIO()
+    photo.save(buffer, "TIFF")
+    result = upscaler.upscale(buffer.getvalue(), seed=0, scale=1, steps=1)
+    assert result.image.size == small_photo.size
+    # 1-bit dithering and palettes change pixels, not the picture.
+    blurred = [image.convert("L").filter(ImageFilter.GaussianBlur(6)) for image in (result.image, small_photo)]
+    assert difference(*blurred) < 25
+
+
+def test_turned_by_exif(upscaler: Upscaler, small_photo: Image.Image) -> None:
+    buffer, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6
+    small_photo.save(buffer, "JPEG", exif=exif)
+    width, height = small_photo.size
+    assert upscaler.upscale(buffer.getvalue(), seed=0, scale=1, steps=1).image.size == (height, width)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"", "is empty"), (b"hello", "not a picture"), (b"\x89PNG\r\n\x1a\n" + b"0" * 40, "not a picture|damaged")],
+)
+def test_bad_bytes_are_refused_in_one_sentence(upscaler: Upscaler, content: bytes, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        upscaler.upscale(content)
+
+
+def test_a_cut_file_is_refused(upscaler: Upscaler) -> None:
+    content = (IMAGES / "chelsea.png").read_bytes()
+    with pytest.raises(InputError, match="cut short"):
+        upscaler.upscale(content[: len(content) // 2])
+
+
+def test_a_bomb_is_refused_before_it_is_decoded(upscaler: Upscaler) -> None:
+    buffer = io.BytesIO()
+    Image.new("1", (20000, 20000)).save(buffer, "PNG")
+    with pytest.raises(InputError, match=r"20000x20000, 400,000,000 pixels; at most 64,000,000"):
+        upscaler.upscale(buffer.getvalue())
+
+
+def test_a_result_beyond_the_limit_names_the_scale_that_fits(upscaler: Upscaler) -> None:
+    with pytest.raises(OptionError, match=r"16000x1600; at most 8192 .* --scale 4.09 or less"):
+        upscaler.upscale(Image.new("RGB", (2000, 200)), scale=8)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"scale": 0}, "scale is 0: .*greater than or equal to 1"),
+        ({"scale": 99}, "scale is 99: .*less than or equal to 8"),
+        ({"steps": 0}, "steps is 0"),
+        ({"preset": "best"}, "preset 'best' is unknown; choose one of speed, quality"),
+        ({"guidance": 3}, "option 'guidance' is unknown"),
+        ({"color_fix": "blue"}, "color_fix is 'blue'"),
+    ],
+)
+def test_bad_options_are_refused_in_one_sentence(values: dict, words: str) -> None:
+    with pytest.raises(OptionError, match=words):
+        Options.make(**values)
+
+
+def test_a_preset_sets_what_is_not_given() -> None:
+    assert Options.make().steps == 2
+    assert Options.make("speed").steps == 1
+    assert Options.make("quality").steps == 4
+    assert Options.make("quality", steps=3).steps == 3
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    width=st.integers(1, 5000),
+    height=st.integers(1, 5000),
+    scale=st.floats(1, 8),
+    multiple=st.sampled_from([4, 8]),
+)
+def test_sizes_fit_each_other(width: int, height: int, scale: float, multiple: int) -> None:
+    try:
+        sizes = plan_sizes((width, height), scale, None, minimum=128, multiple=multiple, limits=Limits())
+    except OptionError:
+        longest, shortest = max(width, height) * scale, min(width, height) * scale
+        assert longest > 8191 or longest * 128 / max(shortest, 1) > 8000
+        return
+    assert sizes.output == (max(1, round(width * scale)), max(1, round(height * scale)))
+    assert min(sizes.working) >= min(128, *sizes.working)
+    assert min(sizes.working) >= 127
+    assert all(0 <= padded - side < multiple for padded, side in zip(sizes.padded, sizes.working, strict=True))
+    assert all(side % multiple == 0 for side in sizes.padded)
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(width=st.integers(1, 70), height=st.integers(1, 70), scale=st.floats(1, 3))
+def test_any_small_size(upscaler: Upscaler, width: int, height: int, scale: float) -> None:
+    photo = Image.open(IMAGES / "rocket.jpg").convert("RGB").crop((300, 100, 300 + width, 100 + height))
+    try:
+        image = upscaler.upscale(photo, seed=0, scale=scale, steps=1).image
+    except OptionError:
+        assert max(width, height) > 60 * min(width, height)
+        return
+    assert image.size == (max(1, round(width * scale)), max(1, round(height * scale)))
+
+
+def test_limits_are_set_by_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEESR_OUTPUT_SIDE", "1000")
+    assert Limits.from_environment() == Limits(output_side=1000)
+    monkeypatch.setenv("SEESR_OUTPUT_SIDE", "-3")
+    with pytest.raises(OptionError, match="SEESR_OUTPUT_SIDE is '-3'"):
+        Limits.from_environment()
+
+
+def test_missing_weights_are_named(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=f"{tmp_path} is no weights folder: sd-turbo, seesr, ram is missing"):
+        resolve_weights(tmp_path)
+
+
+def test_weights_that_do_not_fit_name_the_first_few_keys() -> None:
+    from seesr.weights.state_dict import assign_state_dict
+
+    model = torch.nn.Linear(2, 3)
+    before = model.weight.clone()
+    with pytest.raises(WeightsError, match=r"1 missing \(bias\); 1 unexpected \(extra\); 1 of another shape \(weight"):
+        assign_state_dict(model, {"weight": torch.zeros(4, 2), "extra": torch.zeros(1)}, "file")
+    assert torch.equal(model.weight, before)
