@@ -75,7 +75,7 @@ def _decode(content: bytes, limits: Limits, name: str) -> Picture:
         raise InputError(f"{name} has far more than {limits.input_pixels:,} pixels; make it smaller first.") from None
     # Header parsers meet broken files in many ways; each of these is Pillow saying that this one is damaged.
     except (OSError, SyntaxError, ValueError, TypeError, struct_error, EOFError, OverflowError) as error:
-        raise InputError(f"{name} is damaged and cannot be decoded ({_first_line(error)}).") from error
+        raise InputError(f"{name} is damaged or cut short and cannot be decoded ({_first_line(error)}).") from error
     return _to_picture(image, limits, name)
 
 
