@@ -1,9 +1,10 @@
 """A starting point for the small models at which the whole pipeline already returns its input, a little blurred.
 
 From random weights a small autoencoder with GroupNorm spends its first hour learning to carry brightness and colour:
-normalisation removes just that. Here, at the start, three channels carry the picture through every residual trunk, every
-residual branch adds nothing, and a quarter of the channels are constants that give GroupNorm (one group) a fixed scale.
-Training then learns detail from its first step. SiLU is passed in the nearly linear part around `SHIFT`.
+normalisation removes just that. Here, at the start, six channels carry the picture and its negative through every
+residual trunk, every residual branch adds nothing, and a quarter of the channels are constants: GroupNorm (one group)
+then sees a fixed mean and scale. Training learns detail from its first step. SiLU is passed in the nearly linear part
+around `SHIFT`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 CARRIED = 3
 SHIFT = 3.0
-CONSTANT = 2.0
+CONSTANT = 3.0
 LATENT_GAIN = 2.0
 """Latents are the picture in -1..1, which has a deviation of about a half, times this."""
 
@@ -43,13 +44,15 @@ def start_autoencoder(vae: AutoencoderKL, examples: Tensor) -> None:
             _carry(conv, SMOOTH)
         for conv in _named(vae, "conv_shortcut"):
             _carry(conv, CENTRE)
-        _carry(encoder.conv_out, CENTRE, gain=LATENT_GAIN, after_silu=True, constants=False)
-        _carry(decoder.conv_out, CENTRE, after_silu=True, constants=False)
+        _carry(encoder.conv_out, CENTRE, gain=LATENT_GAIN, after_silu=True, trunk=False)
+        _carry(decoder.conv_out, CENTRE, after_silu=True, trunk=False)
         nn.init.zeros_(encoder.conv_out.weight[vae.config.latent_channels :])
         nn.init.constant_(encoder.conv_out.bias[vae.config.latent_channels :], -6.0)
         for conv in (vae.quant_conv, vae.post_quant_conv):
             nn.init.dirac_(conv.weight)
             nn.init.zeros_(conv.bias)
+        for norm in _named(vae, "norm1"):
+            _hide_constants(norm)
         _undo_normalisation(encoder.conv_norm_out, lambda: vae.encode(examples))
         latents = vae.encode(examples).latent_dist.mode()
         _undo_normalisation(decoder.conv_norm_out, lambda: vae.decode(latents))
@@ -64,20 +67,21 @@ def start_denoiser(unet: UNet2DConditionModel, controlnet: ControlNetModel, run:
         for model in (unet, controlnet):
             _silence_residuals(model)
         embedding = controlnet.controlnet_cond_embedding
-        _carry(embedding.conv_in, CENTRE, shift=SHIFT, constants=False)
+        _carry(embedding.conv_in, CENTRE, shift=SHIFT, trunk=False)
         for conv in embedding.blocks:
             kernel = CENTRE if conv.stride == (1, 1) else FORWARD_PAIR
-            _carry(conv, kernel, after_silu=True, shift=SHIFT, constants=False)
-        _carry(embedding.conv_out, CENTRE, after_silu=True, constants=False)
+            _carry(conv, kernel, after_silu=True, shift=SHIFT, trunk=False)
+        _carry(embedding.conv_out, CENTRE, after_silu=True, trunk=False)
         controlnet.conv_in.weight[:CARRIED] = 0
         controlnet.conv_in.bias[:CARRIED] = 0
-        _carry(controlnet.controlnet_down_blocks[0], CENTRE, constants=False)
-        unet.conv_in.weight[:CARRIED] = 0
-        unet.conv_in.bias[:CARRIED] = 0
+        _carry(controlnet.controlnet_down_blocks[0], CENTRE)
+        nn.init.zeros_(controlnet.controlnet_down_blocks[0].bias)
+        unet.conv_in.weight[: 2 * CARRIED] = 0
+        unet.conv_in.bias[: 2 * CARRIED] = 0
         last = unet.up_blocks[-1].resnets[-1].conv_shortcut
         _carry(last, CENTRE, first_input=last.in_channels - unet.config.block_out_channels[0])
         # The ControlNet sees the picture in 0..1, the latents are made of it in -1..1.
-        _carry(unet.conv_out, CENTRE, gain=-2 * LATENT_GAIN, after_silu=True, constants=False)
+        _carry(unet.conv_out, CENTRE, gain=-2 * LATENT_GAIN, after_silu=True, trunk=False)
         unet.conv_out.weight[CARRIED:] = 0
         unet.conv_out.bias[:CARRIED] += LATENT_GAIN
         unet.conv_out.bias[CARRIED:] = 0
@@ -92,6 +96,25 @@ def _undo_normalisation(norm: nn.GroupNorm, run: Callable[[], object]) -> None:
     variance, mean = torch.var_mean(seen[0], dim=(1, 2, 3), correction=0)
     norm.weight[:CARRIED] = (variance + norm.eps).sqrt().mean()
     norm.bias[:CARRIED] = mean.mean() + SHIFT
+    _hide_constants(norm)
+    _mark_delicate(norm)
+
+
+def _hide_constants(norm: nn.GroupNorm) -> None:
+    """What follows `norm` must not see the constants: as inputs they would make every weight a large bias."""
+    quarter = norm.num_channels // 4
+    norm.weight[-quarter:] = 0
+    norm.bias[-quarter:] = 0
+
+
+def _mark_delicate(module: nn.Module) -> None:
+    for parameter in module.parameters():
+        parameter.delicate = True
+
+
+def is_delicate(parameter: nn.Parameter) -> bool:
+    """Whether `parameter` carries the picture itself, so that training should change it slowly."""
+    return getattr(parameter, "delicate", False)
 
 
 def _silence_residuals(model: nn.Module) -> None:
@@ -100,7 +123,7 @@ def _silence_residuals(model: nn.Module) -> None:
             nn.init.zeros_(parameter)
 
 
-def _named(model: nn.Module, ending: str) -> list[nn.Conv2d]:
+def _named(model: nn.Module, ending: str) -> list[nn.Module]:
     return [module for name, module in model.named_modules() if name.endswith(ending)]
 
 
@@ -110,10 +133,12 @@ def _carry(
     gain: float = 1.0,
     after_silu: bool = False,
     shift: float = 0.0,
-    constants: bool = True,
+    trunk: bool = True,
     first_input: int = 0,
 ) -> None:
-    """Lets outputs 0-2 of `conv` be inputs 0-2 blurred by `kernel`; with `constants` the last quarter is +-CONSTANT.
+    """Lets outputs 0-2 of `conv` be inputs 0-2 blurred by `kernel`.
+
+    In a residual `trunk`, outputs 3-5 are their negatives, the last quarter +-CONSTANT, and the rest zero.
 
     `after_silu` undoes the SiLU around SHIFT that the inputs came through; `shift` is added for a SiLU that follows.
     """
@@ -124,11 +149,17 @@ def _carry(
     else:
         offset = 0.0
     taps = kernel[:, None] * kernel if conv.kernel_size == (3, 3) else torch.ones(1, 1)
-    conv.weight[:CARRIED] = 0
-    for channel in range(CARRIED):
-        conv.weight[channel, first_input + channel] = gain * taps
-    conv.bias[:CARRIED] = offset + shift
-    if constants:
+    carried = CARRIED
+    if trunk:
+        nn.init.zeros_(conv.weight)
+        nn.init.zeros_(conv.bias)
+        carried = 2 * CARRIED
         quarter = conv.out_channels // 4
-        conv.weight[-quarter:] = 0
         conv.bias[-quarter:] = CONSTANT * (1 - 2 * (torch.arange(quarter) % 2))
+    conv.weight[:carried] = 0
+    conv.bias[:carried] = offset + shift
+    for channel in range(carried):
+        # A negative copy keeps the mean over channels, which normalisation subtracts, at zero.
+        sign = 1 if channel < CARRIED else -1
+        conv.weight[channel, first_input + channel % CARRIED] = sign * gain * taps
+    _mark_delicate(conv)

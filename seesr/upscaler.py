@@ -22,7 +22,7 @@ from seesr.diffusion.tiles import predict_tiled
 from seesr.images.colour import adain_fix, wavelet_fix
 from seesr.images.decode import ImageSource, Picture, open_picture
 from seesr.images.finish import finish
-from seesr.images.resize import Sizes, pad_to, plan_sizes, resize, to_image, to_tensor
+from seesr.images.resize import Sizes, crop, pad, plan_sizes, resize, to_image, to_tensor
 from seesr.options import Limits, Options
 from seesr.runtime.device import choose_device, choose_dtype, place
 from seesr.runtime.stages import Stages
@@ -152,7 +152,7 @@ class Upscaler:
             picture = open_picture(source, self.limits)
         with stages.stage("resize") as note:
             sizes = self._plan(picture, options)
-            image = note.result(self._to_models(pad_to(to_tensor(resize(picture.rgb, sizes.working)), sizes.padded)))
+            image = note.result(self._to_models(pad(to_tensor(resize(picture.rgb, sizes.working)), sizes)))
         tell("tags", 0, 1)
         with stages.stage("tags") as note:
             tags, image_tokens = self._look(picture)
@@ -171,7 +171,7 @@ class Upscaler:
         with stages.stage("colour") as note:
             pixels = note.result(COLOR_FIXES[options.color_fix](pixels, image.float()))
         with stages.stage("finish"):
-            result = finish(to_image(pixels), picture, sizes, options.sharpen)
+            result = finish(to_image(crop(pixels, sizes)), picture, sizes, options.sharpen)
         tell("done", 1, 1)
         return Result(result, seed, tags, prompt, sizes, stages.seconds, self.weights.name, options, picture.notes)
 

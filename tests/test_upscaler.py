@@ -12,12 +12,13 @@ import torch
 from conftest import IMAGES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFilter
+from PIL import Image, ImageCms, ImageFilter
 
 from seesr import InputError, OptionError, Options, Upscaler, WeightsError
 from seesr.images.resize import plan_sizes
 from seesr.options import Limits
 from seesr.weights.resolve import resolve_weights
+from seesr.weights.state_dict import assign_state_dict, read_state_dict
 
 
 def difference(first: Image.Image, second: Image.Image) -> float:
@@ -105,8 +106,6 @@ def test_no_tags_leaves_only_words(upscaler: Upscaler, small_photo: Image.Image)
 
 
 def test_alpha_and_profile_come_back(upscaler: Upscaler, small_photo: Image.Image) -> None:
-    from PIL import ImageCms
-
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     photo = small_photo.copy()
     photo.putalpha(Image.linear_gradient("L").resize(photo.size))
@@ -114,6 +113,7 @@ def test_alpha_and_profile_come_back(upscaler: Upscaler, small_photo: Image.Imag
     image = upscaler.upscale(photo, seed=0, scale=2, steps=1).image
     assert image.mode == "RGBA"
     assert image.getchannel("A").getextrema() == pytest.approx((0, 255), abs=6)
+    assert image.info["icc_profile"] == profile
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "CMYK", "I;16", "RGBA"])
@@ -155,7 +155,10 @@ def test_a_cut_file_is_refused(upscaler: Upscaler) -> None:
 
 
 def test_a_bomb_is_refused_before_it_is_decoded(upscaler: Upscaler) -> None:
-    for side, words in ((12000, r"12000x12000, 144,000,000 pixels; at most 64,000,000"), (20000, "far more than 64,000,000")):
+    for side, words in (
+        (12000, r"12000x12000, 144,000,000 pixels; at most 64,000,000"),
+        (20000, "far more than 64,000,000"),
+    ):
         buffer = io.BytesIO()
         Image.new("1", (side, side)).save(buffer, "PNG")
         with pytest.raises(InputError, match=words):
@@ -207,7 +210,9 @@ def test_sizes_fit_each_other(width: int, height: int, scale: float, multiple: i
     assert sizes.output == (max(1, round(width * scale)), max(1, round(height * scale)))
     assert min(sizes.working) >= min(128, *sizes.working)
     assert min(sizes.working) >= 127
-    assert all(0 <= padded - side < multiple for padded, side in zip(sizes.padded, sizes.working, strict=True))
+    assert all(
+        0 <= padded - side - 2 * sizes.margin < multiple for padded, side in zip(sizes.padded, sizes.working, strict=True)
+    )
     assert all(side % multiple == 0 for side in sizes.padded)
 
 
@@ -237,10 +242,25 @@ def test_missing_weights_are_named(tmp_path: Path) -> None:
 
 
 def test_weights_that_do_not_fit_name_the_first_few_keys() -> None:
-    from seesr.weights.state_dict import assign_state_dict
-
     model = torch.nn.Linear(2, 3)
     before = model.weight.clone()
     with pytest.raises(WeightsError, match=r"1 missing \(bias\); 1 unexpected \(extra\); 1 of another shape \(weight"):
         assign_state_dict(model, {"weight": torch.zeros(4, 2), "extra": torch.zeros(1)}, "file")
     assert torch.equal(model.weight, before)
+
+
+def test_a_legacy_file_with_code_in_it_is_refused(tmp_path: Path) -> None:
+    class Code:
+        def __reduce__(self) -> tuple:
+            return (print, ("this must not be printed",))
+
+    torch.save({"model": Code()}, tmp_path / "DAPE.pth")
+    with pytest.raises(WeightsError, match="holds more than tensors and was refused"):
+        read_state_dict(tmp_path, "DAPE")
+
+
+@pytest.mark.parametrize("name", ["DAPE.pth", "DAPE.safetensors"])
+def test_a_truncated_weight_file_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"PK\x03\x04 and then nothing")
+    with pytest.raises(WeightsError, match=f"{name} "):
+        read_state_dict(tmp_path, "DAPE")

@@ -97,8 +97,8 @@ def _to_picture(image: Image.Image, limits: Limits, name: str) -> Picture:
         image = image.convert("RGBA")
         alpha = image.getchannel("A")
         alpha = None if alpha.getextrema() == (255, 255) else alpha
-    profile = image.info.get("icc_profile")
-    return Picture(_to_srgb(image, profile, notes), alpha, profile if image.mode == "RGB" else None, notes)
+    rgb, profile = _to_srgb(image, notes)
+    return Picture(rgb, alpha, profile, notes)
 
 
 def _check_size(size: tuple[int, int], limits: Limits, name: str) -> None:
@@ -120,15 +120,25 @@ def _to_8_bit(image: Image.Image) -> tuple[Image.Image, str]:
     return Image.fromarray(scaled), f"{image.mode} input, the result has 8 bits a channel"
 
 
-def _to_srgb(image: Image.Image, profile: bytes | None, notes: list[str]) -> Image.Image:
+def _to_srgb(image: Image.Image, notes: list[str]) -> tuple[Image.Image, bytes | None]:
+    """The image in sRGB, and the profile to bring the result back to, if it has one that can be."""
     base = image if image.mode in ("RGB", "L", "CMYK") else image.convert("RGB")
-    if profile:
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            return ImageCms.profileToProfile(base, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-        except (ImageCms.PyCMSError, OSError) as error:
-            notes.append(f"its colour profile cannot be used and was ignored ({_first_line(error)})")
-    return base.convert("RGB")
+    profile = image.info.get("icc_profile")
+    if not profile:
+        return base.convert("RGB"), None
+    srgb = ImageCms.createProfile("sRGB")
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        converted = ImageCms.profileToProfile(base, source, srgb, outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError) as error:
+        notes.append(f"its colour profile cannot be used and was ignored ({_first_line(error)})")
+        return base.convert("RGB"), None
+    try:
+        ImageCms.buildTransform(srgb, source, "RGB", "RGB")
+    except ImageCms.PyCMSError:
+        notes.append("its colours were converted to sRGB and stay so")
+        return converted, None
+    return converted, profile
 
 
 def _first_line(error: BaseException) -> str:

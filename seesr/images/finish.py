@@ -12,10 +12,8 @@ from seesr.images.sharpen import sharpen
 
 
 def finish(image: Image.Image, picture: Picture, sizes: Sizes, strength: float) -> Image.Image:
-    """Crops the padding of `image`, brings it to the output size, sharpens, and gives alpha and profile back."""
-    width, height = sizes.working
-    image = resize(image.crop((0, 0, width, height)), sizes.output)
-    image = sharpen(image, strength)
+    """Brings `image` to the output size, sharpens, and gives alpha and profile back."""
+    image = sharpen(resize(image, sizes.output), strength)
     if picture.profile:
         srgb, profile = ImageCms.createProfile("sRGB"), ImageCms.ImageCmsProfile(io.BytesIO(picture.profile))
         image = ImageCms.profileToProfile(image, srgb, profile, outputMode="RGB")

@@ -14,6 +14,8 @@ from torch import Tensor
 from seesr.errors import OptionError
 from seesr.options import Limits
 
+MARGIN_LATENTS = 2
+
 Size = tuple[int, int]
 """(width, height) in pixels."""
 
@@ -28,7 +30,9 @@ class Sizes:
     working: Size
     """What the models see: the output size, or larger when that is smaller than the models like."""
     padded: Size
-    """`working` rounded up to what the VAE and UNet can halve."""
+    """`working` with a margin all around, rounded up to what the VAE can halve."""
+    margin: int
+    """Pixels around the picture in `padded`: at a border convolutions see zeros, so the border must lie outside it."""
 
 
 def plan_sizes(size: Size, scale: float, max_side: int | None, minimum: int, multiple: int, limits: Limits) -> Sizes:
@@ -58,8 +62,9 @@ def plan_sizes(size: Size, scale: float, max_side: int | None, minimum: int, mul
             f"a {output[0]}x{output[1]} result is too narrow: its short side must be worked on at {minimum} pixels, "
             f"which makes the long one {max(working)}, more than {limit}. Crop the picture."
         )
-    padded = tuple(math.ceil(side / multiple) * multiple for side in working)
-    return Sizes(size, output, working, padded)
+    margin = MARGIN_LATENTS * multiple
+    width, height = (math.ceil((side + 2 * margin) / multiple) * multiple for side in working)
+    return Sizes(size, output, working, (width, height), margin)
 
 
 def _scaled(size: Size, factor: float) -> Size:
@@ -83,7 +88,14 @@ def to_image(tensor: Tensor) -> Image.Image:
     return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
 
 
-def pad_to(tensor: Tensor, size: Size) -> Tensor:
-    """`tensor` `(B, C, H, W)` enlarged to `size` by repeating its right and bottom edges."""
-    width, height = size
-    return F.pad(tensor, (0, width - tensor.shape[3], 0, height - tensor.shape[2]), mode="replicate")
+def pad(tensor: Tensor, sizes: Sizes) -> Tensor:
+    """`tensor` `(B, C, H, W)` of the working size enlarged to the padded one by repeating its edges."""
+    (width, height), margin = sizes.padded, sizes.margin
+    right, bottom = width - margin - tensor.shape[3], height - margin - tensor.shape[2]
+    return F.pad(tensor, (margin, right, margin, bottom), mode="replicate")
+
+
+def crop(tensor: Tensor, sizes: Sizes) -> Tensor:
+    """The inverse of `pad`."""
+    (width, height), margin = sizes.working, sizes.margin
+    return tensor[..., margin : margin + height, margin : margin + width]
