@@ -52,9 +52,10 @@ def plan_sizes(size: Size, scale: float, max_side: int | None, minimum: int, mul
     limit = limits.output_side
     if max(output) > limit:
         fitting = math.floor(limit / max(size) * 100) / 100
+        advice = f"use --scale {fitting:g} or less" if fitting >= 1 else f"make it smaller first, or use --max-side {limit}"
         raise OptionError(
             f"the result would be {output[0]}x{output[1]}; at most {limit} pixels a side are made. "
-            f"For this picture use --scale {fitting:g} or less."
+            f"For this picture {advice}."
         )
     working = output if min(output) >= minimum else _scaled(output, minimum / min(output))
     if max(working) > limit:
