@@ -352,7 +352,7 @@ def ram(
 def _train_head(
     model: RAM, data: TaggedPictures, indices: np.ndarray, work: Path, steps: int, seed: int, device: torch.device
 ) -> None:
-    """The tag head on what the encoder makes of each picture and its mirror image: many cheap steps."""
+    """The tag head on what the encoder makes of each picture: many cheap steps."""
     for part in (model.visual_encoder, model.image_proj):
         part.requires_grad_(False)
     # The projection that distillation leaves is small in most directions; this one keeps all that the encoder says.
@@ -362,13 +362,13 @@ def _train_head(
     with torch.no_grad():
         for index in indices:
             image = _tensor(data.pictures[index])[None].to(device) / 2 + 0.5
-            seen.append(model.encode(torch.cat([image, image.flip(-1)])).half().cpu())
-    tokens, labels = torch.stack(seen), data.labels[indices]
+            seen.append(model.encode(image).half().cpu())
+    tokens, labels = torch.cat(seen), data.labels[indices]
     run = Run("ram_head", work, {"ram": model}, steps, learning_rate=1e-3)
     rng = np.random.default_rng(seed + run.step)
     while run.step < steps:
         chosen = rng.integers(len(indices), size=32)
-        logits = model.logits(tokens[chosen, rng.integers(2, size=32)].float().to(device))
+        logits = model.logits(tokens[chosen].float().to(device))
         loss = F.binary_cross_entropy_with_logits(logits, labels[chosen].to(device), reduction="sum") / len(chosen)
         run.optimize(loss, {"tagged": loss.item()})
 
