@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -96,15 +95,3 @@ class Limits:
                     raise OptionError(f"{variable} is {text!r}; give a positive whole number.")
                 values[limit.name] = int(text)
         return cls(**values)
-
-
-@dataclass(frozen=True)
-class LoadOptions:
-    """Which models are loaded, and where they run."""
-
-    weights: Path | None = None
-    """Folder of weights; None looks in SEESR_WEIGHTS, then for the embedded model."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:N or mps."""
-    dtype: str = "auto"
-    """auto, float32, bfloat16 or float16."""
