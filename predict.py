@@ -50,5 +50,5 @@ class Predictor(BasePredictor):
         result = self.upscaler.upscale(LocalPath(image), options)
         print(f"seed: {result.seed}\nprompt: {result.prompt}")
         target = LocalPath(tempfile.mkdtemp(prefix="seesr-")) / "upscaled.png"
-        save(result.image, target)
+        save(result.image, target, settings=result.settings())
         return Path(target)

@@ -9,7 +9,7 @@ from pathlib import Path
 from seesr.errors import InputError, OutputError
 from seesr.images.save import output_format
 
-PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif"}
+PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".heic", ".heif"}
 """What is taken from folders; a file named by the user is tried whatever its name."""
 
 
@@ -21,22 +21,34 @@ class Job:
     target: Path
 
 
-def plan_jobs(inputs: list[str], output: Path, recursive: bool, overwrite: bool, skip_existing: bool) -> list[Job]:
+def plan_jobs(
+    inputs: list[str],
+    output: Path,
+    recursive: bool,
+    overwrite: bool,
+    skip_existing: bool,
+    wanted_format: str | None = None,
+) -> list[Job]:
     """What to do for `inputs` (files, folders, patterns), checked before any work.
 
-    A folder as `output` (one that exists, one that ends in a slash, or any for several pictures) gets `<stem>.png`.
+    A folder as `output` (one that exists, one that ends in a slash, or any for several pictures) gets `<stem>.png`, or
+    `<stem>.<wanted_format>`.
 
     Raises:
         InputError: an input names nothing.
-        OutputError: two results would get one name, a file exists already, or its suffix is not known.
+        OutputError: two results would get one name, a file exists already, its suffix is not known or is not that of
+            the format asked for.
     """
     found = [item for text in inputs for item in _expand(text, recursive)]
     into_folder = len(found) > 1 or output.is_dir() or not output.suffix or any(Path(text).is_dir() for text in inputs)
     if into_folder and output.is_file():
         raise OutputError(f"{output} is a file; give a folder for {len(found)} pictures.")
+    if wanted_format and not into_folder and output_format(output) != output_format(Path(f"x.{wanted_format}")):
+        raise OutputError(f"{output} is no name for format {wanted_format}; change one or leave out --format.")
+    suffix = f".{wanted_format or 'png'}"
     jobs = []
     for source, inside in found:
-        jobs.append(Job(source, output / inside.with_suffix(".png") if into_folder else output))
+        jobs.append(Job(source, output / inside.with_suffix(suffix) if into_folder else output))
     _check_targets(jobs)
     if skip_existing:
         return [job for job in jobs if not job.target.exists()]

@@ -23,7 +23,7 @@ from seesr.batch import Job, plan_jobs
 from seesr.errors import SeeSRError
 from seesr.images.decode import open_picture
 from seesr.images.save import save, side_by_side
-from seesr.options import PRESETS, Options, describe
+from seesr.options import PRESETS, Options, SaveOptions
 from seesr.runtime.device import choose_device, choose_dtype, memory_bytes
 from seesr.version import __version__
 from seesr.weights.resolve import resolve_weights
@@ -43,9 +43,9 @@ app = typer.Typer(
 )
 
 
-def _option(name: str, *flags: str) -> Any:
+def _option(name: str, *flags: str, of: type[Options] | type[SaveOptions] = Options) -> Any:
     """A typer option whose help comes from `options.py`."""
-    return typer.Option(*flags, help=describe(name), show_default=str(Options.model_fields[name].default))
+    return typer.Option(*flags, help=of.describe(name), show_default=str(of.model_fields[name].default))
 
 
 Weights = Annotated[
@@ -74,6 +74,8 @@ def upscale(
     device: Device = "auto",
     dtype: Dtype = "auto",
     weights: Weights = None,
+    output_format: Annotated[str | None, _option("format", "--format", of=SaveOptions)] = None,
+    quality: Annotated[int | None, _option("quality", of=SaveOptions)] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace output files that exist.")] = False,
     skip_existing: Annotated[bool, typer.Option(help="Leave out pictures whose output file exists.")] = False,
     as_json: Json = False,
@@ -92,7 +94,8 @@ def upscale(
         sharpen=sharpen,
         seed=seed,
     )
-    jobs = plan_jobs(inputs, output, recursive, overwrite, skip_existing)
+    saving = SaveOptions.make(format=output_format, quality=quality)
+    jobs = plan_jobs(inputs, output, recursive, overwrite, skip_existing, saving.format)
     if not jobs:
         _say("nothing to do: every output exists.")
         return
@@ -104,7 +107,7 @@ def upscale(
             for job in jobs:
                 try:
                     result = upscaler.upscale(job.source, options, progress=tell(job))
-                    save(result.image, job.target)
+                    save(result.image, job.target, saving.quality, result.settings())
                     if compare:
                         _save_comparison(job, result, upscaler)
                 except SeeSRError as error:

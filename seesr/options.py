@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -14,10 +14,43 @@ PRESETS: dict[str, dict[str, Any]] = {"speed": {"steps": 1}, "quality": {"steps"
 """What each preset sets; an option given beside a preset wins."""
 
 
-class Options(BaseModel):
-    """How one picture is upscaled. Immutable; make variants with `Options.make`."""
+class _Checked(BaseModel):
+    """Values checked together, with errors for users."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def make(cls, **values: Any) -> Self:
+        """Of `values`; a value of None means not given.
+
+        Raises:
+            OptionError: an unknown option, or a value outside its bounds; the first one is named.
+        """
+        try:
+            return cls(**{name: value for name, value in values.items() if value is not None})
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"])
+            if first["type"] == "extra_forbidden":
+                raise OptionError(f"option {name!r} is unknown; there are {', '.join(cls.model_fields)}.") from None
+            raise OptionError(f"{name} is {first['input']!r}: {_lower_first(first['msg'])}.") from None
+
+    @classmethod
+    def describe(cls, name: str) -> str:
+        """Help of the option `name`."""
+        return cls.model_fields[name].description or ""
+
+    @classmethod
+    def bounds(cls, name: str) -> tuple[float | None, float | None]:
+        """(lowest, highest) value of the option `name`; None is no bound."""
+        metadata = cls.model_fields[name].metadata
+        low = next((item.ge for item in metadata if hasattr(item, "ge")), None)
+        high = next((item.le for item in metadata if hasattr(item, "le")), None)
+        return low, high
+
+
+class Options(_Checked):
+    """How one picture is upscaled. Immutable; make variants with `Options.make`."""
 
     scale: float = Field(4.0, ge=1, le=8, description="Output side over input side; any number.")
     max_side: int | None = Field(None, ge=16, le=8192, description="Longer side of the output in pixels, instead of scale.")
@@ -34,7 +67,7 @@ class Options(BaseModel):
     )
 
     @classmethod
-    def make(cls, preset: str | None = None, **values: Any) -> Options:
+    def make(cls, preset: str | None = None, **values: Any) -> Self:
         """Options of a preset and of `values`; a value of None means not given.
 
         Raises:
@@ -43,27 +76,16 @@ class Options(BaseModel):
         if preset is not None and preset not in PRESETS:
             raise OptionError(f"preset {preset!r} is unknown; choose one of {', '.join(PRESETS)}.")
         given = {name: value for name, value in values.items() if value is not None}
-        try:
-            return cls(**(PRESETS.get(preset or "", {}) | given))
-        except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(str(part) for part in first["loc"])
-            if first["type"] == "extra_forbidden":
-                raise OptionError(f"option {name!r} is unknown; there are {', '.join(cls.model_fields)}.") from None
-            raise OptionError(f"{name} is {first['input']!r}: {_lower_first(first['msg'])}.") from None
+        return super().make(**(PRESETS.get(preset or "", {}) | given))
 
 
-def describe(name: str) -> str:
-    """Help of the option `name`."""
-    return Options.model_fields[name].description or ""
+class SaveOptions(_Checked):
+    """How a result is written."""
 
-
-def bounds(name: str) -> tuple[float | None, float | None]:
-    """(lowest, highest) value of the option `name`; None is no bound."""
-    metadata = Options.model_fields[name].metadata
-    low = next((item.ge for item in metadata if hasattr(item, "ge")), None)
-    high = next((item.le for item in metadata if hasattr(item, "le")), None)
-    return low, high
+    format: Literal["png", "jpg", "webp", "tiff", "bmp", "avif"] | None = Field(
+        None, description="png, jpg, webp, tiff, bmp or avif; without it a file's suffix decides, in folders png."
+    )
+    quality: int = Field(95, ge=1, le=100, description="Of jpg, webp and avif: 100 is best and largest.")
 
 
 def _lower_first(text: str) -> str:

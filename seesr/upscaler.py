@@ -7,6 +7,7 @@ import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
@@ -28,6 +29,7 @@ from seesr.runtime.device import choose_device, choose_dtype, place
 from seesr.runtime.stages import Stages
 from seesr.tagging.prompt import Tag, TagList, build_prompt, load_tag_list
 from seesr.tagging.ram import RAM, load_ram
+from seesr.version import __version__
 from seesr.weights.resolve import Weights, resolve_weights
 from seesr.weights.state_dict import read_config
 
@@ -54,6 +56,17 @@ class Result:
     options: Options
     notes: list[str]
     """What a user would want to know of the input's handling."""
+
+    def settings(self) -> dict[str, Any]:
+        """What made the picture, to be written into its file: enough to make it again."""
+        return {
+            "version": __version__,
+            "weights": self.weights,
+            **self.options.model_dump(exclude_none=True),
+            "seed": self.seed,
+            "prompt": self.prompt,
+            "words": self.options.prompt,
+        }
 
 
 class Upscaler:

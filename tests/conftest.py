@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 from seesr import Upscaler
+
+# `pytest --hypothesis-profile=long` tries ten times as much.
+settings.register_profile("long", max_examples=1000)
 
 IMAGES = Path(__file__).parent / "images"
 

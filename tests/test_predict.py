@@ -20,8 +20,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from seesr import Options
-from seesr.options import bounds, describe
+from seesr.options import Options
 
 ROOT = Path(__file__).parents[1]
 OWN_HELP = {"seed"}
@@ -107,9 +106,9 @@ def test_inputs_are_described_as_in_options() -> None:
     inputs = dict(inspect.signature(Predictor.predict).parameters)
     for name in inputs.keys() & Options.model_fields.keys() - OWN_HELP:
         field = inputs[name].default
-        assert field.description == describe(name), name
+        assert field.description == Options.describe(name), name
         assert field.default == Options.model_fields[name].default, name
-        assert (field.ge, field.le) == bounds(name), name
+        assert (field.ge, field.le) == Options.bounds(name), name
     assert inputs.keys() - {"self", "image"} <= Options.model_fields.keys()
 
 

@@ -12,12 +12,14 @@ from seesr.images.sharpen import sharpen
 
 
 def finish(image: Image.Image, picture: Picture, sizes: Sizes, strength: float) -> Image.Image:
-    """Brings `image` to the output size, sharpens, and gives alpha and profile back."""
+    """Brings `image` to the output size, sharpens, and gives alpha, profile and EXIF back."""
     image = sharpen(resize(image, sizes.output), strength)
     if picture.profile:
         srgb, profile = ImageCms.createProfile("sRGB"), ImageCms.ImageCmsProfile(io.BytesIO(picture.profile))
         image = ImageCms.profileToProfile(image, srgb, profile, outputMode="RGB")
         image.info["icc_profile"] = picture.profile
+    if picture.exif:
+        image.info["exif"] = picture.exif
     if picture.alpha:
         image.putalpha(resize(picture.alpha, sizes.output))
     return image

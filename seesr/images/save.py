@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from seesr.errors import OutputError
+from seesr.images.metadata import save_arguments
 from seesr.images.resize import resize
 
 FORMATS = {
@@ -19,8 +21,10 @@ FORMATS = {
     ".tif": "TIFF",
     ".tiff": "TIFF",
     ".bmp": "BMP",
+    ".avif": "AVIF",
 }
-LOSSY_QUALITY = 95
+OPAQUE = ("JPEG", "BMP")
+"""Formats without transparency: it becomes white."""
 
 
 def output_format(path: Path) -> str:
@@ -35,14 +39,18 @@ def output_format(path: Path) -> str:
         raise OutputError(f"{path} has no known picture suffix; use one of {', '.join(FORMATS)}.") from None
 
 
-def save(image: Image.Image, path: Path) -> None:
-    """Writes `image` beside `path` under a temporary name and moves it into place; lossy formats at quality 95.
+def save(image: Image.Image, path: Path, quality: int = 95, settings: dict[str, Any] | None = None) -> None:
+    """Writes `image` beside `path` under a temporary name and moves it into place.
+
+    Args:
+        quality: of JPEG, WebP and AVIF, 1 to 100.
+        settings: what made the picture; with its EXIF and profile (in `image.info`) written into the file.
 
     Raises:
         OutputError: the folder cannot be written to, or is full; nothing is left behind then.
     """
     kind = output_format(path)
-    if kind in ("JPEG", "BMP") and image.mode == "RGBA":
+    if kind in OPAQUE and image.mode == "RGBA":
         flat = Image.new("RGB", image.size, "white")
         flat.paste(image, mask=image.getchannel("A"))
         flat.info = image.info
@@ -52,7 +60,8 @@ def save(image: Image.Image, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.stem}-", suffix=".part", delete=False) as file:
             temporary = Path(file.name)
-            image.save(file, format=kind, quality=LOSSY_QUALITY, icc_profile=image.info.get("icc_profile"))
+            metadata = save_arguments(kind, image.info.get("exif"), settings)
+            image.save(file, format=kind, quality=quality, icc_profile=image.info.get("icc_profile"), **metadata)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())

@@ -1,0 +1,99 @@
+"""What a picture file says beside its pixels: the input's EXIF, carried over, and the settings that made the output."""
+
+from __future__ import annotations
+
+import json
+from struct import error as struct_error
+from typing import Any
+
+from PIL import ExifTags, Image
+from PIL.PngImagePlugin import PngInfo
+
+from seesr.version import __version__
+
+KEPT_TAGS = (
+    ExifTags.Base.ImageDescription,
+    ExifTags.Base.Make,
+    ExifTags.Base.Model,
+    ExifTags.Base.DateTime,
+    ExifTags.Base.Artist,
+    ExifTags.Base.Copyright,
+)
+DROPPED_DETAILS = (
+    ExifTags.Base.MakerNote,
+    ExifTags.Base.UserComment,
+    ExifTags.Base.ExifImageWidth,
+    ExifTags.Base.ExifImageHeight,
+    ExifTags.Base.ExifInteroperabilityOffset,
+)
+"""What is wrong for the result, or holds offsets into the old file."""
+ASCII_COMMENT = b"ASCII\0\0\0"
+PNG_KEY = "seesr"
+MAX_EXIF_BYTES = 60_000
+"""A JPEG segment holds 65,533."""
+
+
+def kept_exif(image: Image.Image) -> bytes | None:
+    """The input's camera, date, author, exposure and place, ready for the output; its orientation is not among them.
+
+    Raises:
+        ValueError: the input's EXIF is damaged.
+    """
+    try:
+        source = image.getexif()
+        details, place = source.get_ifd(ExifTags.IFD.Exif), source.get_ifd(ExifTags.IFD.GPSInfo)
+        kept = Image.Exif()
+        for tag in KEPT_TAGS:
+            if tag in source:
+                kept[tag] = source[tag]
+        details = {tag: value for tag, value in details.items() if tag not in DROPPED_DETAILS}
+        for part, values in ((ExifTags.IFD.Exif, details), (ExifTags.IFD.GPSInfo, place)):
+            if values:
+                kept[part] = dict(values)
+        content = kept.tobytes() if len(kept) else b""
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, AttributeError, struct_error) as error:
+        raise ValueError(f"its EXIF is damaged ({error})") from error
+    return content if 0 < len(content) <= MAX_EXIF_BYTES else None
+
+
+def save_arguments(kind: str, exif: bytes | None, settings: dict[str, Any] | None) -> dict[str, Any]:
+    """Arguments for Pillow's `save` in format `kind` that write EXIF and settings.
+
+    PNG carries the settings as text `seesr`, the others in EXIF's UserComment; both as JSON. BMP carries nothing.
+    """
+    if kind == "BMP":
+        return {}
+    arguments: dict[str, Any] = {}
+    if kind == "PNG":
+        if settings is not None:
+            text = PngInfo()
+            text.add_text("Software", f"seesr {__version__}")
+            text.add_itxt(PNG_KEY, json.dumps(settings))
+            arguments["pnginfo"] = text
+    elif settings is not None:
+        block = Image.Exif()
+        if exif:
+            block.load(exif)
+        block[ExifTags.Base.Software] = f"seesr {__version__}"
+        details = dict(block.get_ifd(ExifTags.IFD.Exif))
+        details[ExifTags.Base.UserComment] = ASCII_COMMENT + json.dumps(settings).encode("ascii")
+        block[ExifTags.IFD.Exif] = details
+        exif = block.tobytes()
+    if exif:
+        arguments["exif"] = exif
+    return arguments
+
+
+def read_settings(image: Image.Image) -> dict[str, Any] | None:
+    """The settings that made a picture, as `save_arguments` wrote them; None when it carries none."""
+    text = image.info.get(PNG_KEY)
+    if text is None:
+        comment = image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
+        if not isinstance(comment, bytes) or not comment.startswith(ASCII_COMMENT):
+            return None
+        text = comment.removeprefix(ASCII_COMMENT).decode("ascii", "replace")
+    try:
+        settings = json.loads(text)
+    except json.JSONDecodeError:
+        return None
+    return settings if isinstance(settings, dict) else None

@@ -1,0 +1,304 @@
+"""Every kind of picture file, whole and broken: decoded right or refused in a sentence, and written whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import IMAGES
+from hypothesis import HealthCheck, given, note, settings
+from hypothesis import strategies as st
+from PIL import ExifTags, Image, ImageCms, features
+from PIL.PngImagePlugin import PngInfo
+
+from seesr import InputError, OptionError, OutputError, SeeSRError, Upscaler
+from seesr.images.alpha import bleed
+from seesr.images.decode import open_picture
+from seesr.images.metadata import read_settings
+from seesr.images.save import save
+from seesr.options import Limits, SaveOptions
+
+LIMITS = Limits()
+SMALL = Limits(input_pixels=100_000, output_side=600)
+MODES = {
+    "PNG": ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"],
+    "JPEG": ["L", "RGB", "CMYK"],
+    "WEBP": ["RGB", "RGBA"],
+    "TIFF": ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "F", "LAB"],
+    "BMP": ["1", "L", "P", "RGB"],
+    "GIF": ["P", "L"],
+    "AVIF": ["RGB", "RGBA"],
+    "HEIF": ["RGB"],
+}
+
+
+def photograph(width: int, height: int, mode: str = "RGB") -> Image.Image:
+    """A part of a real photograph, in any of Pillow's modes."""
+    image = Image.open(IMAGES / "chelsea.png").convert("RGB").resize((width, height), box=(100, 60, 300, 260))
+    if mode == "I;16":
+        return Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
+    if mode == "F":
+        return Image.fromarray(np.asarray(image.convert("L")).astype(np.float32) / 255)
+    if mode == "LAB":
+        return ImageCms.profileToProfile(
+            image, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
+        )
+    return image.convert(mode)
+
+
+def encoded(image: Image.Image, kind: str, **arguments: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **arguments)
+    return buffer.getvalue()
+
+
+def close(first: Image.Image, second: Image.Image, levels: float) -> bool:
+    """Mean absolute difference of the two, in grey levels, at most `levels`."""
+    pair = [np.asarray(image.convert("RGB"), dtype=float) for image in (first, second)]
+    return np.abs(pair[0] - pair[1]).mean() <= levels
+
+
+KINDS = [(kind, mode) for kind, modes in MODES.items() for mode in modes]
+
+
+@pytest.mark.parametrize(("kind", "mode"), KINDS)
+def test_every_format_and_mode_is_decoded(kind: str, mode: str) -> None:
+    image = photograph(40, 30, mode)
+    picture = open_picture(encoded(image, kind), LIMITS)
+    assert picture.rgb.size == (40, 30)
+    assert picture.rgb.mode == "RGB"
+    expected = photograph(40, 30, {"1": "1", "P": "P"}.get(mode, "L" if mode in ("L", "LA", "I;16", "F") else "RGB"))
+    assert close(picture.rgb, expected, 6)
+    assert any("16 bits" in text for text in picture.notes) == (mode in ("I;16", "F"))
+
+
+def test_16_bit_colour_is_said_to_become_8_bit() -> None:
+    # 2x1 pixels of 16-bit RGB, written by hand: Pillow opens such files as 8-bit and says nothing.
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    rows = b"\0" + np.array([[65535, 0, 32768], [0, 65535, 257]], dtype=">u2").tobytes()
+    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0))
+    content += chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    picture = open_picture(content, LIMITS)
+    assert picture.notes == ["16 bits a channel, the result has 8"]
+    assert np.asarray(picture.rgb)[0].tolist() == [[255, 0, 128], [0, 255, 1]]
+
+
+def test_an_animation_gives_its_first_frame_and_says_so() -> None:
+    frames = [Image.new("RGB", (20, 10), colour) for colour in ("red", "blue", "green")]
+    content = encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True)
+    picture = open_picture(content, LIMITS)
+    assert picture.notes == ["3 frames, the first is used"]
+    assert close(picture.rgb, frames[0], 1)
+
+
+def test_exif_is_carried_over_upright_and_without_what_is_wrong_now(upscaler: Upscaler, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    exif[ExifTags.Base.Model] = "Brownie"
+    exif[ExifTags.IFD.Exif] = {
+        ExifTags.Base.DateTimeOriginal: "1936:05:01 12:00:00",
+        ExifTags.Base.ExifImageWidth: 40,
+        ExifTags.Base.MakerNote: b"offsets",
+    }
+    exif[ExifTags.IFD.GPSInfo] = {ExifTags.GPS.GPSLatitudeRef: "N"}
+    result = upscaler.upscale(encoded(photograph(40, 30), "JPEG", exif=exif), scale=1, steps=1, seed=0)
+    assert result.image.size == (30, 40)
+    for suffix in (".jpg", ".png", ".webp", ".tiff", ".avif"):
+        save(result.image, tmp_path / f"out{suffix}", settings=result.settings())
+        written = Image.open(tmp_path / f"out{suffix}").getexif()
+        details = written.get_ifd(ExifTags.IFD.Exif)
+        assert written.get(ExifTags.Base.Orientation, 1) == 1, suffix
+        assert written[ExifTags.Base.Model] == "Brownie"
+        assert details[ExifTags.Base.DateTimeOriginal] == "1936:05:01 12:00:00"
+        assert written.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] == "N"
+        assert not details.keys() & {ExifTags.Base.ExifImageWidth, ExifTags.Base.MakerNote}
+
+
+def test_damaged_exif_is_left_out_and_said() -> None:
+    content = encoded(photograph(40, 30), "PNG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff nonsense")
+    picture = open_picture(content, LIMITS)
+    assert picture.exif is None
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tiff", ".avif"])
+def test_outputs_carry_the_settings(suffix: str, tmp_path: Path) -> None:
+    settings_ = {"seed": 7, "prompt": "a cat, naïve — 猫", "steps": 2, "weights": "tiny (embedded)", "version": "0"}
+    save(photograph(16, 16), tmp_path / f"out{suffix}", settings=settings_)
+    image = Image.open(tmp_path / f"out{suffix}")
+    assert read_settings(image) == settings_
+    assert read_settings(photograph(4, 4)) is None
+
+
+def test_a_result_says_enough_to_be_made_again(upscaler: Upscaler, tmp_path: Path) -> None:
+    made = upscaler.upscale(photograph(20, 20), scale=2, steps=1, prompt="fur")
+    save(made.image, tmp_path / "out.png", settings=made.settings())
+    written = read_settings(Image.open(tmp_path / "out.png"))
+    again = upscaler.upscale(
+        photograph(20, 20), scale=written["scale"], steps=written["steps"], seed=written["seed"], prompt="fur"
+    )
+    assert again.image.tobytes() == made.image.tobytes()
+    assert written.keys() >= {"version", "weights", "prompt", "words", "color_fix"}
+
+
+def test_quality_makes_files_smaller(tmp_path: Path) -> None:
+    sizes = []
+    for quality in (20, 95):
+        save(photograph(200, 200), tmp_path / f"{quality}.jpg", quality=quality)
+        sizes.append((tmp_path / f"{quality}.jpg").stat().st_size)
+    assert sizes[0] < sizes[1] / 2
+    with pytest.raises(OptionError, match="quality is 0"):
+        SaveOptions.make(quality=0)
+
+
+def test_colours_hidden_under_transparency_do_not_shine_through(upscaler: Upscaler) -> None:
+    # An orange disc on transparent black, as many programs write it.
+    disc = Image.new("L", (480, 480))
+    rows, columns = np.mgrid[-240:240, -240:240]
+    disc = Image.fromarray(((rows**2 + columns**2 < 150**2) * 255).astype(np.uint8)).resize((48, 48), Image.Resampling.BOX)
+    colours = np.zeros((48, 48, 3), np.uint8)
+    colours[np.asarray(disc) > 0] = (255, 140, 0)
+    photo = Image.fromarray(colours)
+    photo.putalpha(disc)
+    image = upscaler.upscale(photo, scale=2, steps=1, seed=0).image
+    assert image.mode == "RGBA"
+    shown = Image.new("RGB", image.size, (255, 140, 0))
+    shown.paste(image, mask=image.getchannel("A"))
+    darkest = np.asarray(shown, dtype=int)[..., 0].min()
+    assert darkest > 200, "no dark ring"
+
+
+def test_bleeding_keeps_what_is_visible() -> None:
+    alpha = Image.new("L", (9, 7))
+    alpha.paste(255, (3, 2, 6, 5))
+    photo = photograph(9, 7)
+    filled = np.asarray(bleed(photo, alpha), dtype=int)
+    visible = np.asarray(alpha) > 0
+    assert (filled[visible] == np.asarray(photo)[visible]).all()
+    low, high = filled[visible].min(axis=0), filled[visible].max(axis=0)
+    assert ((filled >= low) & (filled <= high)).all(), "all colours come from visible pixels"
+    assert bleed(photo, Image.new("L", (9, 7))).size == (9, 7)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_a_full_disk_is_one_sentence_and_the_old_file_stays(tmp_path: Path, suffix: str) -> None:
+    code = (
+        "import resource, sys; from pathlib import Path; from PIL import Image; from seesr.images.save import save\n"
+        "from seesr import OutputError\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))\n"
+        "try: save(Image.effect_noise((400, 400), 90).convert('RGB'), Path(sys.argv[1]))\n"
+        "except OutputError as error: print(error)\n"
+    )
+    target = tmp_path / f"out{suffix}"
+    target.write_bytes(b"old")
+    done = subprocess.run([sys.executable, "-c", code, str(target)], capture_output=True, text=True, check=True)
+    assert "out" in done.stdout
+    assert "cannot be written" in done.stdout
+    assert target.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == [target.name]
+
+
+def test_an_unknown_suffix_is_refused_before_work(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="no known picture suffix"):
+        save(photograph(4, 4), tmp_path / "x.doc")
+
+
+def test_text_that_unpacks_to_gigabytes_is_refused() -> None:
+    text = PngInfo()
+    text.add_text("Comment", "0" * 80_000_000, zip=True)
+    content = encoded(photograph(8, 8), "PNG", pnginfo=text)
+    assert len(content) < 1_000_000
+    with pytest.raises(InputError, match="damaged"):
+        open_picture(content, LIMITS)
+
+
+DAMAGES = st.one_of(
+    st.none(),
+    st.tuples(st.just("cut"), st.floats(0, 1)),
+    st.tuples(st.just("flip"), st.lists(st.tuples(st.floats(0, 1), st.integers(1, 255)), min_size=1, max_size=8)),
+    st.tuples(st.just("zeros"), st.floats(0, 1)),
+)
+
+
+def damaged(content: bytes, damage: tuple | None) -> bytes:
+    """`content` cut short, with some bytes changed, or with a stretch of zeros."""
+    if damage is None:
+        return content
+    kind, value = damage
+    changed = bytearray(content)
+    if kind == "cut":
+        return content[: int(value * len(content))]
+    if kind == "flip":
+        for place, mask in value:
+            changed[min(int(place * len(content)), len(content) - 1)] ^= mask
+    else:
+        start = int(value * len(content))
+        changed[start : start + 40] = bytes(len(changed[start : start + 40]))
+    return bytes(changed)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(
+    width=st.integers(1, 48),
+    height=st.integers(1, 48),
+    kind_mode=st.sampled_from(KINDS),
+    turn=st.integers(1, 8),
+    damage=DAMAGES,
+    scale=st.sampled_from([1, 1.5, 2.7]),
+    suffix=st.sampled_from([".png", ".jpg", ".webp", ".bmp", ".tiff"]),
+)
+def test_any_file_gives_its_picture_or_a_sentence(
+    upscaler: Upscaler,
+    tmp_path: Path,
+    width: int,
+    height: int,
+    kind_mode: tuple[str, str],
+    turn: int,
+    damage: tuple | None,
+    scale: float,
+    suffix: str,
+) -> None:
+    kind, mode = kind_mode
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = turn
+    arguments = {"exif": exif} if kind in ("PNG", "JPEG", "WEBP") else {}
+    content = damaged(encoded(photograph(width, height, mode), kind, **arguments), damage)
+    target = tmp_path / f"out{suffix}"
+    target.unlink(missing_ok=True)
+    upscaler.limits, limits = SMALL, upscaler.limits
+    try:
+        result = upscaler.upscale(content, scale=scale, steps=1, seed=0)
+        save(result.image, target, settings=result.settings())
+    except SeeSRError as error:
+        refusal = str(error)
+    else:
+        refusal = None
+    finally:
+        upscaler.limits = limits
+    if refusal is not None:
+        note(refusal)
+        assert "\n" not in refusal
+        assert damage is not None or max(width, height) * 128 > 600 * min(width, height)
+        assert not target.exists()
+        return
+    if damage is None:
+        turned = (height, width) if arguments and turn >= 5 else (width, height)
+        assert result.sizes.input == turned
+    assert result.sizes.output == tuple(max(1, round(side * scale)) for side in result.sizes.input)
+    written = Image.open(target)
+    written.load()
+    assert written.size == result.sizes.output
+    assert json.loads(json.dumps(result.settings())) == result.settings()
+
+
+def test_heic_and_avif_are_to_be_had() -> None:
+    assert features.check("avif")
+    assert open_picture(encoded(photograph(32, 32), "HEIF"), LIMITS).rgb.size == (32, 32)
