@@ -26,6 +26,7 @@ from seesr.images.save import save, side_by_side
 from seesr.options import PRESETS, Options, SaveOptions
 from seesr.runtime.device import choose_device, choose_dtype, memory_bytes
 from seesr.version import __version__
+from seesr.weights import commands as weights_commands
 from seesr.weights.resolve import resolve_weights
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(weights_commands.app, name="weights")
 
 
 def _option(name: str, *flags: str, of: type[Options] | type[SaveOptions] = Options) -> Any:
@@ -49,7 +51,8 @@ def _option(name: str, *flags: str, of: type[Options] | type[SaveOptions] = Opti
 
 
 Weights = Annotated[
-    Path | None, typer.Option(help="Folder of weights; without it SEESR_WEIGHTS, then the embedded small model.")
+    str | None,
+    typer.Option(help="A folder, full or tiny; without it SEESR_WEIGHTS, the full model if it is here, else the tiny one."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
@@ -159,7 +162,7 @@ def info(device: Device = "auto", dtype: Dtype = "auto", weights: Weights = None
     print(f"weights  {found.name}: {found.root}")
 
 
-def _load(weights: Path | None, device: str, dtype: str) -> Upscaler:
+def _load(weights: str | None, device: str, dtype: str) -> Upscaler:
     """Imported here: the models' libraries take seconds that help and mistyped options need not wait for."""
     from seesr.upscaler import Upscaler
 

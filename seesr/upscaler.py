@@ -201,8 +201,8 @@ class Upscaler:
         )
 
     def _look(self, picture: Picture) -> tuple[list[Tag], Tensor]:
-        """Tags and image tokens `(1, 145, 512)` of the picture before it is enlarged, as published."""
-        tokens, logits = self.ram(self._to_models(to_tensor(picture.rgb)))
+        """Tags and image tokens `(1, n, 512)` of the picture before it is enlarged, as published."""
+        tokens, logits = self.ram(to_tensor(picture.rgb).to(self.device))
         return self.tag_list.choose(logits[0]), tokens
 
     def _start(self, image: Tensor, seed: int) -> Tensor:

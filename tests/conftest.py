@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 from PIL import Image
 
-from seesr import Upscaler
+from seesr import Upscaler, cli
 
 # `pytest --hypothesis-profile=long` tries ten times as much.
 settings.register_profile("long", max_examples=1000)
@@ -25,3 +28,30 @@ def upscaler() -> Upscaler:
 def small_photo() -> Image.Image:
     """48x40 pixels of a real photograph."""
     return Image.open(IMAGES / "chelsea.png").convert("RGB").crop((150, 80, 198, 120))
+
+
+Run = Callable[..., "Outcome"]
+
+
+@dataclass
+class Outcome:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def seesr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["seesr", *map(str, arguments)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return run

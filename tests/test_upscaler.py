@@ -105,6 +105,12 @@ def test_no_tags_leaves_only_words(upscaler: Upscaler, small_photo: Image.Image)
     assert result.prompt == "fur, clean, high-resolution, 8k"
 
 
+def test_bfloat16_gives_nearly_the_same_picture(upscaler: Upscaler, small_photo: Image.Image) -> None:
+    coarse = Upscaler.load(device="cpu", dtype="bfloat16").upscale(small_photo, seed=0, scale=2, steps=1)
+    exact = upscaler.upscale(small_photo, seed=0, scale=2, steps=1)
+    assert difference(coarse.image, exact.image) < 2
+
+
 def test_alpha_and_profile_come_back(upscaler: Upscaler, small_photo: Image.Image) -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     photo = small_photo.copy()

@@ -98,16 +98,22 @@ class RAM(nn.Module):
         return tokens, self.logits(tokens)
 
     def encode(self, image: Tensor) -> Tensor:
-        """Image tokens `(B, 145, 512)`, the first the mean of the rest, of RGB `(B, 3, H, W)` in 0..1 of any size."""
+        """Image tokens `(B, n, 512)`, the first the mean of the rest, of RGB `(B, 3, H, W)` in 0..1 of any size.
+
+        At full size n is 145.
+        """
         return self.image_proj(self.visual_encoder(self.normalize(image)))
 
     def normalize(self, image: Tensor) -> Tensor:
-        """`image` at the encoder's size, with ImageNet's mean and deviation."""
-        side = self.config.image_size
+        """`image` at the encoder's size, with ImageNet's mean and deviation, in the model's dtype.
+
+        Resized in float32: CPUs have no antialiased kernel for less.
+        """
+        side, image = self.config.image_size, image.float()
         if image.shape[-2:] != (side, side):
             image = F.interpolate(image, size=(side, side), mode="bilinear", antialias=True)
         mean, std = (image.new_tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-        return (image - mean) / std
+        return ((image - mean) / std).to(self.image_proj.weight.dtype)
 
     def logits(self, image_tokens: Tensor) -> Tensor:
         """A logit for each tag `(B, num_tags)`; its sigmoid is the tag's confidence."""

@@ -1,4 +1,4 @@
-"""Finds the folder of weights to load: what the user names, or the model that comes with the package."""
+"""Finds the folder of weights to load: what the user names, the full model in the cache, or the embedded small one."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seesr.errors import WeightsError
+from seesr.weights.cache import Cache
+from seesr.weights.manifest import beside_package, read_manifest
+from seesr.weights.pull import ACCEPT_VARIABLE, COMMAND, is_accepted, pull
 
 PARTS = ("sd-turbo", "seesr", "ram")
 """Sub-folders of a weights folder in the published layout."""
 ENVIRONMENT_VARIABLE = "SEESR_WEIGHTS"
+FULL, TINY = "full", "tiny"
 
 
 @dataclass(frozen=True)
@@ -19,29 +23,48 @@ class Weights:
 
     root: Path
     name: str
-    """What results call it: the folder, or `tiny (embedded)`."""
+    """What results call it: the folder, `full (cache)` or `tiny (embedded)`."""
 
 
 def resolve_weights(given: str | os.PathLike[str] | None = None) -> Weights:
-    """The folder `given`, else that of `SEESR_WEIGHTS`, else the embedded small model.
+    """The weights named by `given`, else by `SEESR_WEIGHTS`, else the full model if the cache has it, else the embedded one.
+
+    A name is a folder, `full` (the cache, and when the licences are accepted the hub) or `tiny` (the embedded model).
 
     Raises:
-        WeightsError: the folder named does not exist or lacks a part.
+        WeightsError: the folder named does not exist or lacks a part, or the full model cannot be had.
     """
-    named = given or os.environ.get(ENVIRONMENT_VARIABLE)
-    weights = Weights(Path(named), str(named)) if named else Weights(_embedded(), "tiny (embedded)")
-    missing = [part for part in PARTS if not (weights.root / part).is_dir()]
+    named = str(given or os.environ.get(ENVIRONMENT_VARIABLE) or "")
+    if named == FULL:
+        return _full()
+    if named and named != TINY:
+        return _folder(Path(named))
+    cache = Cache.default()
+    if not named and not cache.missing(read_manifest()):
+        return Weights(cache.full, "full (cache)")
+    return Weights(beside_package(TINY), "tiny (embedded)")
+
+
+def _folder(root: Path) -> Weights:
+    missing = [part for part in PARTS if not (root / part).is_dir()]
     if missing:
         raise WeightsError(
-            f"{weights.root} is no weights folder: {', '.join(missing)} is missing. "
-            f"It must hold the folders {', '.join(PARTS)}; "
-            f"leave out --weights and {ENVIRONMENT_VARIABLE} for the embedded model."
+            f"{root} is no weights folder: {', '.join(missing)} is missing. It must hold the folders {', '.join(PARTS)}; "
+            f"`{COMMAND}` fetches the published model, and `{TINY}` or nothing stands for the embedded one."
         )
-    return weights
+    return Weights(root, str(root))
 
 
-def _embedded() -> Path:
-    """In an installed wheel the model lies inside the package, in a clone at the top."""
-    package = Path(__file__).resolve().parents[1]
-    installed = package / "embedded" / "tiny"
-    return installed if installed.is_dir() else package.parent / "weights" / "tiny"
+def _full() -> Weights:
+    """The full model from the cache; what is missing there is fetched when its licence is accepted."""
+    cache, manifest = Cache.default(), read_manifest()
+    missing = cache.missing(manifest)
+    if missing and not is_accepted():
+        size = sum(file.megabytes for file in missing) / 1000
+        raise WeightsError(
+            f"the full model is not complete: {len(missing)} of {len(manifest.files)} files are missing in {cache.full} "
+            f"(the first is {missing[0].kept_as}). `{COMMAND}` fetches them (about {size:.1f} GB); "
+            f"with {ACCEPT_VARIABLE}=1 that happens by itself."
+        )
+    pull(manifest, cache, accepted=True)
+    return Weights(cache.full, "full (cache)")

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from seesr.errors import WeightsError
+from seesr.weights.cache import Cache
+from seesr.weights.convert import converted
+from seesr.weights.files import StateDict, read_legacy, read_safetensors
 
-StateDict = dict[str, Tensor]
+logger = logging.getLogger("seesr")
+
 DIFFUSERS_FILE = "diffusion_pytorch_model"
 SHOWN_KEYS = 3
+HINT = "`seesr weights pull` fetches the published model"
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -27,7 +31,7 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text())
     except FileNotFoundError:
-        raise WeightsError(f"{path} is missing.") from None
+        raise WeightsError(f"{path} is missing; {HINT}.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise WeightsError(f"{path} is not a JSON file ({error}).") from error
     if not isinstance(config, dict):
@@ -49,32 +53,17 @@ def read_state_dict(folder: Path, stem: str) -> StateDict:
             names = ", ".join(path.name for path in found)
             raise WeightsError(f"{folder} holds more than one {stem}{suffix} ({names}); keep one.")
         if found:
-            return _read_safetensors(found[0]) if suffix == ".safetensors" else _read_legacy(found[0])
-    raise WeightsError(f"{folder / stem}.safetensors is missing.")
+            return read_safetensors(found[0]) if suffix == ".safetensors" else _read_converted(found[0])
+    raise WeightsError(f"{folder / stem}.safetensors is missing; {HINT}.")
 
 
-def _read_safetensors(path: Path) -> StateDict:
+def _read_converted(path: Path) -> StateDict:
+    """A legacy file by way of the cache: from the second time on it is mapped into memory, without its unused parts."""
     try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is not a whole safetensors file ({error}); delete it and get it again.") from error
-
-
-def _read_legacy(path: Path) -> StateDict:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    # torch.load raises whichever of these its unpickler or its zip reader meets first in a damaged file.
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, ImportError, AttributeError) as error:
-        raise WeightsError(f"{path} is not a readable PyTorch file; delete it and get it again.") from error
-    except Exception as error:
-        if type(error).__name__ != "UnpicklingError":
-            raise
-        raise WeightsError(f"{path} holds more than tensors and was refused; get it again from its source.") from error
-    if isinstance(content, dict) and isinstance(content.get("model"), dict):
-        content = content["model"]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise WeightsError(f"{path} holds no state dict of tensors.")
-    return content
+        return read_safetensors(converted(path, Cache.default()))
+    except OSError as error:
+        logger.warning("%s is not kept as safetensors, the cache cannot be written (%s)", path, error)
+        return read_legacy(path)
 
 
 def assign_state_dict(model: nn.Module, state_dict: StateDict, source: str, dtype: torch.dtype = torch.float32) -> None:

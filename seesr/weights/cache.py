@@ -1,0 +1,103 @@
+"""The local cache: the full model once it is fetched, and legacy files once they are converted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from seesr.weights.manifest import File, Manifest
+
+ENVIRONMENT_VARIABLE = "SEESR_CACHE"
+RECORDS = "digests.json"
+CHUNK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A folder: `full/` holds the model in the published layout, `partial/` downloads, `converted/` legacy files."""
+
+    root: Path
+
+    @classmethod
+    def default(cls) -> Cache:
+        """The folder that `SEESR_CACHE` names, else `seesr` where this user's caches are."""
+        named = os.environ.get(ENVIRONMENT_VARIABLE)
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return cls(Path(named) if named else caches / "seesr")
+
+    @property
+    def full(self) -> Path:
+        return self.root / "full"
+
+    @property
+    def partial(self) -> Path:
+        return self.root / "partial"
+
+    def has(self, file: File) -> bool:
+        """Whether the file was fetched and found right, and still has its size."""
+        record = self.records().get(file.kept_as)
+        path = self.full / file.kept_as
+        return record is not None and path.is_file() and path.stat().st_size == record["bytes"]
+
+    def missing(self, manifest: Manifest) -> list[File]:
+        return [file for _, file in manifest.files if not self.has(file)]
+
+    def records(self) -> dict[str, dict]:
+        """Bytes and sha256 of each file, by its path in `full/`; a damaged record counts as none."""
+        try:
+            records = json.loads((self.full / RECORDS).read_text())
+        except (OSError, json.JSONDecodeError):
+            return {}
+        return records if isinstance(records, dict) else {}
+
+    def keep(self, found: Path, file: File) -> None:
+        """Moves a checked file to its place and records its digest."""
+        target = self.full / file.kept_as
+        target.parent.mkdir(parents=True, exist_ok=True)
+        record = {"bytes": found.stat().st_size, "sha256": sha256(found)}
+        os.replace(found, target)
+        self._write(self.records() | {file.kept_as: record})
+
+    def forget(self, file: File) -> None:
+        """Lets the next pull fetch the file again."""
+        self._write({path: record for path, record in self.records().items() if path != file.kept_as})
+
+    def _write(self, records: dict[str, dict]) -> None:
+        with whole_file(self.full / RECORDS) as temporary:
+            temporary.write_text(json.dumps(records, indent=1) + "\n")
+
+
+@contextmanager
+def whole_file(target: Path) -> Iterator[Path]:
+    """A temporary file beside `target` that takes its place when the block ends well and vanishes otherwise."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    return _digest(path, hashlib.sha256())
+
+
+def git_blob_sha1(path: Path) -> str:
+    """How git, and so the hub, names the content of a small file."""
+    return _digest(path, hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False))
+
+
+def _digest(path: Path, digest: hashlib._Hash) -> str:
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,45 @@
+"""Legacy PyTorch files to safetensors, once."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from seesr.weights.cache import Cache, whole_file
+from seesr.weights.files import StateDict, read_legacy
+
+UNUSED = ("text_decoder.", "tag_encoder.")
+"""Parts of the published RAM that tagging never runs: more than half of its file."""
+
+
+def convert_legacy(source: Path, target: Path) -> None:
+    """Writes the tensors of `source` as safetensors; of a RAM only what is used.
+
+    Raises:
+        WeightsError: the file is damaged, or holds more than tensors. Nothing is written then.
+    """
+    tensors = read_legacy(source)
+    with whole_file(target) as temporary:
+        # Copies: the file's tensors may share memory, which safetensors does not take.
+        save_file({key: tensor.clone().contiguous() for key, tensor in _used(tensors).items()}, temporary)
+
+
+def converted(source: Path, cache: Cache) -> Path:
+    """The safetensors of a user's legacy file, made in the cache when it is first asked for.
+
+    A file that changes is converted again. Where the cache cannot be written, OSError is raised.
+    """
+    state = source.stat()
+    name = hashlib.sha256(f"{source.resolve()} {state.st_size} {state.st_mtime_ns}".encode()).hexdigest()[:16]
+    target = cache.root / "converted" / f"{source.stem}-{name}.safetensors"
+    if not target.exists():
+        convert_legacy(source, target)
+    return target
+
+
+def _used(tensors: StateDict) -> StateDict:
+    """DAPE's LoRA of those parts is small, and some of it counts (see `tagging.dape`): it stays."""
+    is_lora = any(key.endswith("lora_A") for key in tensors)
+    return {key: tensor for key, tensor in tensors.items() if is_lora or not key.startswith(UNUSED)}

@@ -1,0 +1,48 @@
+"""Tensors of one file, whatever its format, and nothing but tensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from seesr.errors import WeightsError
+
+StateDict = dict[str, Tensor]
+
+
+def read_safetensors(path: Path) -> StateDict:
+    """Tensors of a safetensors file, mapped into memory.
+
+    Raises:
+        WeightsError: the file is damaged.
+    """
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is not a whole safetensors file ({error}); delete it and get it again.") from error
+
+
+def read_legacy(path: Path) -> StateDict:
+    """Tensors of a PyTorch file, of which nothing is run.
+
+    Raises:
+        WeightsError: the file is damaged, or holds more than tensors.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    # torch.load raises whichever of these its unpickler or its zip reader meets first in a damaged file.
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, ImportError, AttributeError) as error:
+        raise WeightsError(f"{path} is not a readable PyTorch file; delete it and get it again.") from error
+    except Exception as error:
+        if type(error).__name__ != "UnpicklingError":
+            raise
+        raise WeightsError(f"{path} holds more than tensors and was refused; get it again from its source.") from error
+    if isinstance(content, dict) and isinstance(content.get("model"), dict):
+        content = content["model"]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise WeightsError(f"{path} holds no state dict of tensors.")
+    return content

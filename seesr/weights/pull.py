@@ -1,0 +1,154 @@
+"""Fetches the full model into the cache, each file checked before it counts."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import urllib.request
+from collections.abc import Callable
+from http.client import HTTPException
+from pathlib import Path
+from urllib.parse import quote
+
+from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HTTPError, LocalEntryNotFoundError
+
+from seesr.errors import WeightsError
+from seesr.weights.cache import Cache, git_blob_sha1, sha256
+from seesr.weights.convert import convert_legacy
+from seesr.weights.manifest import File, Manifest, Place, Source
+
+ACCEPT_VARIABLE = "SEESR_ACCEPT_LICENSE"
+COMMAND = "seesr weights pull"
+TIMEOUT = 30
+
+Tell = Callable[[File, str], None]
+"""Told of each file what is done with it."""
+
+
+def is_accepted() -> bool:
+    """Whether `SEESR_ACCEPT_LICENSE` says yes."""
+    return os.environ.get(ACCEPT_VARIABLE, "").lower() in ("1", "true", "yes")
+
+
+def pull(manifest: Manifest, cache: Cache, accepted: bool, tell: Tell | None = None) -> None:
+    """Fetches what the cache lacks; finished files stay when it is interrupted.
+
+    Raises:
+        WeightsError: a licence is not accepted, or a file cannot be had, or is not what it should be; nothing of such a
+            file stays.
+    """
+    missing = {file.path for file in cache.missing(manifest)}
+    unaccepted = [
+        source for source in manifest.source if source.must_accept and any(file.path in missing for file in source.files)
+    ]
+    if unaccepted and not accepted:
+        raise WeightsError(
+            f"{unaccepted[0].name} is under the {unaccepted[0].licence}; read it at {unaccepted[0].licence_page}, then "
+            f"accept it with --accept-license or {ACCEPT_VARIABLE}=1."
+        )
+    for source, file in manifest.files:
+        if file.path in missing:
+            if tell:
+                tell(file, "fetch")
+            _fetch(source, file, cache)
+            if tell:
+                tell(file, "done")
+    shutil.rmtree(cache.partial, ignore_errors=True)
+
+
+def _fetch(source: Source, file: File, cache: Cache) -> None:
+    """From the first place that has it."""
+    reasons = []
+    for number, place in enumerate(source.places):
+        folder = cache.partial / f"{source.name}-{number}"
+        try:
+            found, expected = _download(place, file, folder)
+        except (HTTPError, OSError, HTTPException) as error:
+            reasons.append(f"{_address(place)}: {_why(error)}")
+            continue
+        wrong = _difference(found, file.sha256 or expected)
+        if wrong:
+            found.unlink()
+            reasons.append(f"{_address(place)}: {wrong}")
+            continue
+        _keep(found, file, cache)
+        return
+    raise WeightsError(
+        f"{file.remote} of {source.name} could not be fetched ({'; '.join(reasons)}). "
+        f"Finished files stay in {cache.full}; run `{COMMAND}` again, or give a folder with --weights."
+    )
+
+
+def _keep(found: Path, file: File, cache: Cache) -> None:
+    if not file.is_legacy:
+        cache.keep(found, file)
+        return
+    converted = found.with_suffix(".safetensors")
+    try:
+        convert_legacy(found, converted)
+        cache.keep(converted, file)
+    finally:
+        found.unlink(missing_ok=True)
+        converted.unlink(missing_ok=True)
+
+
+def _download(place: Place, file: File, folder: Path) -> tuple[Path, str | None]:
+    """The file, and the digest that the place itself states."""
+    if place.type == "url":
+        return _download_url(f"{place.repository}/{place.revision}/{quote(file.remote)}", folder / file.remote), None
+    where = {
+        "repo_id": place.repository,
+        "filename": file.remote,
+        "repo_type": place.type,
+        "revision": place.revision,
+        "endpoint": _endpoint(),
+    }
+    stated = get_hf_file_metadata(hf_hub_url(**where)).etag
+    return Path(hf_hub_download(**where, local_dir=folder)), stated
+
+
+def _download_url(address: str, target: Path) -> Path:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with urllib.request.urlopen(address, timeout=TIMEOUT) as answer, target.open("wb") as file:
+            shutil.copyfileobj(answer, file)
+    except (OSError, HTTPException):
+        target.unlink(missing_ok=True)
+        raise
+    return target
+
+
+def _difference(found: Path, expected: str | None) -> str | None:
+    """What is wrong with a file whose digest should be `expected`; a digest of unknown kind proves nothing."""
+    if expected is None or not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", expected):
+        return "the server states no digest for it, and the manifest knows none"
+    actual = sha256(found) if len(expected) == 64 else git_blob_sha1(found)
+    return None if actual == expected else f"its digest is {actual[:12]}... instead of {expected[:12]}..."
+
+
+def _address(place: Place) -> str:
+    if place.type == "url":
+        return place.repository
+    return f"{_endpoint()}/{'spaces/' if place.type == 'space' else ''}{place.repository}"
+
+
+def _endpoint() -> str:
+    """The hub, or what stands in for it."""
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+
+
+def _why(error: Exception) -> str:
+    """The reason in a few words."""
+    if isinstance(error, GatedRepoError):
+        return "it asks for an account; accept its terms there and set HF_TOKEN"
+    if isinstance(error, HfHubHTTPError):
+        return f"the server answered {error.response.status_code}"
+    if isinstance(error, urllib.request.HTTPError):
+        return f"the server answered {error.code}"
+    if isinstance(error, LocalEntryNotFoundError):
+        return "no connection"
+    reason = getattr(error, "reason", None) or error
+    text = str(reason).splitlines()[0] if str(reason) else type(error).__name__
+    return text.rstrip(".")

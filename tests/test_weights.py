@@ -1,0 +1,367 @@
+"""The full model's way into the cache, from a server on this machine that speaks as much of the hub as that takes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import huggingface_hub.file_download
+import pytest
+import torch
+from conftest import IMAGES, Run
+from safetensors.torch import load_file, save_file
+
+from seesr import Upscaler, WeightsError
+from seesr.weights.cache import Cache, sha256
+from seesr.weights.manifest import Manifest, beside_package, read_manifest
+from seesr.weights.pull import pull
+from seesr.weights.resolve import resolve_weights
+from seesr.weights.state_dict import read_state_dict
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+TINY = beside_package("tiny")
+
+
+@dataclass
+class Hub:
+    """What the server has, and how it misbehaves."""
+
+    address: str = ""
+    files: dict[str, bytes] = field(default_factory=dict)
+    """Content by path: `repository/file`, `spaces/repository/file`, or any for plain addresses."""
+    status: dict[str, int] = field(default_factory=dict)
+    break_off: dict[str, int] = field(default_factory=dict)
+    """Bytes after which the first transfer of a file ends."""
+    lie: set[str] = field(default_factory=set)
+    """Files whose stated digest is not that of their content."""
+    requests: list[tuple[str, str, str | None]] = field(default_factory=list)
+    """(method, path, range) of each request."""
+
+    def fetched(self, path: str) -> int:
+        return sum(method == "GET" and where == path for method, where, _ in self.requests)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    state = Hub()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def do_HEAD(self) -> None:
+            self._answer(with_body=False)
+
+        def do_GET(self) -> None:
+            self._answer(with_body=True)
+
+        def _answer(self, with_body: bool) -> None:
+            path = self.path.lstrip("/").replace(f"/resolve/{REVISION}", "").replace("/resolve/main", "")
+            state.requests.append((self.command, path, self.headers.get("Range")))
+            status = state.status.get(path, 200 if path in state.files else 404)
+            content = state.files.get(path, b"") if status == 200 else b""
+            digest = hashlib.sha256(b"something else" if path in state.lie else content).hexdigest()
+            start = 0
+            if status == 200 and self.headers.get("Range"):
+                start, status = int(self.headers["Range"].removeprefix("bytes=").split("-")[0]), 206
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content) - start))
+            self.send_header("ETag", f'"{digest}"')
+            self.send_header("X-Linked-Etag", f'"{digest}"')
+            self.send_header("X-Linked-Size", str(len(content)))
+            self.send_header("X-Repo-Commit", REVISION)
+            if status == 206:
+                self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+            self.end_headers()
+            if with_body:
+                stop = state.break_off.pop(path, None)
+                self.wfile.write(content[start:stop])
+                if stop is not None:
+                    self.close_connection = True
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    state.address = f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("HF_ENDPOINT", state.address)
+    monkeypatch.setattr(huggingface_hub.file_download, "_ETAG_RETRY_TIMEOUT", 1)
+    yield state
+    server.shutdown()
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cache:
+    monkeypatch.setenv("SEESR_CACHE", str(tmp_path / "cache"))
+    return Cache.default()
+
+
+def manifest_of(files: list[dict], **source: object) -> Manifest:
+    table = {
+        "name": "Base",
+        "type": "model",
+        "repository": "someone/base",
+        "revision": REVISION,
+        "mirrors": [],
+        "licence": "A Licence",
+        "licence_page": "https://example.org/licence",
+        "must_accept": False,
+        "files": files,
+    }
+    return Manifest(source=[table | source])
+
+
+def entry(path: str, content: bytes | None = None, **values: object) -> dict:
+    known = {} if content is None else {"sha256": hashlib.sha256(content).hexdigest()}
+    return {"path": path, "remote": path, "megabytes": 0} | known | values
+
+
+def leftovers(cache: Cache) -> list[str]:
+    """Every file in the cache but the downloader's own notes."""
+    found = (path for path in cache.root.rglob("*") if path.is_file() and ".cache" not in path.parts)
+    return sorted(str(path.relative_to(cache.root)) for path in found)
+
+
+def test_files_are_fetched_once_and_recorded(hub: Hub, cache: Cache) -> None:
+    hub.files = {"someone/base/a/config.json": b"{}", "someone/base/b.bin.txt": b"text"}
+    manifest = manifest_of([entry("a/config.json"), entry("b.bin.txt", b"text")])
+    told = []
+    pull(manifest, cache, accepted=False, tell=lambda file, what: told.append((file.path, what)))
+    assert (cache.full / "a" / "config.json").read_bytes() == b"{}"
+    assert cache.missing(manifest) == []
+    assert told == [(name, what) for name in ("a/config.json", "b.bin.txt") for what in ("fetch", "done")]
+    assert cache.records()["b.bin.txt"]["sha256"] == hashlib.sha256(b"text").hexdigest()
+    count = len(hub.requests)
+    pull(manifest, cache, accepted=False)
+    assert len(hub.requests) == count
+    assert leftovers(cache) == ["full/a/config.json", "full/b.bin.txt", "full/digests.json"]
+
+
+def test_a_transfer_that_breaks_off_goes_on_where_it_was(hub: Hub, cache: Cache) -> None:
+    content = os.urandom(24_000_000)
+    hub.files = {"someone/base/large.safetensors": content}
+    hub.break_off = {"someone/base/large.safetensors": 14_000_000}
+    pull(manifest_of([entry("large.safetensors", content)]), cache, accepted=False)
+    assert (cache.full / "large.safetensors").read_bytes() == content
+    ranges = [span for method, _, span in hub.requests if method == "GET"]
+    assert ranges[0] is None
+    assert int(ranges[1].removeprefix("bytes=").rstrip("-")) > 0
+
+
+@pytest.mark.parametrize(("status", "words"), [(404, "404"), (500, "the server answered 500"), (403, "403|no connection")])
+def test_a_file_that_cannot_be_had_leaves_the_finished_ones(hub: Hub, cache: Cache, status: int, words: str) -> None:
+    hub.files = {"someone/base/good.txt": b"good", "someone/base/bad.txt": b"bad"}
+    hub.status = {"someone/base/bad.txt": status}
+    manifest = manifest_of([entry("good.txt"), entry("bad.txt")])
+    with pytest.raises(WeightsError, match=rf"bad.txt of Base could not be fetched \(.*({words})") as caught:
+        pull(manifest, cache, accepted=False)
+    assert "run `seesr weights pull` again" in str(caught.value)
+    assert leftovers(cache) == ["full/digests.json", "full/good.txt"]
+    hub.status = {}
+    pull(manifest, cache, accepted=False)
+    assert hub.fetched("someone/base/good.txt") == 1
+    assert cache.missing(manifest) == []
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_wrong_digest_is_refused_and_nothing_stays(hub: Hub, cache: Cache, known: bool) -> None:
+    hub.files = {"someone/base/model.safetensors": b"not this"}
+    hub.lie = {"someone/base/model.safetensors"}
+    manifest = manifest_of([entry("model.safetensors", b"but that" if known else None)])
+    with pytest.raises(WeightsError, match=r"its digest is [0-9a-f]{12}\.\.\. instead of [0-9a-f]{12}"):
+        pull(manifest, cache, accepted=False)
+    assert leftovers(cache) == []
+
+
+def test_a_mirror_helps_out(hub: Hub, cache: Cache) -> None:
+    hub.files = {"someone/copy/x.txt": b"x", "spaces/someone/space/x.txt": b"y"}
+    mirrors = [{"type": "space", "repository": "someone/space"}, {"type": "model", "repository": "someone/copy"}]
+    pull(manifest_of([entry("x.txt", b"x")], mirrors=mirrors), cache, accepted=False)
+    assert (cache.full / "x.txt").read_bytes() == b"x"
+    with pytest.raises(ValueError, match="a mirror without a revision needs a sha256"):
+        manifest_of([entry("x.txt")], mirrors=mirrors)
+
+
+def test_plain_addresses(hub: Hub, cache: Cache) -> None:
+    hub.files = {f"raw/{REVISION}/data/tags.txt": b"cat\ndog\n"}
+    file = entry("ram/tags.txt", b"cat\ndog\n", remote="data/tags.txt")
+    pull(manifest_of([file], type="url", repository=f"{hub.address}/raw"), cache, accepted=False)
+    assert (cache.full / "ram" / "tags.txt").read_text() == "cat\ndog\n"
+    unchecked = manifest_of([entry("new.txt", remote="data/tags.txt")], type="url", repository=f"{hub.address}/raw")
+    with pytest.raises(WeightsError, match="no digest"):
+        pull(unchecked, cache, accepted=False)
+
+
+def test_no_server_is_one_error(cache: Cache, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(WeightsError, match=r"x.txt of Base could not be fetched .*refused"):
+        pull(manifest_of([entry("x.txt")]), cache, accepted=False)
+
+
+def test_a_licence_is_shown_before_the_first_download(hub: Hub, cache: Cache) -> None:
+    hub.files = {"someone/base/x.txt": b"x"}
+    manifest = manifest_of([entry("x.txt")], must_accept=True)
+    with pytest.raises(WeightsError, match=r"the A Licence; read it at https://example.org/licence.*--accept-license"):
+        pull(manifest, cache, accepted=False)
+    assert hub.requests == []
+    pull(manifest, cache, accepted=True)
+    pull(manifest, cache, accepted=False)
+
+
+class Code:
+    """Runs something when it is unpickled."""
+
+    def __reduce__(self) -> tuple:
+        return (print, ("this must not be printed",))
+
+
+def test_a_legacy_file_is_kept_as_safetensors_without_what_is_not_used(hub: Hub, cache: Cache, tmp_path: Path) -> None:
+    shared = torch.ones(3)
+    tensors = {"visual_encoder.a": torch.arange(4.0), "fc.weight": shared, "tied": shared, "text_decoder.b": torch.ones(9)}
+    torch.save({"model": tensors}, tmp_path / "ram.pth")
+    content = (tmp_path / "ram.pth").read_bytes()
+    hub.files = {"someone/base/ram/ram.pth": content}
+    pull(manifest_of([entry("ram/ram.pth", content)]), cache, accepted=False)
+    assert leftovers(cache) == ["full/digests.json", "full/ram/ram.safetensors"]
+    kept = load_file(cache.full / "ram" / "ram.safetensors")
+    assert kept.keys() == tensors.keys() - {"text_decoder.b"}
+    assert torch.equal(kept["tied"], shared)
+
+
+@pytest.mark.parametrize("kind", ["code", "truncated"])
+def test_a_legacy_file_that_is_not_what_it_says_is_refused(
+    hub: Hub, cache: Cache, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save({"model": Code() if kind == "code" else {"a": torch.ones(1000)}}, tmp_path / "x.pth")
+    content = (tmp_path / "x.pth").read_bytes()
+    content = content if kind == "code" else content[:2000]
+    hub.files = {"someone/base/x.pth": content}
+    with pytest.raises(WeightsError, match="holds more than tensors" if kind == "code" else "not a readable PyTorch file"):
+        pull(manifest_of([entry("x.pth", content)]), cache, accepted=False)
+    assert leftovers(cache) == []
+    assert "must not be printed" not in capsys.readouterr().out
+
+
+def test_a_users_legacy_file_is_converted_once(cache: Cache, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    torch.save({"w": torch.arange(3.0), "tag_encoder.x": torch.ones(1)}, folder / "ram_swin_x.pth")
+    for _ in range(2):
+        assert read_state_dict(folder, "ram_swin_*").keys() == {"w"}
+        (made,) = (cache.root / "converted").iterdir()
+    before = made.stat().st_mtime_ns
+    read_state_dict(folder, "ram_swin_*")
+    assert made.stat().st_mtime_ns == before
+    torch.save({"w": torch.zeros(5)}, folder / "ram_swin_x.pth")
+    assert read_state_dict(folder, "ram_swin_*")["w"].shape == (5,)
+
+
+def test_a_cache_that_cannot_be_written_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SEESR_CACHE", str(tmp_path / "file"))
+    torch.save({"w": torch.arange(3.0)}, tmp_path / "DAPE.pth")
+    assert read_state_dict(tmp_path, "DAPE")["w"].tolist() == [0, 1, 2]
+
+
+@pytest.fixture
+def tiny_on_hub(hub: Hub, tmp_path: Path) -> Path:
+    """The embedded model as if it were published, and a manifest of it."""
+    lines = []
+    for path in sorted(path for path in TINY.rglob("*") if path.is_file()):
+        name = path.relative_to(TINY).as_posix()
+        hub.files[f"someone/base/{name}"] = path.read_bytes()
+        lines.append(f'{{ path = "{name}", remote = "{name}", megabytes = 1, sha256 = "{sha256(path)}" }}')
+    manifest = tmp_path / "manifest.toml"
+    manifest.write_text(
+        f'[[source]]\nname = "Base"\ntype = "model"\nrepository = "someone/base"\nrevision = "{REVISION}"\nmirrors = []\n'
+        'licence = "A Licence"\nlicence_page = "https://example.org"\nmust_accept = true\n'
+        f"files = [{', '.join(lines)}]\n"
+    )
+    return manifest
+
+
+def test_the_command_pulls_lists_verifies_and_uses_a_model(
+    seesr: Run, hub: Hub, cache: Cache, tiny_on_hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEESR_MANIFEST", str(tiny_on_hub))
+    refused = seesr("upscale", IMAGES / "rocket.jpg", "-o", tmp_path / "x.png", "--weights", "full")
+    assert refused.code == 2
+    assert f"files are missing in {cache.full}" in refused.err
+    assert "`seesr weights pull` fetches them" in refused.err
+    assert "SEESR_ACCEPT_LICENSE" in seesr("weights", "pull").err
+    pulled = seesr("weights", "pull", "--accept-license")
+    assert pulled.code == 0, pulled.err
+    assert "Base: A Licence, https://example.org" in pulled.err
+    assert "missing" not in seesr("weights", "list").out
+    assert seesr("weights", "verify").code == 0
+    assert f"full (cache): {cache.full}" in seesr("info").out
+    changed = cache.full / "ram" / "DAPE.safetensors"
+    changed.write_bytes(b"x" * changed.stat().st_size)
+    verified = seesr("weights", "verify")
+    assert verified.code == 1
+    assert "changed  ram/DAPE.safetensors" in verified.out
+    assert "missing" in seesr("weights", "list").out
+
+
+def test_the_cache_comes_before_the_embedded_model_and_a_path_before_both(
+    hub: Hub, cache: Cache, tiny_on_hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEESR_MANIFEST", str(tiny_on_hub))
+    assert resolve_weights().name == "tiny (embedded)"
+    monkeypatch.setenv("SEESR_ACCEPT_LICENSE", "1")
+    assert resolve_weights("full").root == cache.full
+    assert resolve_weights().name == "full (cache)"
+    assert resolve_weights("tiny").root == TINY
+    monkeypatch.setenv("SEESR_WEIGHTS", str(TINY))
+    assert resolve_weights().root == TINY
+    assert resolve_weights("full").root == cache.full
+    Upscaler.load("full", device="cpu")
+
+
+def test_a_cut_file_in_a_weights_folder_is_named(tmp_path: Path) -> None:
+    save_file({"w": torch.ones(100)}, tmp_path / "DAPE.safetensors")
+    content = (tmp_path / "DAPE.safetensors").read_bytes()
+    (tmp_path / "DAPE.safetensors").write_bytes(content[:-40])
+    with pytest.raises(WeightsError, match=r"DAPE.safetensors is not a whole safetensors file"):
+        read_state_dict(tmp_path, "DAPE")
+
+
+def test_the_manifest_names_every_file_that_is_loaded() -> None:
+    manifest = read_manifest()
+    kept = {file.kept_as for _, file in manifest.files}
+    # The embedded model has the published layout; only RAM's file is named otherwise, and its size is no config file.
+    here = {path.relative_to(TINY).as_posix() for path in TINY.rglob("*") if path.is_file()}
+    here = {path.replace("ram_swin_tiny", "ram_swin_large_14m") for path in here} - {"ram/config.json"}
+    assert here <= kept
+    assert all(len(source.revision) == 40 for source in manifest.source)
+    licences = {source.licence for source in manifest.source}
+    assert licences == {"Stability AI Community License", "Apache-2.0"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("[[source]", "is not TOML"), ("source = 3", "is wrong at source"), ("[[source]]\nname = 'x'", "is wrong at source.0")],
+)
+def test_a_bad_manifest_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, words: str) -> None:
+    path = tmp_path / "manifest.toml"
+    path.write_text(text)
+    monkeypatch.setenv("SEESR_MANIFEST", str(path))
+    with pytest.raises(WeightsError, match=words):
+        read_manifest()
+    monkeypatch.setenv("SEESR_MANIFEST", str(tmp_path / "nowhere"))
+    with pytest.raises(WeightsError, match="cannot be read"):
+        read_manifest()
+
+
+def test_records_survive_damage(cache: Cache) -> None:
+    cache.full.mkdir(parents=True)
+    (cache.full / "digests.json").write_text("{")
+    assert cache.records() == {}
+    (cache.full / "digests.json").write_text(json.dumps([1]))
+    assert cache.records() == {}
