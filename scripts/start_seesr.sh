@@ -9,7 +9,8 @@ finished=$venv/.finished
 
 usage() {
   cat >&2 <<EOF
-usage: ${0##*/} setup | upscale ... | tags ... | info ... | test [pytest arguments] | benchmark ... | python ...
+usage: ${0##*/} setup | upscale ... | tags ... | info ... | weights ... | evaluate ...
+       ${0##*/} test [pytest arguments] | benchmark ... | python ...
 EOF
   exit 2
 }
@@ -62,8 +63,9 @@ exec 9>&-
 export PATH=$venv/bin:$PATH
 case $command in
   setup) echo "seesr: ready in $venv" >&2 ;;
-  upscale | tags | info) exec seesr "$command" "$@" ;;
+  upscale | tags | info | weights) exec seesr "$command" "$@" ;;
   test) cd "$root" && exec python -m pytest "$@" ;;
+  evaluate) exec python "$root/scripts/evaluate.py" "$@" ;;
   benchmark) exec python "$root/scripts/benchmark.py" "$@" ;;
   python) exec python "$@" ;;
   *) usage ;;

@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from degradation import degrade
 from PIL import Image
 from torch import Tensor, nn
 from torch.func import functional_call
 from training import Run, autocast, place, read_pictures, to_tensor
 
+from seesr.evaluation.degradation import degrade
 from seesr.tagging.dape import RANK, merge_dape
 from seesr.tagging.ram import RAM, RAMConfig
 

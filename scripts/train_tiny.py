@@ -21,11 +21,9 @@ import numpy as np
 import tagger
 import torch
 import typer
-from degradation import degrade
 from diffusers import AutoencoderKL
 from identity_start import start_autoencoder, start_denoiser
 from safetensors.torch import save_file
-from stlpips import STLPIPS
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from training import Photographs, Run, autocast, place, save_picture, to_tensor, training_device
@@ -37,6 +35,8 @@ from seesr.diffusion.image_attention import build_controlnet, build_unet
 from seesr.diffusion.sampler import ddim_step
 from seesr.diffusion.schedule import NoiseSchedule
 from seesr.diffusion.text import PromptEncoder, load_prompt_encoder
+from seesr.evaluation.degradation import degrade
+from seesr.evaluation.stlpips import STLPIPS
 from seesr.images.colour import wavelet_fix
 from seesr.tagging.dape import merge_dape
 from seesr.tagging.prompt import QUALITY_WORDS, build_prompt

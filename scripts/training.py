@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import typer
-from degradation import crop_to_multiple, degrade, downscale_bicubic
 from identity_start import is_delicate
 from PIL import Image
 from torch import Tensor, nn
+
+from seesr.evaluation.degradation import crop_to_multiple, degrade, downscale_bicubic
 
 SCALE = 4
 DELICATE_FACTOR = 0.05

@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from seesr.batch import Job, plan_jobs
 from seesr.errors import SeeSRError
+from seesr.evaluation.command import evaluate
 from seesr.images.decode import open_picture
 from seesr.images.save import save, side_by_side
 from seesr.options import PRESETS, Options, SaveOptions
@@ -42,6 +43,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command()(evaluate)
 app.add_typer(weights_commands.app, name="weights")
 
 

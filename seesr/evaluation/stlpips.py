@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+PACKAGE = "stlpips_pytorch"
 INSTALL_HINT = "ST-LPIPS needs its weights: pip install --no-deps stlpips-pytorch==0.0.2"
 
 # One list per slice, read left to right. Numbers are convolutions, named by their place in the published network.
@@ -48,6 +49,11 @@ class STLPIPS(nn.Module):
         self.slices = {"alex": ALEX, "vgg": VGG}[net][:slices]
         for name, tensor in _published_weights(net).items():
             self.register_buffer(name.replace(".", "_"), tensor)
+
+    @staticmethod
+    def is_installed() -> bool:
+        """Whether the package that carries the weights is there."""
+        return importlib.util.find_spec(PACKAGE) is not None
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         distance = torch.zeros(first.shape[0], device=first.device)
@@ -83,7 +89,7 @@ class STLPIPS(nn.Module):
 
 
 def _published_weights(net: str) -> dict[str, Tensor]:
-    spec = importlib.util.find_spec("stlpips_pytorch")
+    spec = importlib.util.find_spec(PACKAGE)
     if spec is None or spec.submodule_search_locations is None:
         raise RuntimeError(INSTALL_HINT)
     path = Path(spec.submodule_search_locations[0]) / "weights" / "vST0.0" / f"{net}_shift_tolerant.pth"

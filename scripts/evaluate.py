@@ -1,0 +1,55 @@
+"""Fetches what the scales need (ST-LPIPS's network, NIQE's pristine model), once, then runs `seesr evaluate`.
+
+    ./scripts/start_seesr.sh evaluate --pairs LOW HIGH
+
+Both come from PyPI: the package stlpips-pytorch (BSD-2), and one file of basicsr's source archive (Apache-2.0).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+from seesr.cli import main as seesr
+from seesr.evaluation.command import NIQE_FILE
+from seesr.weights.cache import Cache, whole_file
+
+NIQE_SHA256 = "2a7c182a68c9e7f1b2e2e5ec723279d6f65d912b6fcaf37eb2bf03d7367c4296"
+
+
+def install_stlpips() -> None:
+    if importlib.util.find_spec("stlpips_pytorch") is None:
+        _pip("install", "stlpips-pytorch==0.0.2")
+
+
+def fetch_niqe(target: Path) -> None:
+    """Takes the pristine model out of the archive; nothing of that package is installed or run."""
+    if target.exists():
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        _pip("download", "basicsr==1.4.2", "--no-binary", ":all:", "--no-build-isolation", "--dest", folder)
+        (archive,) = Path(folder).glob("basicsr-*.tar.gz")
+        with tarfile.open(archive) as content:
+            (member,) = (item for item in content if item.name.endswith(f"metrics/{NIQE_FILE}"))
+            found = content.extractfile(member).read()
+    if hashlib.sha256(found).hexdigest() != NIQE_SHA256:
+        raise SystemExit(f"{NIQE_FILE} in {archive.name} is not the one that is known.")
+    with whole_file(target) as temporary:
+        temporary.write_bytes(found)
+
+
+def _pip(*arguments: str) -> None:
+    command = [sys.executable, "-m", "pip", arguments[0], "--quiet", "--disable-pip-version-check", "--no-deps"]
+    subprocess.run([*command, *arguments[1:]], check=True)
+
+
+if __name__ == "__main__":
+    install_stlpips()
+    fetch_niqe(Cache.default().root / "metrics" / NIQE_FILE)
+    sys.argv = ["seesr", "evaluate", *sys.argv[1:]]
+    seesr()

@@ -1,0 +1,110 @@
+"""`seesr evaluate`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from seesr.errors import OptionError
+from seesr.options import Options
+from seesr.weights.cache import Cache
+
+NIQE_FILE = "niqe_pris_params.npz"
+
+
+def evaluate(
+    truth: Annotated[Path | None, typer.Option(help="Folder of sharp pictures; inputs are made from them by 1/4.")] = None,
+    pairs: Annotated[tuple[Path, Path] | None, typer.Option(metavar="LOW HIGH", help="Folders of inputs, truths.")] = None,
+    degrade: Annotated[
+        int | None,
+        typer.Option(metavar="SEED", help="With --truth: blur, noise and JPEG from this seed."),
+    ] = None,
+    against: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=FOLDER", help="Outputs of another method, named like the truths.")
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="As for seesr upscale, like the next ones.")] = None,
+    steps: int | None = None,
+    prompt: str | None = None,
+    tags: bool | None = None,
+    conditioning_scale: float | None = None,
+    color_fix: str | None = None,
+    sharpen: float | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    dtype: str = "auto",
+    weights: str | None = None,
+    niqe_model: Annotated[Path | None, typer.Option(help=f"{NIQE_FILE}; without it the one in the cache, if any.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Folder for the outputs, as PNG.")] = None,
+    page: Annotated[Path | None, typer.Option("--html", help="Write a page with crops of the best and worst.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Weigh results against ground truth and bicubic: PSNR-Y, SSIM-Y, ST-LPIPS, NIQE, grid, speed."""
+    if (truth is None) == (pairs is None) or (degrade is not None and truth is None):
+        raise OptionError("give either --truth FOLDER (perhaps with --degrade SEED) or --pairs LOW HIGH.")
+    options = Options.make(
+        preset,
+        scale=4.0,
+        steps=steps,
+        prompt=prompt,
+        tags=tags,
+        conditioning_scale=conditioning_scale,
+        color_fix=color_fix,
+        sharpen=sharpen,
+        seed=seed,
+    )
+    others = dict(_named_folder(text) for text in against or [])
+    try:
+        from seesr.evaluation import evaluate as weigh
+        from seesr.evaluation import report
+        from seesr.evaluation.metrics import Scales
+        from seesr.evaluation.niqe import NIQE
+        from seesr.evaluation.stlpips import INSTALL_HINT, STLPIPS
+    except ModuleNotFoundError as error:
+        raise OptionError(f"evaluating needs {error.name}: pip install 'seesr[evaluate]'.") from error
+    from seesr.upscaler import Upscaler
+
+    perceptual = STLPIPS("alex").eval() if STLPIPS.is_installed() else None
+    pristine = niqe_model or Cache.default().root / "metrics" / NIQE_FILE
+    niqe = NIQE.load(pristine) if pristine.is_file() else None
+    if niqe_model is not None and niqe is None:
+        raise OptionError(f"{niqe_model} does not exist.")
+    for missing, hint in ((perceptual is None, INSTALL_HINT), (niqe is None, f"NIQE needs {pristine}")):
+        if missing:
+            _say(f"left out: {hint}; scripts/evaluate.py fetches what is needed.")
+
+    upscaler = Upscaler.load(weights, device, dtype)
+    cases = weigh.from_truth(truth, degrade) if truth else weigh.from_pairs(*pairs)
+    rows = weigh.evaluate(cases, upscaler, options, Scales(perceptual, niqe), others, _say)
+    settings = {
+        "weights": upscaler.weights.name,
+        "device": str(upscaler.device),
+        "dtype": str(upscaler.dtype).removeprefix("torch."),
+        "degradation": "pairs" if pairs else "bicubic" if degrade is None else f"seed {degrade}",
+        **options.model_dump(exclude_none=True),
+    }
+    if save:
+        save.mkdir(parents=True, exist_ok=True)
+        for row in rows:
+            row.outputs[weigh.OURS].save(save / f"{row.case.name}.png")
+    if page:
+        page.write_text(report.as_page(rows, settings), encoding="utf-8")
+    if as_json:
+        print(json.dumps(report.as_record(rows, settings)))
+    else:
+        Console(width=None if sys.stdout.isatty() else 160).print(report.as_table(rows))
+
+
+def _named_folder(text: str) -> tuple[str, Path]:
+    name, _, folder = text.partition("=")
+    if not name or not Path(folder).is_dir():
+        raise OptionError(f"--against is {text!r}; give NAME=FOLDER with a folder that exists.")
+    return name, Path(folder)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)

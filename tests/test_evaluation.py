@@ -1,0 +1,126 @@
+"""The scales measure what they say, and the command weighs a folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import IMAGES, Run
+from PIL import Image, ImageFilter
+
+from seesr.evaluation.degradation import degrade
+from seesr.evaluation.metrics import grid_energy, luma, psnr, ssim
+from seesr.evaluation.niqe import NIQE
+
+
+def photo(name: str, size: int = 288) -> Image.Image:
+    return Image.open(IMAGES / name).convert("RGB").crop((60, 0, 60 + size, size))
+
+
+def test_luma_and_psnr_by_hand() -> None:
+    white, black = (luma(Image.new("RGB", (20, 20), colour)) for colour in ("white", "black"))
+    assert white[0, 0] == pytest.approx(235, abs=0.01)
+    assert black[0, 0] == pytest.approx(16)
+    assert psnr(black, black + 25.5) == pytest.approx(20)
+    assert psnr(black, black) == float("inf")
+
+
+def test_ssim_is_one_for_equal_pictures_and_falls_with_blur() -> None:
+    sharp = photo("chelsea.png")
+    values = [ssim(luma(sharp.filter(ImageFilter.GaussianBlur(radius))), luma(sharp)) for radius in (0, 1, 3)]
+    assert values[0] == pytest.approx(1)
+    assert values[0] > values[1] > values[2]
+
+
+@pytest.mark.parametrize("stride", [2, 4, 8, 16])
+def test_a_grid_is_seen(stride: int) -> None:
+    y = luma(photo("coffee.png"))
+    lines = (np.arange(y.shape[1]) % stride == 0) * 12.0
+    assert grid_energy(y) == pytest.approx(1, abs=0.35)
+    assert grid_energy(y + lines) > 1.5 * grid_energy(y)
+
+
+@pytest.fixture(scope="module")
+def pristine() -> NIQE:
+    return NIQE.fit([luma(photo(name)) for name in ("astronaut.png", "chelsea.png", "coffee.png")])
+
+
+def test_niqe_rises_with_noise_blur_and_blocks(pristine: NIQE) -> None:
+    sharp = photo("astronaut.png").crop((96, 0, 288, 192))
+    noise = np.random.default_rng(0).normal(0, 25, (192, 192))
+    clean = pristine(luma(sharp))
+    assert clean < pristine(luma(sharp) + noise)
+    assert clean < pristine(luma(sharp.filter(ImageFilter.GaussianBlur(3))))
+    assert clean < pristine(luma(sharp.resize((48, 48)).resize((192, 192), Image.Resampling.NEAREST)))
+
+
+def test_niqe_of_flat_and_small_pictures(pristine: NIQE) -> None:
+    assert np.isnan(pristine(np.zeros((95, 200))))
+    half = luma(photo("chelsea.png", 192))
+    half[:96] = 100.0
+    assert np.isfinite(pristine(half)), "a flat block has no features and does not count"
+
+
+def test_a_degradation_is_decided_by_its_seed() -> None:
+    sharp = photo("rocket.jpg")
+    made = [degrade(sharp, np.random.default_rng([seed, 3])).tobytes() for seed in (1, 1, 2)]
+    assert made[0] == made[1] != made[2]
+
+
+@pytest.fixture
+def truths(tmp_path: Path) -> Path:
+    folder = tmp_path / "truth"
+    folder.mkdir()
+    for name in ("chelsea.png", "coffee.png"):
+        photo(name, 98).save(folder / name)
+    return folder
+
+
+def test_the_command_weighs_a_folder(
+    seesr: Run, truths: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pristine: NIQE
+) -> None:
+    monkeypatch.setenv("SEESR_CACHE", str(tmp_path / "cache"))
+    others = tmp_path / "others"
+    others.mkdir()
+    for path in truths.iterdir():
+        Image.open(path).crop((0, 0, 96, 96)).filter(ImageFilter.GaussianBlur(0.4)).save(others / path.name)
+    model = tmp_path / "niqe.npz"
+    np.savez(model, mu_pris_param=pristine.mean, cov_pris_param=pristine.covariance, gaussian_window=pristine.window)
+    arguments = ["--truth", truths, "--steps", 1, "--against", f"soft={others}", "--json", "--niqe-model", model]
+    outcome = seesr("evaluate", *arguments, "--html", tmp_path / "page.html", "--save", tmp_path / "out")
+    assert outcome.code == 0, outcome.err
+    record = json.loads(outcome.out)
+    assert record["pictures"].keys() == {"chelsea", "coffee"}
+    assert record["settings"]["steps"] == 1
+    mean = record["mean"]
+    assert mean.keys() == {"bicubic", "seesr", "soft"}
+    assert mean["soft"]["psnr_y"] > mean["bicubic"]["psnr_y"] > 15
+    assert mean["seesr"].keys() >= {"psnr_y", "ssim_y", "niqe", "grid", "grid_to_truth", "seconds", "megapixels_per_second"}
+    assert mean["bicubic"]["psnr_y"] == pytest.approx(
+        np.mean([record["pictures"][name]["bicubic"]["psnr_y"] for name in record["pictures"]])
+    )
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("<img") == 2 * 4
+    assert Image.open(tmp_path / "out" / "chelsea.png").size == (96, 96), "cropped to a multiple of 4"
+    shown = seesr("evaluate", "--truth", truths, "--steps", 1, "--degrade", 5)
+    assert "mean" in shown.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "give either --truth FOLDER"),
+        (["--truth", "."], "holds no picture to measure"),
+        (["--truth", ".", "--against", "x=nowhere"], "NAME=FOLDER with a folder that exists"),
+        (["--truth", ".", "--niqe-model", "nowhere.npz"], "nowhere.npz does not exist"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    seesr: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = seesr("evaluate", *arguments)
+    assert outcome.code == 2
+    assert words in outcome.err
