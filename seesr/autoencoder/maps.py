@@ -1,0 +1,165 @@
+"""Feature maps that lie in host memory, in bands of rows, or in files when they are large."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Box:
+    """Rows `top` to `bottom` and columns `left` to `right` of a map, the last ones not included."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    def around(self, halo: int) -> Box:
+        return Box(self.top - halo, self.bottom + halo, self.left - halo, self.right + halo)
+
+
+class HostMemory:
+    """Gives out memory for bands: in RAM up to `limit` bytes in all, then in unnamed files in `folder`."""
+
+    def __init__(self, limit: float = math.inf, folder: Path | None = None) -> None:
+        self.limit, self.folder = limit, folder
+        self.used = self.peak = self.in_files = 0
+
+    def allocate(self, channels: int, rows: int, width: int, dtype: torch.dtype) -> Band:
+        """A band with unset values; its memory is given back when nothing refers to it."""
+        size = channels * rows * width * dtype.itemsize
+        if self.used + size > self.limit:
+            self.in_files += size
+            return FileBand(channels, rows, width, dtype, self.folder)
+        band = Band(channels, rows, width, dtype)
+        self.used += size
+        self.peak = max(self.peak, self.used)
+        weakref.finalize(band, self._give_back, size)
+        return band
+
+    def _give_back(self, size: int) -> None:
+        self.used -= size
+
+
+class Band:
+    """Some rows of a map, `(1, channels, rows, width)`, channels last, in RAM."""
+
+    def __init__(self, channels: int, rows: int, width: int, dtype: torch.dtype) -> None:
+        self._values = torch.empty(1, channels, rows, width, dtype=dtype, memory_format=torch.channels_last)
+
+    def get(self, rows: slice, columns: slice) -> Tensor:
+        return self._values[:, :, rows, columns]
+
+    def put(self, rows: slice, columns: slice, values: Tensor) -> None:
+        self._values[:, :, rows, columns] = values
+
+
+class FileBand(Band):
+    """The same in a file, mapped into memory for each access only: what is not looked at takes no memory."""
+
+    def __init__(self, channels: int, rows: int, width: int, dtype: torch.dtype, folder: Path | None) -> None:
+        self._shape, self._dtype = (1, rows, width, channels), dtype
+        # Closed and gone with this object, whatever happens.
+        self._file = tempfile.NamedTemporaryFile(dir=folder, prefix="seesr-map-")  # noqa: SIM115
+        self._file.truncate(math.prod(self._shape) * dtype.itemsize)
+
+    def get(self, rows: slice, columns: slice) -> Tensor:
+        return self._mapped()[:, :, rows, columns].clone()
+
+    def put(self, rows: slice, columns: slice, values: Tensor) -> None:
+        self._mapped()[:, :, rows, columns] = values
+
+    def _mapped(self) -> Tensor:
+        flat = torch.from_file(self._file.name, shared=True, size=math.prod(self._shape), dtype=self._dtype)
+        return flat.view(self._shape).permute(0, 3, 1, 2)
+
+
+class FeatureMap:
+    """`(1, channels, height, width)` in bands of `band` rows, with the mean and variance of each channel.
+
+    Statistics are taken of what is written, in one pass, by the parallel algorithm of Chan, Golub and LeVeque (1983).
+    """
+
+    def __init__(self, memory: HostMemory, channels: int, height: int, width: int, band: int, dtype: torch.dtype) -> None:
+        self.memory, self.dtype = memory, dtype
+        self.channels, self.height, self.width, self.band = channels, height, width, band
+        self._bands: dict[int, Band] = {}
+        self.forget_statistics()
+
+    @classmethod
+    def of(cls, memory: HostMemory, tensor: Tensor, band: int) -> FeatureMap:
+        """A map with the values of `tensor` `(1, C, H, W)`."""
+        _, channels, height, width = tensor.shape
+        made = cls(memory, channels, height, width, band, tensor.dtype)
+        for box in made.tiles(max(width, 1)):
+            made.write(box, tensor[:, :, box.top : box.bottom, box.left : box.right])
+        return made
+
+    def tiles(self, width: int) -> Iterator[Box]:
+        """Boxes of a band's height and at most `width` columns, from the top left, row by row."""
+        for top in range(0, self.height, self.band):
+            for left in range(0, self.width, width):
+                yield Box(top, min(top + self.band, self.height), left, min(left + width, self.width))
+
+    def read(self, box: Box) -> Tensor:
+        """The part of `box` that lies inside the map."""
+        top, bottom = max(box.top, 0), min(box.bottom, self.height)
+        left, right = max(box.left, 0), min(box.right, self.width)
+        parts = []
+        for number in range(top // self.band, (bottom - 1) // self.band + 1):
+            start = number * self.band
+            rows = slice(max(top - start, 0), min(bottom - start, self.band))
+            parts.append(self._bands[number].get(rows, slice(left, right)))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+
+    def outside(self, box: Box) -> tuple[int, int, int, int]:
+        """How far `box` reaches beyond the map: left, right, top, bottom, as `torch.nn.functional.pad` takes it."""
+        return max(-box.left, 0), max(box.right - self.width, 0), max(-box.top, 0), max(box.bottom - self.height, 0)
+
+    def write(self, box: Box, values: Tensor) -> None:
+        """Puts `values` into `box`, which lies within one band, and counts them in the statistics."""
+        number = box.top // self.band
+        if number not in self._bands:
+            rows = min(self.band, self.height - number * self.band)
+            self._bands[number] = self.memory.allocate(self.channels, rows, self.width, self.dtype)
+        start = number * self.band
+        self._bands[number].put(slice(box.top - start, box.bottom - start), slice(box.left, box.right), values)
+        self._count(values)
+
+    def release_above(self, row: int) -> None:
+        """Gives back the bands that end at or above `row`."""
+        for number in [number for number in self._bands if (number + 1) * self.band <= row]:
+            del self._bands[number]
+
+    def forget_statistics(self) -> None:
+        self._pixels = 0
+        self._mean = torch.zeros(self.channels, dtype=torch.float64)
+        self._squares = torch.zeros(self.channels, dtype=torch.float64)
+
+    def _count(self, values: Tensor) -> None:
+        pixels = values.shape[2] * values.shape[3]
+        variance, mean = torch.var_mean(values.float(), dim=(0, 2, 3), correction=0)
+        variance, mean = variance.double().cpu(), mean.double().cpu()
+        total, difference = self._pixels + pixels, mean - self._mean
+        self._squares += variance * pixels + difference**2 * (self._pixels * pixels / total)
+        self._mean += difference * (pixels / total)
+        self._pixels = total
+
+    def group_statistics(self, groups: int) -> tuple[Tensor, Tensor]:
+        """Mean and variance of each channel's group, repeated for each channel: two `(channels,)`, float32."""
+        mean, variance = self._mean.view(groups, -1), (self._squares / self._pixels).view(groups, -1)
+        group_mean = mean.mean(dim=1, keepdim=True)
+        group_variance = (variance + (mean - group_mean) ** 2).mean(dim=1, keepdim=True)
+        return tuple(values.expand_as(mean).flatten().float() for values in (group_mean, group_variance))
+
+    def whole(self) -> Tensor:
+        """All of it, as one tensor."""
+        return self.read(Box(0, self.height, 0, self.width))

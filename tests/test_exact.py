@@ -1,0 +1,140 @@
+"""The tiled autoencoder computes what the whole one computes, on any config and size, in bounded memory."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKL
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from seesr.autoencoder.exact import TiledAutoencoder
+from seesr.autoencoder.maps import Box, FeatureMap, HostMemory
+from seesr.autoencoder.vae import load_vae
+from seesr.weights.manifest import beside_package
+
+LIMIT = 1e-4
+REFERENCE = Path(__file__).parent / "reference"
+
+
+def small_vae(**config: object) -> AutoencoderKL:
+    torch.manual_seed(0)
+    blocks = {"down_block_types": ["DownEncoderBlock2D"] * 3, "up_block_types": ["UpDecoderBlock2D"] * 3}
+    sizes = {"block_out_channels": [8, 12, 16], "norm_num_groups": 4, "latent_channels": 4}
+    return AutoencoderKL(**blocks | sizes | config).eval()
+
+
+CONFIGS = {
+    "attention": {},
+    "no attention": {"mid_block_add_attention": False},
+    "two layers, two groups": {"layers_per_block": 2, "norm_num_groups": 2},
+    "no quantisation convolutions": {"use_quant_conv": False, "use_post_quant_conv": False},
+    "attention in blocks": {
+        "down_block_types": ["DownEncoderBlock2D", "AttnDownEncoderBlock2D", "DownEncoderBlock2D"],
+        "up_block_types": ["UpDecoderBlock2D", "AttnUpDecoderBlock2D", "UpDecoderBlock2D"],
+    },
+    "one block": {
+        "down_block_types": ["DownEncoderBlock2D"],
+        "up_block_types": ["UpDecoderBlock2D"],
+        "block_out_channels": [8],
+    },
+}
+
+
+@torch.inference_mode()
+def differences(
+    vae: AutoencoderKL, height: int, width: int, tile: int, memory: HostMemory | None = None
+) -> tuple[float, float]:
+    """Largest absolute differences to the whole: of encoding and of decoding, for a latent size."""
+    tiled = TiledAutoencoder(vae, tile, memory)
+    generator = torch.Generator().manual_seed(1)
+    pixels = torch.rand(1, 3, height * tiled.factor, width * tiled.factor, generator=generator) * 2 - 1
+    latents = torch.randn(1, vae.config.latent_channels, height, width, generator=generator)
+
+    def largest(found: Tensor, expected: Tensor) -> float:
+        assert found.shape == expected.shape
+        return (found - expected).abs().max().item()
+
+    return (
+        largest(tiled.encode(pixels), vae.encode(pixels).latent_dist.mean),
+        largest(tiled.decode(latents), vae.decode(latents).sample),
+    )
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_any_config(name: str) -> None:
+    vae = small_vae(**CONFIGS[name])
+    for height, width, tile in ((24, 24, 8), (23, 17, 8), (9, 30, 32)):
+        assert max(differences(vae, height, width, tile)) <= LIMIT, (height, width, tile)
+
+
+@pytest.mark.parametrize("folder", [beside_package("tiny") / "sd-turbo" / "vae", REFERENCE / "sd-turbo" / "vae"])
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (70, 45)])
+def test_real_weights(folder: Path, height: int, width: int) -> None:
+    assert max(differences(load_vae(folder), height, width, 32)) <= LIMIT
+
+
+@settings(max_examples=25, deadline=None)
+@given(height=st.integers(1, 20), width=st.integers(1, 20), tile=st.integers(1, 12))
+def test_any_size_and_tile(height: int, width: int, tile: int) -> None:
+    vae = small_vae(block_out_channels=[4, 8], norm_num_groups=2, **TWO_BLOCKS)
+    assert max(differences(vae, height, width, tile)) <= LIMIT
+
+
+TWO_BLOCKS = {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
+
+
+def test_maps_in_files_change_nothing_and_leave_nothing(tmp_path: Path) -> None:
+    memory = HostMemory(limit=20_000, folder=tmp_path)
+    assert max(differences(small_vae(), 20, 20, 6, memory)) <= LIMIT
+    assert memory.in_files > 0
+    assert memory.peak <= 20_000
+    gc.collect()
+    assert memory.used == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_batch_is_its_pictures() -> None:
+    vae, latents = small_vae(), torch.randn(2, 4, 10, 12)
+    tiled = TiledAutoencoder(vae, 6)
+    with torch.inference_mode():
+        together = tiled.decode(latents)
+        assert torch.equal(together[1:], tiled.decode(latents[1:]))
+        assert (together - vae.decode(latents).sample).abs().max() <= LIMIT
+
+
+def test_host_memory_holds_about_one_map_of_each_layer() -> None:
+    memory, vae = HostMemory(), small_vae()
+    with torch.inference_mode():
+        TiledAutoencoder(vae, 8, memory).decode(torch.randn(1, 4, 64, 64))
+    largest = 12 * (64 * 4) ** 2 * 4
+    assert memory.peak < 1.7 * largest, "the input of a layer is given up while its output grows"
+
+
+def test_bfloat16_is_as_good_in_tiles_as_whole() -> None:
+    exact, coarse = small_vae(), small_vae().to(torch.bfloat16)
+    latents = torch.randn(1, 4, 40, 40)
+    with torch.inference_mode():
+        expected = exact.decode(latents).sample
+        errors = [
+            (decoded.float() - expected).square().mean()
+            for decoded in (coarse.decode(latents.bfloat16()).sample, TiledAutoencoder(coarse, 16).decode(latents))
+        ]
+    whole, tiled = (-10 * torch.log10(error) for error in errors)
+    assert tiled > whole - 0.2
+
+
+def test_statistics_of_a_map_are_those_of_its_values() -> None:
+    values = torch.randn(1, 6, 21, 13) * 3 + torch.arange(6.0).view(1, 6, 1, 1) * 50
+    made = FeatureMap.of(HostMemory(), values, 4)
+    mean, variance = made.group_statistics(3)
+    groups = values.view(3, -1)
+    assert torch.allclose(mean[::2], groups.mean(dim=1))
+    assert torch.allclose(variance[::2], groups.var(dim=1, correction=0), rtol=1e-5)
+    assert torch.equal(made.whole(), values)
+    assert torch.equal(made.read(Box(-1, 9, 5, 20)), values[:, :, :9, 5:])
+    assert made.outside(Box(-1, 9, 5, 20)) == (0, 7, 1, 0)
