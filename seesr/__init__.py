@@ -9,7 +9,8 @@ from seesr.options import Options
 from seesr.version import __version__
 
 if TYPE_CHECKING:
-    from seesr.upscaler import Result, Upscaler
+    from seesr.result import Result
+    from seesr.upscaler import Upscaler
 
 __all__ = [
     "InputError",

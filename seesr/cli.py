@@ -24,14 +24,16 @@ from seesr.errors import SeeSRError
 from seesr.evaluation.command import evaluate
 from seesr.images.decode import open_picture
 from seesr.images.save import save, side_by_side
-from seesr.options import PRESETS, Options, SaveOptions
-from seesr.runtime.device import choose_device, choose_dtype, memory_bytes
+from seesr.options import PRESETS, Options, SaveOptions, parse_bytes
+from seesr.runtime.device import choose_device, choose_dtype
+from seesr.runtime.memory import memory_bytes
 from seesr.version import __version__
 from seesr.weights import commands as weights_commands
 from seesr.weights.resolve import resolve_weights
 
 if TYPE_CHECKING:
-    from seesr.upscaler import Result, Upscaler
+    from seesr.result import Result
+    from seesr.upscaler import Upscaler
 
 PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "pillow", "numpy")
 BAD_INPUT, SOME_FAILED, INTERRUPTED = 2, 1, 130
@@ -75,7 +77,13 @@ def upscale(
     conditioning_scale: Annotated[float | None, _option("conditioning_scale")] = None,
     color_fix: Annotated[str | None, _option("color_fix")] = None,
     sharpen: Annotated[float | None, _option("sharpen")] = None,
+    tile: Annotated[int | None, _option("tile")] = None,
+    tile_overlap: Annotated[int | None, _option("tile_overlap")] = None,
+    tile_tags: Annotated[bool | None, _option("tile_tags", "--tile-tags/--no-tile-tags")] = None,
+    vae_tile: Annotated[int | None, _option("vae_tile")] = None,
     seed: Annotated[int | None, _option("seed")] = None,
+    memory_limit: Annotated[str | None, typer.Option(help="Like 4GB; without it all that is free.")] = None,
+    sequential: Annotated[bool, typer.Option(help="Keep only the running model on the device.")] = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
     weights: Weights = None,
@@ -97,14 +105,19 @@ def upscale(
         conditioning_scale=conditioning_scale,
         color_fix=color_fix,
         sharpen=sharpen,
+        tile=tile,
+        tile_overlap=tile_overlap,
+        tile_tags=tile_tags,
+        vae_tile=vae_tile,
         seed=seed,
     )
+    limit = None if memory_limit is None else parse_bytes(memory_limit)
     saving = SaveOptions.make(format=output_format, quality=quality)
     jobs = plan_jobs(inputs, output, recursive, overwrite, skip_existing, saving.format)
     if not jobs:
         _say("nothing to do: every output exists.")
         return
-    upscaler = _load(weights, device, dtype)
+    upscaler = _load(weights, device, dtype, limit, sequential)
     _say(f"weights: {upscaler.weights.name}, on {upscaler.device} in {_short(upscaler.dtype)}")
     failures: list[str] = []
     try:
@@ -164,11 +177,13 @@ def info(device: Device = "auto", dtype: Dtype = "auto", weights: Weights = None
     print(f"weights  {found.name}: {found.root}")
 
 
-def _load(weights: str | None, device: str, dtype: str) -> Upscaler:
+def _load(
+    weights: str | None, device: str, dtype: str, memory_limit: int | None = None, sequential: bool = False
+) -> Upscaler:
     """Imported here: the models' libraries take seconds that help and mistyped options need not wait for."""
     from seesr.upscaler import Upscaler
 
-    return Upscaler.load(weights, device, dtype)
+    return Upscaler.load(weights, device, dtype, memory_limit=memory_limit, sequential=sequential)
 
 
 def _short(dtype: torch.dtype) -> str:
@@ -194,6 +209,10 @@ def _report(job: Job, result: Result, as_json: bool) -> None:
             "steps": result.options.steps,
             "weights": result.weights,
             "notes": result.notes,
+            "rung": result.rung,
+            "attempts": [{"rung": attempt.rung, "reason": attempt.reason} for attempt in result.attempts],
+            "vae": result.vae,
+            "peak_memory": result.peak_memory,
             "seconds": {stage: round(seconds, 3) for stage, seconds in result.seconds.items()},
         }
         print(json.dumps(record), flush=True)

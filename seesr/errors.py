@@ -19,3 +19,11 @@ class WeightsError(SeeSRError):
 
 class OutputError(SeeSRError):
     """The result cannot be written where it was asked to go."""
+
+
+class OutOfMemoryError(SeeSRError):
+    """Memory ran out on every way there is."""
+
+
+class ComputeError(SeeSRError):
+    """The models gave numbers that are none, in every precision."""

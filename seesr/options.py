@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from seesr.errors import OptionError
 
-PRESETS: dict[str, dict[str, Any]] = {"speed": {"steps": 1}, "quality": {"steps": 4}}
+PRESETS: dict[str, dict[str, Any]] = {
+    "speed": {"steps": 1},
+    "quality": {"steps": 4},
+    "memory": {"vae_tile": 32, "tile": 64, "tile_overlap": 16},
+}
 """What each preset sets; an option given beside a preset wins."""
 
 
@@ -33,6 +39,8 @@ class _Checked(BaseModel):
             name = ".".join(str(part) for part in first["loc"])
             if first["type"] == "extra_forbidden":
                 raise OptionError(f"option {name!r} is unknown; there are {', '.join(cls.model_fields)}.") from None
+            if first["type"] == "tile":
+                raise OptionError(f"{first['msg']}.") from None
             raise OptionError(f"{name} is {first['input']!r}: {_lower_first(first['msg'])}.") from None
 
     @classmethod
@@ -62,9 +70,33 @@ class Options(_Checked):
         "wavelet", description="How the input's colours are given back: wavelet, adain or none."
     )
     sharpen: float = Field(0.0, ge=0, le=2, description="Unsharp mask at the end; 0 is off.")
+    tile: int | None = Field(
+        None, ge=0, le=1024, description="Side of the diffusion's tiles in latent pixels; 0 is never, else at least 16."
+    )
+    tile_overlap: int | None = Field(None, ge=0, le=512, description="Latent pixels that neighbouring tiles share.")
+    tile_tags: bool = Field(False, description="Let RAM look at each tile's own part of the picture.")
+    vae_tile: int | None = Field(
+        None, ge=0, le=1024, description="Side of the VAE's tiles in latent pixels; 0 is never, else at least 16."
+    )
     seed: int | None = Field(
         None, ge=0, le=2**32 - 1, description="Same seed, same picture; without one a seed is drawn and reported."
     )
+
+    @model_validator(mode="after")
+    def _tiles_make_sense(self) -> Self:
+        for name in ("tile", "vae_tile"):
+            side = getattr(self, name)
+            if side is not None and 0 < side < 16:
+                raise PydanticCustomError(
+                    "tile", "{name} is {side}; give 0 (never) or at least 16", {"name": name, "side": side}
+                )
+        if self.tile and (self.tile_overlap or 0) > self.tile // 2:
+            raise PydanticCustomError(
+                "tile",
+                "tile_overlap is {overlap}; it may be at most half of the tile ({half})",
+                {"overlap": self.tile_overlap, "half": self.tile // 2},
+            )
+        return self
 
     @classmethod
     def make(cls, preset: str | None = None, **values: Any) -> Self:
@@ -117,3 +149,16 @@ class Limits:
                     raise OptionError(f"{variable} is {text!r}; give a positive whole number.")
                 values[limit.name] = int(text)
         return cls(**values)
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes of a size like `4GB`, `500MB` or `2GiB`; a number alone is bytes.
+
+    Raises:
+        OptionError: it is no such size.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", text.strip().lower())
+    size = float(found[1]) * (1024 if found[3] else 1000) ** " kmgt".index(found[2] or " ") if found else 0
+    if size < 1:
+        raise OptionError(f"the memory limit is {text!r}; give a size like 4GB or 500MB.")
+    return int(size)

@@ -2,95 +2,93 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from itertools import groupby
 
 import torch
-from diffusers import AutoencoderKL
 from PIL import Image
 from torch import Tensor
 
-from seesr.autoencoder.vae import decode, encode, load_vae, scale_factor
-from seesr.diffusion.denoiser import Denoiser, load_denoiser
+from seesr.autoencoder.maps import HostMemory
+from seesr.autoencoder.vae import Tiling, decode, encode, way
 from seesr.diffusion.sampler import sample
-from seesr.diffusion.schedule import NoiseSchedule
-from seesr.diffusion.text import PromptEncoder, load_prompt_encoder
-from seesr.diffusion.tiles import predict_tiled
+from seesr.diffusion.tiles import Tiles, predict_tiled
 from seesr.images.colour import adain_fix, wavelet_fix
 from seesr.images.decode import ImageSource, Picture, open_picture
 from seesr.images.finish import finish
-from seesr.images.resize import Sizes, crop, pad, plan_sizes, resize, to_image, to_tensor
+from seesr.images.resize import Sizes, crop, pad, part_of_input, plan_sizes, resize, to_image, to_tensor
+from seesr.models import Models, like
 from seesr.options import Limits, Options
-from seesr.runtime.device import choose_device, choose_dtype, place
+from seesr.result import Result
+from seesr.runtime.device import choose_device, choose_dtype
+from seesr.runtime.guard import guarded
+from seesr.runtime.ladder import climb_down
+from seesr.runtime.memory import PeakMemory, memory_bytes, used_bytes
+from seesr.runtime.plan import Rung, rungs
+from seesr.runtime.recent import Recent
 from seesr.runtime.stages import Stages
-from seesr.tagging.prompt import Tag, TagList, build_prompt, load_tag_list
-from seesr.tagging.ram import RAM, load_ram
-from seesr.version import __version__
+from seesr.tagging.prompt import Tag, build_prompt
 from seesr.weights.resolve import Weights, resolve_weights
-from seesr.weights.state_dict import read_config
 
-TILE, TILE_OVERLAP = 96, 32
-"""Side and shared part of the diffusion's tiles, in latent pixels."""
 COLOR_FIXES = {"wavelet": wavelet_fix, "adain": adain_fix, "none": lambda target, source: target}
+KEPT_PROMPTS, KEPT_PICTURES = 64, 32
+MOST_TOGETHER = 8
+"""Pictures in one pass."""
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, how much of it is done, and of how much."""
 
 
 @dataclass(frozen=True, eq=False)
-class Result:
-    """An upscaled picture, and what was done to make it."""
+class Job:
+    """Pictures of one size that go through the models together."""
 
-    image: Image.Image
-    seed: int
-    tags: list[Tag]
-    prompt: str
+    pictures: list[Picture]
     sizes: Sizes
-    seconds: dict[str, float]
-    """Time of each stage, in the order in which they ran."""
-    weights: str
     options: Options
-    notes: list[str]
-    """What a user would want to know of the input's handling."""
+    seeds: list[int]
+    tell: Progress
+    stages: Stages
 
-    def settings(self) -> dict[str, Any]:
-        """What made the picture, to be written into its file: enough to make it again."""
-        return {
-            "version": __version__,
-            "weights": self.weights,
-            **self.options.model_dump(exclude_none=True),
-            "seed": self.seed,
-            "prompt": self.prompt,
-            "words": self.options.prompt,
-        }
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What RAM sees in a picture, or in a part of it."""
+
+    tags: list[Tag]
+    tokens: Tensor
+    """`(1, n, 512)`, on the host; n is 145 at full size."""
+
+
+@dataclass(frozen=True, eq=False)
+class Conditions:
+    """What tells the models what they look at: for each tile (or one for all), `(B, tokens, width)` of the pictures."""
+
+    prompt_embeds: list[Tensor]
+    image_tokens: list[Tensor]
+
+    def of(self, tiles: list[int]) -> tuple[Tensor, Tensor]:
+        """For these tiles, one after the other."""
+        numbers = tiles if len(self.prompt_embeds) > 1 else [0] * len(tiles)
+        return tuple(torch.cat([kind[number] for number in numbers]) for kind in (self.prompt_embeds, self.image_tokens))
 
 
 class Upscaler:
     """Models, loaded once, and the way of a picture through them. Safe to share between threads: one runs at a time."""
 
     def __init__(
-        self,
-        vae: AutoencoderKL,
-        denoiser: Denoiser,
-        prompt_encoder: PromptEncoder,
-        ram: RAM,
-        tag_list: TagList,
-        schedule: NoiseSchedule,
-        weights: Weights,
-        device: torch.device,
-        dtype: torch.dtype,
-        limits: Limits,
+        self, models: Models, weights: Weights, dtype: torch.dtype, limits: Limits, memory_limit: int | None = None
     ) -> None:
-        for model in (vae, denoiser, prompt_encoder, ram):
-            place(model, device)
-        self.vae, self.denoiser, self.prompt_encoder, self.ram = vae, denoiser, prompt_encoder, ram
-        self.tag_list, self.schedule = tag_list, schedule
-        self.weights, self.device, self.dtype, self.limits = weights, device, dtype, limits
+        self.models, self.weights, self.device, self.dtype = models, weights, models.device, dtype
+        self.limits, self.memory_limit = limits, memory_limit
         self._one_at_a_time = threading.Lock()
+        self._prompts: Recent[Tensor] = Recent(KEPT_PROMPTS)
+        self._seen: Recent[Seen] = Recent(KEPT_PICTURES)
 
     @classmethod
     def load(
@@ -99,35 +97,28 @@ class Upscaler:
         device: str = "auto",
         dtype: str = "auto",
         limits: Limits | None = None,
+        memory_limit: int | None = None,
+        sequential: bool = False,
     ) -> Upscaler:
         """Loads the models.
 
         Args:
-            weights: a folder in the published layout; None looks at SEESR_WEIGHTS, then takes the embedded small model.
+            weights: a folder in the published layout, `full` or `tiny`; None looks at SEESR_WEIGHTS, then takes the full
+                model if the cache has it, else the embedded small one.
             device: auto, cpu, cuda, cuda:N or mps.
             dtype: auto, float32, bfloat16 or float16.
             limits: what may be asked for; None reads the SEESR_ environment variables.
+            memory_limit: bytes of the device's memory (the machine's, on a CPU) to use at most, weights included.
+            sequential: keep only the running model on the device.
 
         Raises:
             WeightsError: files are missing or do not fit.
             OptionError: the device or dtype is not to be had.
         """
-        found = resolve_weights(weights)
-        on = choose_device(device)
-        base, precision = found.root / "sd-turbo", choose_dtype(dtype, on)
-        ram = load_ram(found.root / "ram", dtype=precision)
-        return cls(
-            vae=load_vae(base / "vae", precision),
-            denoiser=load_denoiser(found.root, precision),
-            prompt_encoder=load_prompt_encoder(base, precision),
-            ram=ram,
-            tag_list=load_tag_list(found.root / "ram", ram.config.num_tags),
-            schedule=NoiseSchedule.from_config(read_config(base / "scheduler" / "scheduler_config.json")),
-            weights=found,
-            device=on,
-            dtype=precision,
-            limits=limits or Limits.from_environment(),
-        )
+        found, on = resolve_weights(weights), choose_device(device)
+        precision = choose_dtype(dtype, on)
+        models = Models.load(found, on, precision, sequential)
+        return cls(models, found, precision, limits or Limits.from_environment(), memory_limit)
 
     def upscale(
         self,
@@ -146,91 +137,211 @@ class Upscaler:
         Raises:
             InputError: the picture cannot be used.
             OptionError: an option has a value that it cannot have.
+            OutOfMemoryError: memory does not suffice on any way.
+        """
+        return self.upscale_many([image], options, progress, **values)[0]
+
+    def upscale_many(
+        self,
+        images: list[ImageSource],
+        options: Options | None = None,
+        progress: Progress | None = None,
+        **values: object,
+    ) -> list[Result]:
+        """Upscales several pictures, neighbours of one size in one pass where memory suffices; otherwise as `upscale`.
+
+        With a seed each picture gets that one: what becomes of it does not depend on the others.
         """
         options = options or Options.make(**values)
         tell = progress or (lambda stage, done, total: None)
         with self._one_at_a_time, torch.inference_mode():
-            return self._run(image, options, tell)
+            stages = Stages()
+            with stages.stage("decode"):
+                pictures = [open_picture(image, self.limits) for image in images]
+            results = []
+            for _, same in groupby(pictures, key=lambda picture: picture.rgb.size):
+                group = list(same)
+                sizes = self._plan(group[0], options)
+                together = self._how_many(sizes, options)
+                for first in range(0, len(group), together):
+                    part = group[first : first + together]
+                    seeds = [secrets.randbits(32) if options.seed is None else options.seed for _ in part]
+                    results += self._upscale(Job(part, sizes, options, seeds, tell, stages))
+                    stages = Stages()
+            return results
 
     def tags(self, image: ImageSource) -> list[Tag]:
         """What RAM sees in a picture, in the order of its tag list."""
         with self._one_at_a_time, torch.inference_mode():
-            return self._look(open_picture(image, self.limits))[0]
+            return self._look(open_picture(image, self.limits).rgb, []).tags
 
-    def _run(self, source: ImageSource, options: Options, tell: Progress) -> Result:
-        stages = Stages()
-        seed = secrets.randbits(32) if options.seed is None else options.seed
+    def clear_caches(self) -> None:
+        """Forgets prompts and pictures seen before."""
+        self._prompts.clear()
+        self._seen.clear()
 
-        with stages.stage("decode"):
-            picture = open_picture(source, self.limits)
-        with stages.stage("resize") as note:
-            sizes = self._plan(picture, options)
-            image = note.result(self._to_models(pad(to_tensor(resize(picture.rgb, sizes.working)), sizes)))
-        tell("tags", 0, 1)
-        with stages.stage("tags") as note:
-            tags, image_tokens = self._look(picture)
-            note.result(image_tokens)
-        with stages.stage("prompt") as note:
-            prompt = build_prompt([tag.name for tag in tags] if options.tags else [], options.prompt)
-            prompt_embeds = note.result(self.prompt_encoder([prompt]))
-        tell("encode", 0, 1)
-        with stages.stage("encode") as note:
-            latents = note.result(self._start(image, seed))
-        with stages.stage("denoise") as note:
-            latents = note.result(self._denoise(latents, image, prompt_embeds, image_tokens, options, tell))
-        tell("decode", 0, 1)
-        with stages.stage("pixels") as note:
-            pixels = note.result(decode(self.vae, self._to_models(latents)).float())
-        with stages.stage("colour") as note:
-            pixels = note.result(COLOR_FIXES[options.color_fix](pixels, image.float()))
-        with stages.stage("finish"):
-            result = finish(to_image(crop(pixels, sizes)), picture, sizes, options.sharpen)
+    def _upscale(self, job: Job) -> list[Result]:
+        """Down the ladder until memory suffices."""
+        peak, height_width = PeakMemory(self.device), self._latent_size(job.sizes)
+        ladder = rungs(job.options, *height_width, self.device, self.models.costs, self._budget(), self.models.sequential)
+        (images, seen, prompts, notes), rung, attempts = climb_down(ladder, lambda rung: self._travel(job, rung))
+        vae = way(self.models.vae, *height_width, Tiling(rung.vae_tile))
+        return [
+            Result(
+                image=image,
+                seed=seed,
+                tags=one.tags,
+                prompt=prompt,
+                sizes=job.sizes,
+                seconds=job.stages.seconds,
+                weights=self.weights.name,
+                options=job.options,
+                notes=[*picture.notes, *notes],
+                rung=rung.name,
+                attempts=attempts,
+                vae=vae,
+                peak_memory=peak.bytes(),
+            )
+            for image, seed, one, prompt, picture in zip(images, job.seeds, seen, prompts, job.pictures, strict=True)
+        ]
+
+    def _travel(self, job: Job, rung: Rung) -> tuple[list[Image.Image], list[Seen], list[str], list[str]]:
+        """The way itself: images, what was seen in them, their prompts, and notes."""
+        stages, options, tell, notes = job.stages, job.options, job.tell, list[str]()
+        tiles, tiling = rung.tiles(*self._latent_size(job.sizes)), Tiling(rung.vae_tile, HostMemory(rung.map_bytes))
+        with self.models.on(rung):
+            with stages.stage("resize") as note:
+                enlarged = [pad(to_tensor(resize(picture.rgb, job.sizes.working)), job.sizes) for picture in job.pictures]
+                image = note.result(torch.cat(enlarged))
+                del enlarged
+            tell("tags", 0, 1)
+            with stages.stage("tags"):
+                seen = [self._look(picture.rgb, notes) for picture in job.pictures]
+            with stages.stage("prompt"):
+                prompts = [self._prompt(one, options) for one in seen]
+                conditions = self._conditions(job, seen, tiles, notes)
+            tell("encode", 0, 1)
+            with stages.stage("encode") as note:
+                latents = note.result(self._start(image, job.seeds, tiling, notes))
+            with stages.stage("denoise") as note:
+                latents = note.result(self._denoise(latents, image, conditions, tiles, options, tell, notes))
+            tell("decode", 0, 1)
+            with stages.stage("pixels") as note:
+                pixels = note.result(self._decode(latents, tiling, notes))
+            with stages.stage("colour") as note:
+                pixels = note.result(COLOR_FIXES[options.color_fix](pixels, image))
+            with stages.stage("finish"):
+                images = [
+                    finish(to_image(crop(one, job.sizes)), picture, job.sizes, options.sharpen)
+                    for one, picture in zip(pixels.split(1), job.pictures, strict=True)
+                ]
         tell("done", 1, 1)
-        return Result(result, seed, tags, prompt, sizes, stages.seconds, self.weights.name, options, picture.notes)
+        return images, seen, prompts, notes
 
-    def _plan(self, picture: Picture, options: Options) -> Sizes:
-        vae_factor = scale_factor(self.vae)
-        unet = self.denoiser.unet.config
-        return plan_sizes(
-            picture.rgb.size,
-            options.scale,
-            options.max_side,
-            minimum=unet.sample_size * vae_factor,
-            multiple=vae_factor,
-            limits=self.limits,
-        )
+    def _look(self, image: Image.Image, notes: list[str]) -> Seen:
+        """RAM on a picture before it is enlarged, as published."""
 
-    def _look(self, picture: Picture) -> tuple[list[Tag], Tensor]:
-        """Tags and image tokens `(1, n, 512)` of the picture before it is enlarged, as published."""
-        tokens, logits = self.ram(to_tensor(picture.rgb).to(self.device))
-        return self.tag_list.choose(logits[0]), tokens
+        ram = self.models.ram
 
-    def _start(self, image: Tensor, seed: int) -> Tensor:
-        """The picture's own latents under full noise ("start from LR"), float32."""
-        latents = encode(self.vae, image).float()
-        noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed)).to(latents)
-        return self.schedule.add_noise(latents, noise, len(self.schedule.alphas_cumprod) - 1)
+        def look() -> Seen:
+            with self.models.running(ram):
+                pixels = to_tensor(image).to(ram.image_proj.weight.device)
+                tokens = guarded("tags", [ram], lambda: ram.encode(pixels), notes)
+                logits = guarded("tags", [ram], lambda: ram.logits(like(tokens, ram)), notes)
+                return Seen(self.models.tag_list.choose(logits[0]), tokens.cpu())
+
+        key = image.size, hashlib.blake2b(image.tobytes()).digest()
+        return self._seen.get(key, look)
+
+    def _prompt(self, seen: Seen, options: Options) -> str:
+        return build_prompt([tag.name for tag in seen.tags] if options.tags else [], options.prompt)
+
+    def _conditions(self, job: Job, seen: list[Seen], tiles: Tiles, notes: list[str]) -> Conditions:
+        """Of the whole pictures, or with `tile_tags` of what each tile shows."""
+        if not job.options.tile_tags or len(tiles.corners) == 1:
+            by_tile = [seen]
+        else:
+            boxes = [self._shown(job.sizes, tiles, corner) for corner in tiles.corners]
+            by_tile = [[self._look(picture.rgb.crop(box), notes) for picture in job.pictures] for box in boxes]
+        embeds = [torch.cat([self._embed(self._prompt(one, job.options), notes) for one in row]) for row in by_tile]
+        return Conditions(embeds, [torch.cat([one.tokens for one in row]) for row in by_tile])
+
+    def _embed(self, prompt: str, notes: list[str]) -> Tensor:
+        encoder = self.models.prompt_encoder
+
+        def embed() -> Tensor:
+            with self.models.running(encoder):
+                return guarded("prompt", [encoder], lambda: encoder([prompt]), notes).cpu()
+
+        return self._prompts.get(prompt, embed)
+
+    def _start(self, image: Tensor, seeds: list[int], tiling: Tiling, notes: list[str]) -> Tensor:
+        """The pictures' own latents under full noise ("start from LR"), float32."""
+        vae = self.models.vae
+        with self.models.running(vae):
+            latents = guarded("encode", [vae], lambda: encode(vae, like(image, vae), tiling), notes).float()
+        shape = (1, *latents.shape[1:])
+        noise = torch.cat([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+        return self.models.schedule.add_noise(latents, noise.to(latents), len(self.models.schedule.alphas_cumprod) - 1)
 
     def _denoise(
         self,
         latents: Tensor,
         image: Tensor,
-        prompt_embeds: Tensor,
-        image_tokens: Tensor,
+        conditions: Conditions,
+        tiles: Tiles,
         options: Options,
         tell: Progress,
+        notes: list[str],
     ) -> Tensor:
-        def predict_tile(tile: Tensor, timestep: int, tile_image: Tensor) -> Tensor:
-            scale = options.conditioning_scale
-            return self.denoiser(self._to_models(tile), timestep, tile_image, prompt_embeds, image_tokens, scale).float()
+        def predict_tiles(noisy: Tensor, timestep: int, pixels: Tensor, numbers: list[int]) -> Tensor:
+            inputs = (like(tensor, self.models.denoiser) for tensor in (noisy, pixels, *conditions.of(numbers)))
+            noisy, pixels, embeds, tokens = inputs
+            return self.models.denoiser(noisy, timestep, pixels, embeds, tokens, options.conditioning_scale).float()
 
         def predict(noisy: Tensor, timestep: int) -> Tensor:
-            return predict_tiled(predict_tile, noisy, timestep, image, TILE, TILE_OVERLAP)
+            return predict_tiled(predict_tiles, noisy, timestep, image, tiles)
 
         def progress(step: int, steps: int, _: Tensor) -> None:
             tell("denoise", step, steps)
 
-        return sample(predict, self.schedule, latents, options.steps, progress=progress)
+        def run() -> Tensor:
+            return sample(predict, self.models.schedule, latents, options.steps, progress=progress)
 
-    def _to_models(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.device, self.dtype)
+        with self.models.running(self.models.denoiser):
+            return guarded("denoise", [self.models.denoiser], run, notes)
+
+    def _decode(self, latents: Tensor, tiling: Tiling, notes: list[str]) -> Tensor:
+        """Pixels `(B, 3, H, W)`, float32, on the host."""
+        vae = self.models.vae
+        with self.models.running(vae):
+            return guarded("pixels", [vae], lambda: decode(vae, like(latents, vae), tiling), notes).float().cpu()
+
+    def _plan(self, picture: Picture, options: Options) -> Sizes:
+        size, models = picture.rgb.size, self.models
+        return plan_sizes(size, options.scale, options.max_side, models.minimum, models.factor, self.limits)
+
+    def _latent_size(self, sizes: Sizes) -> tuple[int, int]:
+        width, height = (side // self.models.factor for side in sizes.padded)
+        return height, width
+
+    def _shown(self, sizes: Sizes, tiles: Tiles, corner: tuple[int, int]) -> tuple[int, int, int, int]:
+        """The part of the input that a tile shows, as a box for `crop`."""
+        factor = self.models.factor
+        top, left = (start * factor for start in corner)
+        return part_of_input(sizes, (left, top, left + tiles.tile_width * factor, top + tiles.tile_height * factor))
+
+    def _budget(self) -> float:
+        """Bytes that activations may take."""
+        free, _ = memory_bytes(self.device)
+        if self.memory_limit is None:
+            return 0.9 * free
+        return min(0.9 * free, self.memory_limit - used_bytes(self.device))
+
+    def _how_many(self, sizes: Sizes, options: Options) -> int:
+        """Pictures that fit into one pass on the first rung."""
+        height, width = self._latent_size(sizes)
+        budget, costs = self._budget(), self.models.costs
+        rung = rungs(options, height, width, self.device, costs, budget)[0]
+        counts = range(MOST_TOGETHER, 1, -1)
+        return next((count for count in counts if costs.estimate(rung, height, width, count) <= budget), 1)

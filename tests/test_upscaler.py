@@ -108,7 +108,7 @@ def test_no_tags_leaves_only_words(upscaler: Upscaler, small_photo: Image.Image)
 def test_bfloat16_gives_nearly_the_same_picture(upscaler: Upscaler, small_photo: Image.Image) -> None:
     coarse = Upscaler.load(device="cpu", dtype="bfloat16").upscale(small_photo, seed=0, scale=2, steps=1)
     exact = upscaler.upscale(small_photo, seed=0, scale=2, steps=1)
-    assert difference(coarse.image, exact.image) < 2
+    assert difference(coarse.image, exact.image) < 4
 
 
 def test_alpha_and_profile_come_back(upscaler: Upscaler, small_photo: Image.Image) -> None:
@@ -163,7 +163,7 @@ def test_a_cut_file_is_refused(upscaler: Upscaler) -> None:
 def test_a_bomb_is_refused_before_it_is_decoded(upscaler: Upscaler) -> None:
     for side, words in (
         (12000, r"12000x12000, 144,000,000 pixels; at most 64,000,000"),
-        (20000, "far more than 64,000,000"),
+        (20000, "400,000,000 pixels; at most 64,000,000"),
     ):
         buffer = io.BytesIO()
         Image.new("1", (side, side)).save(buffer, "PNG")

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from seesr.autoencoder.estimated import EstimatedAutoencoder
+from seesr.autoencoder.exact import TiledAutoencoder
+from seesr.autoencoder.maps import HostMemory
 from seesr.weights.state_dict import DIFFUSERS_FILE, assign_state_dict, read_config, read_state_dict
 
+EXACT_MAP_BYTES = 16 << 30
+"""Largest map that is kept whole, in memory or in files; beyond it statistics are estimated."""
+EXACT_ATTENTION_LATENTS = 1 << 18
+"""Latent pixels (512x512) up to which the mid-block's attention looks at all others; its cost grows with their square."""
 LEGACY_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 """How checkpoints older than diffusers 0.15 call the mid-block attention."""
 
@@ -39,11 +47,47 @@ def scale_factor(vae: AutoencoderKL) -> int:
     return 2 ** (len(vae.config.block_out_channels) - 1)
 
 
-def encode(vae: AutoencoderKL, image: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class Tiling:
+    """How the VAE goes over a picture: whole with `tile` 0, else in tiles of so many latent pixels a side."""
+
+    tile: int = 0
+    memory: HostMemory = field(default_factory=HostMemory)
+
+
+def way(vae: AutoencoderKL, height: int, width: int, tiling: Tiling) -> str:
+    """What will be done for latents of this size: `whole`, `exact tiles` or `estimated tiles`."""
+    if tiling.tile == 0 or (height <= tiling.tile and width <= tiling.tile):
+        return "whole"
+    channels = max(vae.config.block_out_channels[:2])
+    largest = channels * height * width * scale_factor(vae) ** 2 * vae.dtype.itemsize
+    has_attention = any(layer is not None for layer in vae.decoder.mid_block.attentions)
+    too_large = largest > EXACT_MAP_BYTES or (has_attention and height * width > EXACT_ATTENTION_LATENTS)
+    return "estimated tiles" if too_large else "exact tiles"
+
+
+def encode(vae: AutoencoderKL, image: Tensor, tiling: Tiling | None = None) -> Tensor:
     """Latents `(B, C, H / f, W / f)` of RGB `(B, 3, H, W)` in 0..1: the posterior's mode, scaled as the UNet expects."""
-    return vae.encode(2 * image - 1).latent_dist.mode() * vae.config.scaling_factor
+    factor, tiling = scale_factor(vae), tiling or Tiling()
+    kind = way(vae, image.shape[2] // factor, image.shape[3] // factor, tiling)
+    pixels = 2 * image - 1
+    if kind == "whole":
+        latents = vae.encode(pixels).latent_dist.mode()
+    elif kind == "exact tiles":
+        latents = TiledAutoencoder(vae, tiling.tile, tiling.memory).encode(pixels)
+    else:
+        latents = torch.cat([EstimatedAutoencoder(vae, tiling.tile).encode(one) for one in pixels.split(1)])
+    return latents.to(image) * vae.config.scaling_factor
 
 
-def decode(vae: AutoencoderKL, latents: Tensor) -> Tensor:
-    """RGB `(B, 3, H, W)`, about 0..1 and not clamped, of scaled latents."""
-    return vae.decode(latents / vae.config.scaling_factor).sample / 2 + 0.5
+def decode(vae: AutoencoderKL, latents: Tensor, tiling: Tiling | None = None) -> Tensor:
+    """RGB `(B, 3, H, W)`, about 0..1 and not clamped, of scaled latents; on the host where it comes from tiles."""
+    tiling = tiling or Tiling()
+    kind, unscaled = way(vae, *latents.shape[2:], tiling), latents / vae.config.scaling_factor
+    if kind == "whole":
+        pixels = vae.decode(unscaled).sample
+    elif kind == "exact tiles":
+        pixels = TiledAutoencoder(vae, tiling.tile, tiling.memory).decode(unscaled)
+    else:
+        pixels = torch.cat([EstimatedAutoencoder(vae, tiling.tile).decode(one) for one in unscaled.split(1)])
+    return pixels / 2 + 0.5

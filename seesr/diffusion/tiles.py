@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,8 +15,33 @@ from torch import Tensor
 GAUSSIAN_WIDTH = 0.25
 """Standard deviation of the weights, as a share of the tile."""
 
-TileModel = Callable[[Tensor, int, Tensor], Tensor]
-"""(latents, timestep, image) of a tile to the UNet's prediction for it."""
+TileModel = Callable[[Tensor, int, Tensor, "list[int]"], Tensor]
+"""(latents, timestep, image, numbers of the tiles) to the UNet's prediction: `(tiles * B, ...)`, tile by tile."""
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """How a latent map of `height` x `width` is cut: side, shared part, and how many tiles go through the model at once."""
+
+    height: int
+    width: int
+    side: int
+    overlap: int
+    at_once: int = 1
+
+    @property
+    def tile_height(self) -> int:
+        return min(self.side, self.height)
+
+    @property
+    def tile_width(self) -> int:
+        return min(self.side, self.width)
+
+    @property
+    def corners(self) -> list[tuple[int, int]]:
+        """(top, left) of each tile, row by row; one tile if neither side is longer than a tile's."""
+        tops = tile_starts(self.height, self.side, self.overlap)
+        return [(top, left) for top in tops for left in tile_starts(self.width, self.side, self.overlap)]
 
 
 def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
@@ -34,26 +60,28 @@ def tile_weights(height: int, width: int) -> Tensor:
     return rows[:, None] * columns
 
 
-def predict_tiled(model: TileModel, latents: Tensor, timestep: int, image: Tensor, tile: int, overlap: int) -> Tensor:
-    """The prediction for `latents` `(B, C, h, w)`, put together from tiles where a side is longer than `tile`.
+def cut(values: Tensor, corner: tuple[int, int], tiles: Tiles, factor: int = 1) -> Tensor:
+    """One tile's part of a map that has `factor` pixels for each latent."""
+    top, left = (start * factor for start in corner)
+    return values[..., top : top + tiles.tile_height * factor, left : left + tiles.tile_width * factor]
+
+
+def predict_tiled(model: TileModel, latents: Tensor, timestep: int, image: Tensor, tiles: Tiles) -> Tensor:
+    """The prediction for `latents` `(B, C, h, w)`, put together from tiles.
 
     `image` `(B, 3, H, W)` is what the ControlNet sees; each tile gets its own part of it.
     """
-    height, width = latents.shape[2:]
-    if height <= tile and width <= tile:
-        return model(latents, timestep, image)
-    factor = image.shape[2] // height
-    tile_height, tile_width = min(tile, height), min(tile, width)
-    weights = tile_weights(tile_height, tile_width).to(latents)
+    corners, batch = tiles.corners, len(latents)
+    if len(corners) == 1:
+        return model(latents, timestep, image, [0])
+    factor = image.shape[2] // tiles.height
+    weights = tile_weights(tiles.tile_height, tiles.tile_width).to(latents)
     total, weight = torch.zeros_like(latents), torch.zeros_like(latents[:1, :1])
-    for top in tile_starts(height, tile, overlap):
-        for left in tile_starts(width, tile, overlap):
-            rows, columns = slice(top, top + tile_height), slice(left, left + tile_width)
-            pixels = (
-                slice(top * factor, (top + tile_height) * factor),
-                slice(left * factor, (left + tile_width) * factor),
-            )
-            prediction = model(latents[..., rows, columns], timestep, image[..., pixels[0], pixels[1]])
-            total[..., rows, columns] += prediction * weights
-            weight[..., rows, columns] += weights
+    for first in range(0, len(corners), tiles.at_once):
+        numbers = list(range(first, min(first + tiles.at_once, len(corners))))
+        noisy = torch.cat([cut(latents, corners[number], tiles) for number in numbers])
+        pixels = torch.cat([cut(image, corners[number], tiles, factor) for number in numbers])
+        for number, prediction in zip(numbers, model(noisy, timestep, pixels, numbers).split(batch), strict=True):
+            cut(total, corners[number], tiles).add_(prediction * weights)
+            cut(weight, corners[number], tiles).add_(weights)
     return total / weight

@@ -11,12 +11,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LEVELS = 5
+REACH = 2**LEVELS - 1
+"""Pixels that five levels look to each side."""
+BAND = 512
+"""Rows that are worked on at a time: the result is the same, the memory is not."""
 ADAIN_EPSILON = 1e-5
 
 
 def wavelet_fix(target: Tensor, source: Tensor) -> Tensor:
     """High frequencies of `target` on low frequencies of `source`, both `(B, 3, H, W)`."""
-    return target - low_frequencies(target) + low_frequencies(source)
+    result, height = torch.empty_like(target), target.shape[2]
+    for top in range(0, height, BAND):
+        bottom = min(top + BAND, height)
+        first, last = max(top - REACH, 0), min(bottom + REACH, height)
+        change = low_frequencies(source[:, :, first:last] - target[:, :, first:last])
+        result[:, :, top:bottom] = target[:, :, top:bottom] + change[:, :, top - first : bottom - first]
+    return result
 
 
 def low_frequencies(image: Tensor) -> Tensor:

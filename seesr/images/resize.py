@@ -100,3 +100,15 @@ def crop(tensor: Tensor, sizes: Sizes) -> Tensor:
     """The inverse of `pad`."""
     (width, height), margin = sizes.working, sizes.margin
     return tensor[..., margin : margin + height, margin : margin + width]
+
+
+def part_of_input(sizes: Sizes, box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    """The part of the input (left, top, right, bottom) that `box` in the padded picture shows, at least one pixel."""
+    found = []
+    for side, (start, end) in enumerate(((box[0], box[2]), (box[1], box[3]))):
+        length, factor = sizes.input[side], sizes.input[side] / sizes.working[side]
+        first = min(max(math.floor((start - sizes.margin) * factor), 0), length - 1)
+        last = max(min(math.ceil((end - sizes.margin) * factor), length), first + 1)
+        found.append((first, last))
+    (left, right), (top, bottom) = found
+    return left, top, right, bottom

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import psutil
 import torch
 from torch import nn
 
@@ -45,14 +44,6 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 def cpu_has_fast_bfloat16() -> bool:
     """Whether this CPU has AMX or AVX512-BF16; elsewhere bfloat16 is many times slower than float32."""
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-
-
-def memory_bytes(device: torch.device) -> tuple[int, int]:
-    """(free, total) memory of the device, or of the machine when it runs on the CPU."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)
-    memory = psutil.virtual_memory()
-    return memory.available, memory.total
 
 
 def place(model: nn.Module, device: torch.device) -> None:

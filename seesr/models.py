@@ -1,0 +1,129 @@
+"""The networks of one weights folder, and on which device they are at each moment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+
+from seesr.autoencoder.vae import load_vae, scale_factor
+from seesr.diffusion.denoiser import Denoiser, load_denoiser
+from seesr.diffusion.schedule import NoiseSchedule
+from seesr.diffusion.text import PromptEncoder, load_prompt_encoder
+from seesr.runtime.device import place
+from seesr.runtime.guard import in_float32
+from seesr.runtime.plan import Costs, Rung
+from seesr.tagging.prompt import TagList, load_tag_list
+from seesr.tagging.ram import RAM, load_ram
+from seesr.weights.resolve import Weights
+from seesr.weights.state_dict import read_config
+
+CPU = torch.device("cpu")
+
+
+@dataclass(eq=False)
+class Models:
+    """Everything that is loaded once."""
+
+    vae: AutoencoderKL
+    denoiser: Denoiser
+    prompt_encoder: PromptEncoder
+    ram: RAM
+    tag_list: TagList
+    schedule: NoiseSchedule
+    device: torch.device
+    sequential: bool
+    """Only the running network is on `device`, the others wait on the CPU."""
+    _rung: Rung | None = None
+
+    @classmethod
+    def load(cls, weights: Weights, device: torch.device, dtype: torch.dtype, sequential: bool) -> Models:
+        """Of a weights folder.
+
+        Raises:
+            WeightsError: files are missing or do not fit.
+        """
+        base = weights.root / "sd-turbo"
+        # A VAE that says so overflows in float16.
+        upcast = dtype == torch.float16 and read_config(base / "vae" / "config.json").get("force_upcast", False)
+        ram = load_ram(weights.root / "ram", dtype=dtype)
+        models = cls(
+            vae=load_vae(base / "vae", torch.float32 if upcast else dtype),
+            denoiser=load_denoiser(weights.root, dtype),
+            prompt_encoder=load_prompt_encoder(base, dtype),
+            ram=ram,
+            tag_list=load_tag_list(weights.root / "ram", ram.config.num_tags),
+            schedule=NoiseSchedule.from_config(read_config(base / "scheduler" / "scheduler_config.json")),
+            device=device,
+            sequential=sequential,
+        )
+        for network in models.networks:
+            place(network, CPU if sequential else device)
+        return models
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        return [self.vae, self.denoiser, self.prompt_encoder, self.ram]
+
+    @property
+    def factor(self) -> int:
+        """Pixels a side for each latent."""
+        return scale_factor(self.vae)
+
+    @property
+    def minimum(self) -> int:
+        """The shorter side in pixels below which the models do badly."""
+        return self.denoiser.unet.config.sample_size * self.factor
+
+    @property
+    def costs(self) -> Costs:
+        return Costs.of(self.vae, self.denoiser.unet)
+
+    @contextmanager
+    def on(self, rung: Rung) -> Iterator[None]:
+        """The networks where the rung wants them, for a while; on a CPU not in float16."""
+        self._rung = rung
+        elsewhere = rung.device != self.device or rung.sequential != self.sequential
+        if elsewhere:
+            self._move(CPU)
+        halves = [network for network in self.networks if rung.device == CPU and dtype_of(network) == torch.float16]
+        try:
+            with in_float32(halves):
+                yield
+        finally:
+            self._rung = None
+            if elsewhere and not self.sequential:
+                self._move(self.device)
+
+    @contextmanager
+    def running(self, network: nn.Module) -> Iterator[None]:
+        """`network` on the device; with `sequential` for as long as it runs."""
+        sequential, device = (
+            (self.sequential, self.device) if self._rung is None else (self._rung.sequential, self._rung.device)
+        )
+        if not sequential:
+            yield
+            return
+        network.to(device)
+        try:
+            yield
+        finally:
+            network.to(CPU)
+
+    def _move(self, device: torch.device) -> None:
+        for network in self.networks:
+            network.to(device)
+
+
+def dtype_of(network: nn.Module) -> torch.dtype:
+    return next(network.parameters()).dtype
+
+
+def like(tensor: Tensor, network: nn.Module) -> Tensor:
+    """`tensor` where and in which precision `network` takes it."""
+    weight = next(network.parameters())
+    return tensor.to(weight.device, weight.dtype)

@@ -1,0 +1,51 @@
+"""What comes of a picture, and what was done to make it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from seesr.images.resize import Sizes
+from seesr.options import Options
+from seesr.runtime.ladder import Attempt
+from seesr.tagging.prompt import Tag
+from seesr.version import __version__
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """An upscaled picture."""
+
+    image: Image.Image
+    seed: int
+    tags: list[Tag]
+    prompt: str
+    sizes: Sizes
+    seconds: dict[str, float]
+    """Time of each stage, in the order in which they ran; of pictures that ran together, of all of them."""
+    weights: str
+    options: Options
+    notes: list[str]
+    """What a user would want to know of how the input was handled and the way went."""
+    rung: str
+    """Which way through the memory it took: `whole`, `tiled VAE`, `tiled latents`, `smaller tiles`, `offload` or `CPU`."""
+    attempts: list[Attempt]
+    """The ways tried before, for which memory did not suffice."""
+    vae: str
+    """`whole`, `exact tiles` or `estimated tiles`."""
+    peak_memory: int
+    """Bytes that the process used at most, of the device's memory, or on a CPU of the machine's, weights included."""
+
+    def settings(self) -> dict[str, Any]:
+        """What made the picture, to be written into its file: enough to make it again."""
+        return {
+            "version": __version__,
+            "weights": self.weights,
+            **self.options.model_dump(exclude_none=True),
+            "seed": self.seed,
+            "prompt": self.prompt,
+            "words": self.options.prompt,
+            "rung": self.rung,
+        }

@@ -1,0 +1,52 @@
+"""Out of memory is a detour: the same picture with the same seed, one rung down."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from seesr.errors import OutOfMemoryError
+from seesr.runtime.memory import free_memory, is_out_of_memory
+from seesr.runtime.plan import Rung
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A rung that was tried in vain, and why it failed."""
+
+    rung: str
+    reason: str
+
+
+def climb_down(ladder: list[Rung], run: Callable[[Rung], T]) -> tuple[T, Rung, list[Attempt]]:
+    """What `run` gives on the first rung whose memory suffices, that rung, and the attempts before it.
+
+    Raises:
+        OutOfMemoryError: it did not suffice on the last one either. Any other error of `run` is raised as it is.
+    """
+    attempts: list[Attempt] = []
+    for rung in ladder:
+        try:
+            return run(rung), rung, attempts
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            attempts.append(Attempt(rung.name, _reason(error)))
+            # The traceback holds every tensor of the attempt.
+            traceback.clear_frames(error.__traceback__)
+            error.__traceback__ = None
+        free_memory(rung.device)
+    tried = ", ".join(attempt.rung for attempt in attempts)
+    raise OutOfMemoryError(
+        f"memory ran out on every way ({tried}; {attempts[-1].reason}). "
+        "Use a smaller --scale or --max-side, --preset memory, or close other programs."
+    )
+
+
+def _reason(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0].rstrip(".") if text else type(error).__name__

@@ -1,0 +1,72 @@
+"""How much memory there is, how much was used, and what an out-of-memory error looks like."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from pathlib import Path
+
+import psutil
+import torch
+
+CPU_ALLOCATOR_WORDS = ("can't allocate memory", "not enough memory", "cannot allocate memory")
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that a device's or the machine's memory ran out; nothing else is a reason to try again."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in CPU_ALLOCATOR_WORDS)
+
+
+def memory_bytes(device: torch.device) -> tuple[int, int]:
+    """(free, total) memory of the device, or of the machine when it runs on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)
+    memory = psutil.virtual_memory()
+    return memory.available, memory.total
+
+
+def used_bytes(device: torch.device) -> int:
+    """What this process uses of the device's memory, or of the machine's."""
+    if device.type == "cuda":
+        return torch.cuda.memory_reserved(device)
+    return psutil.Process().memory_info().rss
+
+
+def free_memory(device: torch.device) -> None:
+    """Gives back what nothing refers to any more."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+class PeakMemory:
+    """The most that this process used of the device's memory (or the machine's) since this was made, in bytes.
+
+    Where Linux does not let the process reset its mark, the peak is that of the process's whole life.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        elif CLEAR.exists():
+            try:
+                CLEAR.write_text("5")
+            except OSError:
+                return
+
+    def bytes(self) -> int:
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_reserved(self.device)
+        if STATUS.exists():
+            line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+            return int(line.split()[1]) * 1024
+        if sys.platform == "win32":
+            return psutil.Process().memory_info().peak_wset
+        import resource
+
+        # macOS counts in bytes, others in kilobytes.
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,127 @@
+"""Which ways there are through the models for a picture, from the one that takes most memory to the one that takes least."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+
+from seesr.diffusion.tiles import Tiles
+from seesr.options import Options
+
+TILE, OVERLAP = 96, 32
+"""Side and shared part of the diffusion's tiles, in latent pixels."""
+VAE_TILE = 64
+HOST_COPIES = 5
+"""Pictures in float32 that colour fix and bicubic hold at once."""
+VAE_MAPS = 3.6
+"""Widest maps that a block of the whole VAE holds at once: its input, that normalised and activated, its output."""
+KEPT_MAPS = 1.4
+"""Widest maps that the tiled VAE keeps in host memory."""
+UNET_MAPS = 60
+"""Maps of the UNet's first width that it and the ControlNet hold at once, skip connections included."""
+MOST_TILES_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One way: where the models run, and in what pieces."""
+
+    name: str
+    device: torch.device
+    vae_tile: int
+    """In latent pixels; 0 is whole."""
+    tile: int
+    overlap: int
+    at_once: int = 1
+    """Diffusion tiles in one pass."""
+    sequential: bool = False
+    """Only the running model is on the device."""
+    map_bytes: float = float("inf")
+    """What the tiled VAE may keep in memory; the rest goes into files."""
+
+    def tiles(self, height: int, width: int) -> Tiles:
+        return Tiles(height, width, self.tile, self.overlap, self.at_once)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What the plan must know of the models."""
+
+    vae_channels: int
+    """Width of the maps at full resolution."""
+    unet_channels: int
+    factor: int
+    """Pixels for each latent."""
+    itemsize: int
+    """Bytes of a number."""
+
+    @classmethod
+    def of(cls, vae: AutoencoderKL, unet: UNet2DConditionModel) -> Costs:
+        widths = vae.config.block_out_channels
+        return cls(max(widths[:2]), unet.config.block_out_channels[0], 2 ** (len(widths) - 1), vae.dtype.itemsize)
+
+    def estimate(self, rung: Rung, height: int, width: int, batch: int = 1) -> float:
+        """Bytes at the peak on `rung`, beyond the weights, for latents of this size."""
+        pixels = height * width * self.factor**2
+        host = pixels * 3 * 4 * HOST_COPIES * batch
+        widest = pixels * self.vae_channels * self.itemsize
+        if rung.vae_tile == 0:
+            vae = widest * VAE_MAPS * batch
+        else:
+            share = min(1.0, (rung.vae_tile**2 * self.factor**2) / pixels)
+            kept = min(widest * KEPT_MAPS, rung.map_bytes) if rung.device.type == "cpu" else 0
+            vae = widest * share * VAE_MAPS + kept
+        tiles = rung.tiles(height, width)
+        at_once = min(rung.at_once, len(tiles.corners)) * batch
+        unet = tiles.tile_height * tiles.tile_width * self.unet_channels * UNET_MAPS * self.itemsize * at_once
+        return max(vae, unet) + (host if rung.device.type == "cpu" else host / HOST_COPIES)
+
+
+def rungs(
+    options: Options, height: int, width: int, device: torch.device, costs: Costs, budget: float, sequential: bool = False
+) -> list[Rung]:
+    """All ways, the first being the one that is estimated to fit into `budget` bytes; from there each takes less.
+
+    What the user set is kept on every rung, or made smaller.
+    """
+    whole = 10**6
+    tile = whole if options.tile == 0 else options.tile or TILE
+    overlap = min(tile // 3 if options.tile_overlap is None else options.tile_overlap, tile // 2)
+    fixed = options.vae_tile
+    first = Rung("whole", device, fixed or 0, tile, overlap, sequential=sequential, map_bytes=budget / 3)
+    tiled_vae = replace(first, name="tiled VAE", vae_tile=fixed or VAE_TILE)
+    tiled = replace(tiled_vae, name="tiled latents", tile=min(tile, 64), overlap=min(overlap, 16))
+    smaller = replace(tiled, name="smaller tiles", tile=min(tile, 48), vae_tile=min(tiled.vae_tile, 32))
+    ladder = [first, tiled_vae, tiled, smaller]
+    if device.type != "cpu":
+        ladder.append(replace(smaller, name="offload", sequential=True))
+        ladder.append(replace(smaller, name="CPU", device=torch.device("cpu")))
+    ladder = _without_repetition(ladder, height, width)
+    fits = [rung for rung in ladder if costs.estimate(rung, height, width) <= budget]
+    start = ladder.index(fits[0]) if fits else len(ladder) - 1
+    return [_with_tiles_at_once(rung, height, width, costs, budget) for rung in ladder[start:]]
+
+
+def _without_repetition(ladder: list[Rung], height: int, width: int) -> list[Rung]:
+    """Without rungs that do just what the one before does for this size."""
+
+    def does(rung: Rung) -> tuple:
+        small = rung.vae_tile == 0 or max(height, width) <= rung.vae_tile
+        corners = rung.tiles(height, width).corners
+        return rung.device, rung.sequential, small or rung.vae_tile, len(corners) == 1 or (rung.tile, rung.overlap)
+
+    kept = ladder[:1]
+    for rung in ladder[1:]:
+        if does(rung) != does(kept[-1]):
+            kept.append(rung)
+    return kept
+
+
+def _with_tiles_at_once(rung: Rung, height: int, width: int, costs: Costs, budget: float) -> Rung:
+    """As many tiles in one pass as fit; on a CPU that gains nothing."""
+    if rung.device.type == "cpu":
+        return rung
+    choices = [replace(rung, at_once=count) for count in (MOST_TILES_AT_ONCE, 4, 2)]
+    return next((choice for choice in choices if costs.estimate(choice, height, width) <= budget / 2), rung)
