@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from seesr.errors import InputError, OptionError, OutputError, SeeSRError, WeightsError
+from seesr.errors import (
+    ComputeError,
+    InputError,
+    OptionError,
+    OutOfMemoryError,
+    OutputError,
+    SeeSRError,
+    WeightsError,
+)
 from seesr.options import Options
 from seesr.version import __version__
 
@@ -13,9 +21,11 @@ if TYPE_CHECKING:
     from seesr.upscaler import Upscaler
 
 __all__ = [
+    "ComputeError",
     "InputError",
     "OptionError",
     "Options",
+    "OutOfMemoryError",
     "OutputError",
     "Result",
     "SeeSRError",
@@ -27,8 +37,12 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Imports the models' libraries when they are first asked for: they take seconds, and `seesr --help` needs none."""
-    if name in ("Result", "Upscaler"):
-        from seesr import upscaler
+    if name == "Upscaler":
+        from seesr.upscaler import Upscaler
 
-        return getattr(upscaler, name)
+        return Upscaler
+    if name == "Result":
+        from seesr.result import Result
+
+        return Result
     raise AttributeError(f"module 'seesr' has no attribute {name!r}")

@@ -23,8 +23,9 @@ class PromptEncoder(nn.Module):
 
     def forward(self, prompts: list[str]) -> Tensor:
         length = self.text_encoder.config.max_position_embeddings
-        tokens = self.tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-        return self.text_encoder(tokens.input_ids.to(self.text_encoder.device)).last_hidden_state
+        # As lists: asked for tensors, the tokenizer would turn an out-of-memory error into another one.
+        tokens = self.tokenizer(prompts, padding="max_length", max_length=length, truncation=True).input_ids
+        return self.text_encoder(torch.tensor(tokens, device=self.text_encoder.device)).last_hidden_state
 
 
 def load_prompt_encoder(base: Path, dtype: torch.dtype = torch.float32) -> PromptEncoder:

@@ -12,7 +12,8 @@ from seesr.options import Options
 
 TILE, OVERLAP = 96, 32
 """Side and shared part of the diffusion's tiles, in latent pixels."""
-VAE_TILE = 64
+VAE_TILE, SMALL_VAE_TILE = 48, 24
+SMALL_TILE, SMALLEST_TILE, SMALL_OVERLAP = 64, 48, 16
 HOST_COPIES = 5
 """Pictures in float32 that colour fix and bicubic hold at once."""
 VAE_MAPS = 3.6
@@ -64,19 +65,24 @@ class Costs:
 
     def estimate(self, rung: Rung, height: int, width: int, batch: int = 1) -> float:
         """Bytes at the peak on `rung`, beyond the weights, for latents of this size."""
-        pixels = height * width * self.factor**2
-        host = pixels * 3 * 4 * HOST_COPIES * batch
-        widest = pixels * self.vae_channels * self.itemsize
+        host = height * width * self.factor**2 * 3 * 4 * batch
+        networks = max(self.of_vae(rung, height, width, batch), self.of_unet(rung, height, width, batch))
+        return networks + host * (HOST_COPIES if rung.device.type == "cpu" else 1)
+
+    def of_vae(self, rung: Rung, height: int, width: int, batch: int = 1) -> float:
+        """What encoding or decoding takes."""
+        widest = height * width * self.factor**2 * self.vae_channels * self.itemsize
         if rung.vae_tile == 0:
-            vae = widest * VAE_MAPS * batch
-        else:
-            share = min(1.0, (rung.vae_tile**2 * self.factor**2) / pixels)
-            kept = min(widest * KEPT_MAPS, rung.map_bytes) if rung.device.type == "cpu" else 0
-            vae = widest * share * VAE_MAPS + kept
+            return widest * VAE_MAPS * batch
+        tile = widest * min(1.0, rung.vae_tile**2 / (height * width))
+        kept = min(widest * KEPT_MAPS, rung.map_bytes) if rung.device.type == "cpu" else 0
+        return tile * VAE_MAPS + kept
+
+    def of_unet(self, rung: Rung, height: int, width: int, batch: int = 1) -> float:
+        """What a step of the UNet and ControlNet takes."""
         tiles = rung.tiles(height, width)
         at_once = min(rung.at_once, len(tiles.corners)) * batch
-        unet = tiles.tile_height * tiles.tile_width * self.unet_channels * UNET_MAPS * self.itemsize * at_once
-        return max(vae, unet) + (host if rung.device.type == "cpu" else host / HOST_COPIES)
+        return tiles.tile_height * tiles.tile_width * self.unet_channels * UNET_MAPS * self.itemsize * at_once
 
 
 def rungs(
@@ -92,29 +98,29 @@ def rungs(
     fixed = options.vae_tile
     first = Rung("whole", device, fixed or 0, tile, overlap, sequential=sequential, map_bytes=budget / 3)
     tiled_vae = replace(first, name="tiled VAE", vae_tile=fixed or VAE_TILE)
-    tiled = replace(tiled_vae, name="tiled latents", tile=min(tile, 64), overlap=min(overlap, 16))
-    smaller = replace(tiled, name="smaller tiles", tile=min(tile, 48), vae_tile=min(tiled.vae_tile, 32))
+    tiled = replace(tiled_vae, name="tiled latents", tile=min(tile, SMALL_TILE), overlap=min(overlap, SMALL_OVERLAP))
+    vae_tile = min(tiled.vae_tile, SMALL_VAE_TILE)
+    smaller = replace(tiled, name="smaller tiles", tile=min(tile, SMALLEST_TILE), vae_tile=vae_tile)
     ladder = [first, tiled_vae, tiled, smaller]
     if device.type != "cpu":
         ladder.append(replace(smaller, name="offload", sequential=True))
         ladder.append(replace(smaller, name="CPU", device=torch.device("cpu")))
-    ladder = _without_repetition(ladder, height, width)
+    ladder = _descending(ladder, height, width, costs)
     fits = [rung for rung in ladder if costs.estimate(rung, height, width) <= budget]
     start = ladder.index(fits[0]) if fits else len(ladder) - 1
     return [_with_tiles_at_once(rung, height, width, costs, budget) for rung in ladder[start:]]
 
 
-def _without_repetition(ladder: list[Rung], height: int, width: int) -> list[Rung]:
-    """Without rungs that do just what the one before does for this size."""
-
-    def does(rung: Rung) -> tuple:
-        small = rung.vae_tile == 0 or max(height, width) <= rung.vae_tile
-        corners = rung.tiles(height, width).corners
-        return rung.device, rung.sequential, small or rung.vae_tile, len(corners) == 1 or (rung.tile, rung.overlap)
-
+def _descending(ladder: list[Rung], height: int, width: int, costs: Costs) -> list[Rung]:
+    """Each rung with those of its tiles that save something for this size, without rungs that save nothing."""
     kept = ladder[:1]
     for rung in ladder[1:]:
-        if does(rung) != does(kept[-1]):
+        last = kept[-1]
+        if costs.of_vae(rung, height, width) >= costs.of_vae(last, height, width):
+            rung = replace(rung, vae_tile=last.vae_tile)
+        if costs.of_unet(rung, height, width) >= costs.of_unet(last, height, width):
+            rung = replace(rung, tile=last.tile, overlap=last.overlap)
+        if replace(rung, name=last.name) != last:
             kept.append(rung)
     return kept
 

@@ -1,0 +1,407 @@
+"""Any size in bounded memory: the plan, the ladder down when memory runs out, tiles, batches, precision."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import IMAGES
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import seesr.upscaler
+from seesr import ComputeError, OptionError, Options, OutOfMemoryError, Result, Upscaler
+from seesr.diffusion.tiles import Tiles, predict_tiled, tile_starts
+from seesr.evaluation.seams import seam_ratio, tile_borders
+from seesr.images.colour import low_frequencies, wavelet_fix
+from seesr.images.resize import part_of_input, plan_sizes
+from seesr.options import Limits, parse_bytes
+from seesr.runtime.guard import guarded
+from seesr.runtime.memory import PeakMemory, is_out_of_memory
+from seesr.runtime.plan import Costs, Rung, rungs
+from seesr.runtime.recent import Recent
+from seesr.runtime.stages import Stages
+
+CPU = torch.device("cpu")
+STAGES = ["resize", "tags", "prompt", "encode", "denoise", "pixels", "colour", "finish"]
+RUNGS = ["whole", "tiled VAE", "tiled latents", "smaller tiles"]
+
+
+class Fault(TorchDispatchMode):
+    """Raises out of memory at the n-th operation of a stage, in each of the first `times` runs of that stage."""
+
+    def __init__(self, stage: str, number: int, times: int) -> None:
+        super().__init__()
+        self.stage, self.number, self.times = stage, number, times
+        self.now, self.count = "", 0
+
+    def enter(self, stage: str) -> None:
+        self.now, self.count = stage, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if self.now == self.stage and self.times > 0:
+            self.count += 1
+            if self.count == self.number:
+                self.times -= 1
+                raise torch.OutOfMemoryError("injected: no memory for this")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def fault(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Fault]:
+    made: list[Fault] = []
+    original = Stages.stage
+
+    @contextmanager
+    def stage(self: Stages, name: str) -> Iterator[Any]:
+        for one in made:
+            one.enter(name)
+        with original(self, name) as note:
+            yield note
+
+    monkeypatch.setattr(Stages, "stage", stage)
+
+    def make(*arguments: Any) -> Fault:
+        made.append(Fault(*arguments))
+        return made[-1]
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def large_photo() -> Image.Image:
+    """72 latents a side when it is enlarged 4.5 times: more than a tile of 64, so that every rung differs."""
+    return Image.open(IMAGES / "coffee.png").convert("RGB").crop((200, 100, 260, 160))
+
+
+def upscale(upscaler: Upscaler, photo: Image.Image) -> Result:
+    return upscaler.upscale(photo, scale=4.5, steps=1, seed=3)
+
+
+@pytest.fixture(scope="module")
+def by_rung(upscaler: Upscaler, large_photo: Image.Image) -> dict[str, Image.Image]:
+    """The picture of each rung, run directly."""
+    made, plan = {}, seesr.upscaler.rungs
+    with pytest.MonkeyPatch.context() as patch:
+        for number in range(len(RUNGS)):
+            patch.setattr(seesr.upscaler, "rungs", lambda *values, number=number: plan(*values)[number:])
+            result = upscale(upscaler, large_photo)
+            assert not result.attempts
+            made[result.rung] = result.image
+    assert list(made) == RUNGS
+    return made
+
+
+def alive() -> int:
+    """Bytes of all tensors that something still refers to."""
+    gc.collect()
+    return sum(one.nbytes for one in gc.get_objects() if type(one) is Tensor and one.device.type == "cpu")
+
+
+@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize("stage", STAGES)
+def test_memory_that_runs_out_once_in_any_stage(
+    upscaler: Upscaler,
+    large_photo: Image.Image,
+    by_rung: dict[str, Image.Image],
+    fault: Callable[..., Fault],
+    stage: str,
+    number: int,
+) -> None:
+    upscaler.clear_caches()
+    with fault(stage, number, 1) as injected:
+        result = upscale(upscaler, large_photo)
+    assert injected.times == 0
+    assert result.rung == "tiled VAE"
+    assert [(attempt.rung, attempt.reason) for attempt in result.attempts] == [("whole", "injected: no memory for this")]
+    assert result.image.tobytes() == by_rung["tiled VAE"].tobytes()
+
+
+@pytest.mark.parametrize("times", [2, 3])
+@pytest.mark.parametrize("stage", ["encode", "denoise", "pixels"])
+def test_memory_that_runs_out_again_and_again(
+    upscaler: Upscaler,
+    large_photo: Image.Image,
+    by_rung: dict[str, Image.Image],
+    fault: Callable[..., Fault],
+    stage: str,
+    times: int,
+) -> None:
+    with fault(stage, 20, times):
+        result = upscale(upscaler, large_photo)
+    assert result.rung == RUNGS[times]
+    assert [attempt.rung for attempt in result.attempts] == RUNGS[:times]
+    assert result.image.tobytes() == by_rung[result.rung].tobytes()
+
+
+def test_the_ladder_ends_with_a_clear_error_and_leaves_nothing(
+    upscaler: Upscaler, large_photo: Image.Image, fault: Callable[..., Fault]
+) -> None:
+    upscale(upscaler, large_photo)
+    before = alive()
+    with (
+        fault("pixels", 25, 99),
+        pytest.raises(OutOfMemoryError, match=r"on every way \(whole, tiled VAE, tiled latents, smaller tiles; injected"),
+    ):
+        upscale(upscaler, large_photo)
+    assert alive() <= before
+    assert upscale(upscaler, large_photo).rung == "whole"
+
+
+def test_another_error_is_no_reason_to_try_again(
+    upscaler: Upscaler, large_photo: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(upscaler.models.denoiser, "forward", fail)
+    with pytest.raises(RuntimeError, match="a defect"):
+        upscale(upscaler, large_photo)
+
+
+def test_what_counts_as_out_of_memory() -> None:
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert is_out_of_memory(MemoryError())
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert is_out_of_memory(caught.value)
+    assert not is_out_of_memory(RuntimeError("shapes do not fit"))
+    assert not is_out_of_memory(ValueError("can't allocate memory"))
+
+
+def test_all_rungs_show_the_same_picture(by_rung: dict[str, Image.Image]) -> None:
+    pictures = [np.asarray(image, dtype=float) for image in by_rung.values()]
+    assert np.abs(pictures[1] - pictures[0]).max() <= 1, "the tiled VAE is exact"
+    for picture in pictures[2:]:
+        assert np.abs(picture - pictures[0]).mean() < 3
+
+
+TINY = Costs(vae_channels=32, unet_channels=64, factor=4, itemsize=4)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    height=st.integers(1, 2048),
+    width=st.integers(1, 2048),
+    budget=st.floats(1e6, 1e12),
+    vae_tile=st.sampled_from([None, 0, 16, 128]),
+    tile=st.sampled_from([None, 0, 32, 200]),
+)
+def test_each_rung_takes_less(height: int, width: int, budget: float, vae_tile: int | None, tile: int | None) -> None:
+    options = Options.make(vae_tile=vae_tile, tile=tile)
+    ladder = rungs(options, height, width, CPU, TINY, budget)
+    assert ladder
+    estimates = [TINY.estimate(rung, height, width) for rung in ladder]
+    assert all(later <= earlier for earlier, later in zip(estimates, estimates[1:], strict=False))
+    assert estimates[0] <= budget or len(ladder) == 1
+    assert [rung.name for rung in ladder] == [name for name in RUNGS if name in {rung.name for rung in ladder}]
+
+
+def test_on_a_gpu_the_ladder_ends_on_the_cpu() -> None:
+    ladder = rungs(Options(), 300, 300, torch.device("cuda"), TINY, 1e12)
+    assert [rung.name for rung in ladder] == [*RUNGS, "offload", "CPU"]
+    assert ladder[0].at_once == 8
+    assert ladder[-2].sequential
+    assert ladder[-1].device == CPU
+
+
+def test_a_small_budget_is_planned_for(
+    upscaler: Upscaler, large_photo: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = seesr.upscaler.used_bytes(CPU)
+    monkeypatch.setattr(upscaler, "memory_limit", used + 40_000_000)
+    result = upscale(upscaler, large_photo)
+    assert result.rung != "whole"
+    assert not result.attempts
+    assert result.vae == "exact tiles"
+
+
+@pytest.mark.parametrize(("text", "size"), [("4GB", 4e9), ("4 gib", 4 << 30), ("500MB", 5e8), ("1.5k", 1500), ("77", 77)])
+def test_sizes_of_memory(text: str, size: float) -> None:
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "many", "-3GB", "4XB", "0"])
+def test_bad_sizes_of_memory(text: str) -> None:
+    with pytest.raises(OptionError, match="the memory limit is"):
+        parse_bytes(text)
+
+
+def test_tile_options_are_checked() -> None:
+    with pytest.raises(OptionError, match=r"^tile is 5; give 0 \(never\) or at least 16\.$"):
+        Options.make(tile=5)
+    with pytest.raises(OptionError, match="tile_overlap is 60; it may be at most half of the tile"):
+        Options.make(tile=64, tile_overlap=60)
+    assert Options.make("memory").vae_tile == 32
+
+
+@settings(max_examples=200, deadline=None)
+@given(length=st.integers(1, 3000), tile=st.integers(16, 128), share=st.floats(0, 0.5))
+def test_tiles_cover_a_side(length: int, tile: int, share: float) -> None:
+    overlap = int(tile * share)
+    starts = tile_starts(length, tile, overlap)
+    assert starts[0] == 0
+    assert max(starts) == max(0, length - tile)
+    assert all(0 < later - earlier <= tile - overlap for earlier, later in zip(starts, starts[1:], strict=False))
+
+
+@settings(max_examples=50, deadline=None)
+@given(height=st.integers(1, 60), width=st.integers(1, 60), at_once=st.integers(1, 5), batch=st.integers(1, 3))
+def test_a_pointwise_model_gives_the_same_in_tiles(height: int, width: int, at_once: int, batch: int) -> None:
+    latents, image = torch.randn(batch, 4, height, width), torch.rand(batch, 3, 8 * height, 8 * width)
+
+    def model(noisy: Tensor, timestep: int, pixels: Tensor, numbers: list[int]) -> Tensor:
+        assert len(noisy) == len(pixels) == batch * len(numbers)
+        return noisy * timestep + torch.nn.functional.avg_pool2d(pixels, 8).sum(dim=1, keepdim=True)
+
+    found = predict_tiled(model, latents, 2, image, Tiles(height, width, 16, 6, at_once))
+    assert torch.allclose(found, model(latents, 2, image, [0]), atol=1e-5)
+
+
+def test_a_picture_does_not_depend_on_its_batch(upscaler: Upscaler) -> None:
+    photo = Image.open(IMAGES / "chelsea.png").convert("RGB")
+    parts = [photo.crop((x, 50, x + 40, 90)) for x in (50, 120, 190)]
+    together = upscaler.upscale_many([*parts, photo.crop((0, 0, 30, 30))], scale=2, steps=2, seed=1)
+    assert [result.image.size for result in together] == [(80, 80)] * 3 + [(60, 60)]
+    assert together[0].seconds is together[2].seconds, "they ran together"
+    for part, result in zip(parts, together, strict=False):
+        alone = upscaler.upscale(part, scale=2, steps=2, seed=1).image
+        assert np.abs(np.asarray(alone, dtype=int) - np.asarray(result.image, dtype=int)).max() <= 1
+
+
+def test_batches_agree_in_float32(upscaler: Upscaler) -> None:
+    photo = Image.open(IMAGES / "chelsea.png").convert("RGB")
+    parts = [photo.crop((x, 50, x + 40, 90)) for x in (50, 120)]
+    captured: list[Tensor] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(seesr.upscaler.COLOR_FIXES, "none", lambda target, source: captured.append(target) or target)
+        upscaler.upscale_many(parts, scale=2, steps=2, seed=1, color_fix="none")
+        for part in parts:
+            upscaler.upscale(part, scale=2, steps=2, seed=1, color_fix="none")
+    together, *alone = captured
+    assert (together - torch.cat(alone)).abs().max() <= 1e-4
+
+
+def test_tile_tags_look_at_each_tile(upscaler: Upscaler, large_photo: Image.Image) -> None:
+    looked: list[tuple[int, int]] = []
+    look = upscaler._look
+    upscaler._look = lambda image, notes: looked.append(image.size) or look(image, notes)
+    try:
+        result = upscaler.upscale(large_photo, scale=4.5, steps=1, seed=0, tile=48, tile_overlap=16, tile_tags=True)
+    finally:
+        del upscaler._look
+    assert looked[0] == (60, 60)
+    assert len(looked) == 1 + 4
+    assert all(30 <= side <= 45 for size in looked[1:] for side in size)
+    other = upscaler.upscale(large_photo, scale=4.5, steps=1, seed=0, tile=48, tile_overlap=16)
+    assert result.image.tobytes() != other.image.tobytes()
+
+
+@settings(max_examples=100, deadline=None)
+@given(width=st.integers(1, 400), height=st.integers(1, 400), scale=st.floats(1, 8), data=st.data())
+def test_parts_of_the_input_lie_inside_it(width: int, height: int, scale: float, data: st.DataObject) -> None:
+    sizes = plan_sizes((width, height), scale, None, 16, 8, Limits(output_side=100_000))
+    left, top = (data.draw(st.integers(0, side - 1)) for side in sizes.padded)
+    box = part_of_input(sizes, (left, top, left + 64, top + 64))
+    assert 0 <= box[0] < box[2] <= width
+    assert 0 <= box[1] < box[3] <= height
+    assert part_of_input(sizes, (0, 0, *sizes.padded)) == (0, 0, width, height)
+
+
+def test_forced_small_tiles_leave_no_seam(upscaler: Upscaler) -> None:
+    photo = Image.open(IMAGES / "astronaut.png").convert("RGB").crop((100, 0, 180, 80))
+    tiled = upscaler.upscale(photo, scale=4, steps=2, seed=0, tile=48, tile_overlap=16, vae_tile=32)
+    whole = upscaler.upscale(photo, scale=4, steps=2, seed=0, tile=0, vae_tile=0)
+    height, width = (side // 4 for side in tiled.sizes.padded[::-1])
+    borders = tile_borders(Tiles(height, width, 48, 16), 4, tiled.sizes)
+    assert min(map(len, borders)) >= 2
+    # The same lines without tiles: what the picture itself has there does not count.
+    assert seam_ratio(tiled.image, *borders) == pytest.approx(seam_ratio(whole.image, *borders), rel=0.1)
+
+
+def test_a_seam_is_seen() -> None:
+    pixels = np.asarray(Image.open(IMAGES / "astronaut.png").convert("RGB"), dtype=int).copy()
+    before = seam_ratio(Image.fromarray(pixels.astype(np.uint8)), [200], [200])
+    pixels[200:] += 12
+    pixels[:, 200:] += 12
+    assert seam_ratio(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)), [200], [200]) > 1.5 * before
+
+
+def test_the_colour_fix_is_the_same_in_bands() -> None:
+    target, source = torch.rand(1, 3, 1200, 40), torch.rand(1, 3, 1200, 40)
+    expected = target - low_frequencies(target) + low_frequencies(source)
+    assert (wavelet_fix(target, source) - expected).abs().max() < 1e-5
+
+
+def test_numbers_that_are_none_are_computed_again_in_float32() -> None:
+    layer, notes = torch.nn.Linear(1, 1).to(torch.float16).requires_grad_(False), []
+    layer.weight.fill_(300.0)
+    layer.bias.zero_()
+
+    def compute() -> Tensor:
+        return layer(torch.full((1, 1), 300.0, dtype=layer.weight.dtype))
+
+    assert guarded("pixels", [layer], compute, notes).item() == 90_000
+    assert layer.weight.dtype == torch.float16
+    assert notes == ["pixels gave no numbers in the models' precision and was computed in float32"]
+    layer.weight.fill_(float("nan"))
+    with pytest.raises(ComputeError, match="pixels gives no numbers"):
+        guarded("pixels", [layer], compute, notes)
+
+
+def test_damaged_weights_never_make_a_black_picture(small_photo: Image.Image) -> None:
+    upscaler = Upscaler.load(device="cpu", dtype="float32")
+    with torch.no_grad():
+        upscaler.models.vae.decoder.conv_in.weight[0, 0, 0, 0] = float("nan")
+    with pytest.raises(ComputeError, match="the weights are damaged"):
+        upscaler.upscale(small_photo, scale=1, steps=1)
+
+
+def test_recent_forgets_what_was_not_asked_for_the_longest() -> None:
+    recent, computed = Recent(2), []
+
+    def ask(key: str) -> str:
+        return recent.get(key, lambda: computed.append(key) or key.upper())
+
+    assert [ask(key) for key in "abacb"] == list("ABACB")
+    assert computed == ["a", "b", "c", "b"]
+    recent.clear()
+    assert len(recent) == 0
+
+
+def test_a_picture_seen_again_is_not_tagged_again(upscaler: Upscaler, small_photo: Image.Image) -> None:
+    upscaler.clear_caches()
+    with pytest.MonkeyPatch.context() as patch:
+        calls, encode = [], upscaler.models.ram.encode
+        patch.setattr(upscaler.models.ram, "encode", lambda pixels: calls.append(1) or encode(pixels))
+        for _ in range(3):
+            upscaler.upscale(small_photo, scale=1, steps=1)
+    assert len(calls) == 1
+
+
+def test_sequential_gives_the_same_picture(upscaler: Upscaler, small_photo: Image.Image) -> None:
+    usual = upscaler.upscale(small_photo, scale=2, steps=1, seed=0)
+    one_by_one = Upscaler.load(device="cpu", dtype="float32", sequential=True)
+    assert one_by_one.upscale(small_photo, scale=2, steps=1, seed=0).image.tobytes() == usual.image.tobytes()
+
+
+def test_peak_memory_sees_what_was_freed() -> None:
+    peak = PeakMemory(CPU)
+    before = peak.bytes()
+    torch.ones(50_000_000)
+    assert peak.bytes() >= before + 150_000_000
+
+
+def test_a_rung_can_be_made_by_hand() -> None:
+    rung = Rung("whole", CPU, 0, 96, 32)
+    assert rung.tiles(50, 200).corners == [(0, 0), (0, 52), (0, 104)]
+    assert replace(rung, tile=300).tiles(50, 200).corners == [(0, 0)]
