@@ -1,0 +1,97 @@
+"""Measures the tiled VAE: how near it is to the whole one, and what it saves. Figures for `docs/memory.md`.
+
+python scripts/check_exactness.py differences FOLDER/sd-turbo/vae --size 512x512 --size 768x512 --tile 32
+python scripts/check_exactness.py estimate FOLDER/sd-turbo/vae PICTURES
+python scripts/check_exactness.py cost FOLDER/sd-turbo/vae --side 2048
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from PIL import Image
+
+from seesr.autoencoder.estimated import EstimatedAutoencoder
+from seesr.autoencoder.exact import TiledAutoencoder
+from seesr.autoencoder.vae import load_vae, scale_factor
+from seesr.runtime.device import place
+from seesr.runtime.memory import PeakMemory, used_bytes
+
+CPU = torch.device("cpu")
+app = typer.Typer(pretty_exceptions_enable=False, help=__doc__)
+Folder = Annotated[Path, typer.Argument(help="A vae/ folder.")]
+
+
+@app.command()
+@torch.inference_mode()
+def differences(folder: Folder, size: Annotated[list[str], typer.Option()], tile: int = 32, dtype: str = "float32") -> None:
+    """Largest absolute difference of tiled and whole, for encoding and decoding."""
+    vae = load_vae(folder, getattr(torch, dtype))
+    place(vae, CPU)
+    tiled, factor = TiledAutoencoder(vae, tile), scale_factor(vae)
+    for text in size:
+        width, height = map(int, text.split("x"))
+        generator = torch.Generator().manual_seed(0)
+        pixels = (torch.rand(1, 3, height, width, generator=generator) * 2 - 1).to(vae.dtype)
+        shape = (1, vae.config.latent_channels, height // factor, width // factor)
+        latents = torch.randn(shape, generator=generator).to(vae.dtype)
+        encoded = (tiled.encode(pixels) - vae.encode(pixels).latent_dist.mean).abs().max().item()
+        decoded = (tiled.decode(latents) - vae.decode(latents).sample).abs().max().item()
+        print(f"{text}, tile {tile}: encode {encoded:.1e}, decode {decoded:.1e}", flush=True)
+
+
+@app.command()
+@torch.inference_mode()
+def estimate(folder: Folder, pictures: Path, tile: int = 48, enlarge: int = 1) -> None:
+    """PSNR of estimated tiles to the exact result, for decoding real pictures' latents."""
+    vae = load_vae(folder)
+    factor, estimated, found = scale_factor(vae), EstimatedAutoencoder(vae, tile), []
+    for path in sorted(pictures.glob("*.png")):
+        image = Image.open(path).convert("RGB")
+        image = image.resize((image.width * enlarge, image.height * enlarge), Image.Resampling.BICUBIC)
+        image = image.crop((0, 0, image.width - image.width % factor, image.height - image.height % factor))
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
+        latents = vae.encode(pixels).latent_dist.mean
+        error = (estimated.decode(latents) - vae.decode(latents).sample).square().mean()
+        found.append(10 * torch.log10(4 / error).item())
+        print(f"{path.stem}: {found[-1]:.1f} dB", flush=True)
+    print(f"lowest {min(found):.1f} dB, mean {sum(found) / len(found):.1f} dB")
+
+
+@app.command()
+@torch.inference_mode()
+def decode(folder: Folder, side: int, tile: int, dtype: str = "bfloat16") -> None:
+    """Decodes noise once, whole with tile 0; prints seconds and the peak beyond the weights."""
+    vae = load_vae(folder, getattr(torch, dtype))
+    place(vae, CPU)
+    latents = torch.randn(1, vae.config.latent_channels, side // scale_factor(vae), side // scale_factor(vae)).to(vae.dtype)
+    before, peak, started = used_bytes(CPU), PeakMemory(CPU), time.perf_counter()
+    if tile:
+        TiledAutoencoder(vae, tile).decode(latents)
+    else:
+        vae.decode(latents)
+    print(f"{time.perf_counter() - started:.1f} {(peak.bytes() - before) / 1e9:.3f}")
+
+
+@app.command()
+def cost(folder: Folder, side: int = 2048, tile: int = 48, dtype: str = "bfloat16") -> None:
+    """Seconds and memory of a decode, whole and tiled, each in a process of its own."""
+    found = {}
+    for number in (0, tile):
+        arguments = ["decode", str(folder), str(side), str(number), "--dtype", dtype]
+        done = subprocess.run([sys.executable, __file__, *arguments], check=True, capture_output=True, text=True)
+        found[number] = tuple(map(float, done.stdout.split()))
+        print(f"{'tile ' + str(number) if number else 'whole'}: {found[number][0]} s, {found[number][1]} GB", flush=True)
+    (seconds, memory), (tiled_seconds, tiled_memory) = found[0], found[tile]
+    print(f"tiled to whole: {tiled_seconds / seconds:.2f} of the time, {tiled_memory / memory:.2f} of the memory")
+
+
+if __name__ == "__main__":
+    app()
