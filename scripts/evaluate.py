@@ -32,7 +32,9 @@ def fetch_niqe(target: Path) -> None:
     if target.exists():
         return
     with tempfile.TemporaryDirectory() as folder:
-        _pip("download", "basicsr==1.4.2", "--no-binary", ":all:", "--no-build-isolation", "--dest", folder)
+        # pip wants the archive's metadata, and for that the tool that builds it.
+        _pip("install", "setuptools", "wheel")
+        _pip("download", "basicsr==1.4.2", "--no-binary", "basicsr", "--no-build-isolation", "--dest", folder)
         (archive,) = Path(folder).glob("basicsr-*.tar.gz")
         with tarfile.open(archive) as content:
             (member,) = (item for item in content if item.name.endswith(f"metrics/{NIQE_FILE}"))

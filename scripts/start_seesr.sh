@@ -39,7 +39,7 @@ make_environment() {
   if command -v uv >/dev/null 2>&1; then
     # uv does not read pip's setting for wheels on disk.
     export UV_FIND_LINKS="${UV_FIND_LINKS:-${PIP_FIND_LINKS:-}}"
-    [ -x "$venv/bin/python" ] || uv venv --quiet --python "$python" "$venv"
+    [ -x "$venv/bin/python" ] || uv venv --quiet --seed --python "$python" "$venv"
     uv pip install --quiet --python "$venv/bin/python" --editable "$root[test,cog]"
   else
     [ -x "$venv/bin/pip" ] || "$python" -m venv "$venv"
