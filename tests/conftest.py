@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,16 @@ from seesr import Upscaler, cli
 settings.register_profile("long", max_examples=1000)
 
 IMAGES = Path(__file__).parent / "images"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test sees or changes what a developer has fetched, nor what the environment names."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEESR_CACHE", str(tmp_path_factory.mktemp("cache")))
+        for name in ("SEESR_WEIGHTS", "SEESR_MANIFEST", "SEESR_ACCEPT_LICENSE", "SEESR_DEBUG"):
+            patch.delenv(name, raising=False)
+        yield
 
 
 @pytest.fixture(scope="session")

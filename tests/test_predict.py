@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from seesr.options import Options
+from seesr import Options, Upscaler
 
 ROOT = Path(__file__).parents[1]
 OWN_HELP = {"seed"}
@@ -79,7 +79,7 @@ def _data_url(content: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(content).decode()
 
 
-def test_one_http_prediction(server: str, small_photo: Image.Image, upscaler: object) -> None:
+def test_one_http_prediction(server: str, small_photo: Image.Image) -> None:
     buffer = io.BytesIO()
     small_photo.save(buffer, "PNG")
     answer = _predict(server, image=_data_url(buffer.getvalue()), scale=2, steps=1, seed=4)
@@ -88,7 +88,7 @@ def test_one_http_prediction(server: str, small_photo: Image.Image, upscaler: ob
     content = base64.b64decode(answer["output"].partition("base64,")[2])
     image = Image.open(io.BytesIO(content))
     assert image.format == "PNG"
-    here = upscaler.upscale(small_photo, scale=2, steps=1, seed=4).image
+    here = Upscaler.load().upscale(small_photo, scale=2, steps=1, seed=4).image
     assert image.tobytes() == here.tobytes()
 
 
