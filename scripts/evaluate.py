@@ -17,7 +17,8 @@ from pathlib import Path
 
 from seesr.cli import main as seesr
 from seesr.evaluation.command import NIQE_FILE
-from seesr.weights.cache import Cache, whole_file
+from seesr.files import whole_file
+from seesr.weights.cache import Cache
 
 NIQE_SHA256 = "2a7c182a68c9e7f1b2e2e5ec723279d6f65d912b6fcaf37eb2bf03d7367c4296"
 

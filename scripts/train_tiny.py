@@ -117,16 +117,14 @@ def ram(
     images: Images,
     work: Work,
     steps: int = 2500,
-    head_steps: int = 3000,
-    dape_steps: int = 300,
+    dape_steps: int = 150,
     batch: int = 32,
     seed: int = 0,
 ) -> None:
-    """The tagger: an encoder that learns from a teacher, its tag head, then DAPE's LoRA for bad pictures."""
+    """The tagger, which learns from a teacher and from tags; then DAPE's LoRA for bad pictures."""
     device = training_device()
     data = tagger.TaggedPictures.read(tags, images)
-    model = tagger.train_encoder(data, work, steps, batch, seed, device)
-    tagger.train_head(model, data, work, head_steps, seed, device)
+    model = tagger.train_ram(data, work, steps, batch, seed, device)
     tagger.write_facts(work, data, tagger.report(model, data, device))
     tagger.train_dape(model, data, work, dape_steps, batch, seed, device)
 

@@ -15,7 +15,7 @@ from seesr.errors import OptionError
 PRESETS: dict[str, dict[str, Any]] = {
     "speed": {"steps": 1},
     "quality": {"steps": 4},
-    "memory": {"vae_tile": 32, "tile": 64, "tile_overlap": 16},
+    "memory": {"vae_tile": 32, "tile": 64},
 }
 """What each preset sets; an option given beside a preset wins."""
 
@@ -61,7 +61,7 @@ class Options(_Checked):
     """How one picture is upscaled. Immutable; make variants with `Options.make`."""
 
     scale: float = Field(4.0, ge=1, le=8, description="Output side over input side; any number.")
-    max_side: int | None = Field(None, ge=16, le=8192, description="Longer side of the output in pixels, instead of scale.")
+    max_side: int | None = Field(None, ge=16, le=65535, description="Longer side of the output in pixels, instead of scale.")
     steps: int = Field(2, ge=1, le=4, description="Denoising steps: 1 is fastest, 4 adds most.")
     prompt: str = Field("", max_length=1000, description="What is in the picture, in your words; tags are added to it.")
     tags: bool = Field(True, description="Let RAM name what it sees and add it to the prompt.")

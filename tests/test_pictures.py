@@ -123,10 +123,11 @@ def test_exif_is_carried_over_upright_and_without_what_is_wrong_now(upscaler: Up
         assert not details.keys() & {ExifTags.Base.ExifImageWidth, ExifTags.Base.MakerNote}
 
 
-def test_damaged_exif_is_left_out_and_said() -> None:
+def test_damaged_exif_does_not_matter() -> None:
     content = encoded(photograph(40, 30), "PNG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff nonsense")
     picture = open_picture(content, LIMITS)
     assert picture.exif is None
+    assert picture.rgb.size == (40, 30)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tiff", ".avif"])
@@ -302,3 +303,53 @@ def test_any_file_gives_its_picture_or_a_sentence(
 def test_heic_and_avif_are_to_be_had() -> None:
     assert features.check("avif")
     assert open_picture(encoded(photograph(32, 32), "HEIF"), LIMITS).rgb.size == (32, 32)
+
+
+def fuzzed(content: bytes, rng: np.random.Generator) -> bytes:
+    changed = bytearray(content)
+    for place in rng.integers(0, len(content), rng.integers(1, 12)):
+        changed[place] = rng.integers(256)
+    return bytes(changed[: rng.integers(1, len(changed) + 1)] if rng.random() < 0.2 else changed)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF", "WEBP", "PNG", "AVIF", "JPEG", "BMP", "HEIF"])
+def test_damaged_animations_and_stacks_are_refused_in_a_sentence(kind: str) -> None:
+    frames = [photograph(24, 18, "P" if kind == "GIF" else "RGB").rotate(angle) for angle in (0, 90, 180)]
+    several = {} if kind in ("JPEG", "BMP") else {"save_all": True, "append_images": frames[1:]}
+    content, rng = encoded(frames[0], kind, **several), np.random.default_rng(0)
+    refused = 0
+    for _ in range(150):
+        try:
+            open_picture(fuzzed(content, rng), SMALL)
+        except InputError as error:
+            refused += 1
+            assert "\n" not in str(error)  # noqa: PT017
+    assert refused > 0
+
+
+def test_only_known_formats_are_opened() -> None:
+    content = encoded(photograph(8, 8), "PPM")
+    with pytest.raises(InputError, match="not a picture in a known format"):
+        open_picture(content, LIMITS)
+
+
+def test_a_nearly_black_16_bit_picture_stays_so() -> None:
+    dark = Image.fromarray(np.full((8, 8), 200, dtype=np.uint16))
+    assert open_picture(encoded(dark, "PNG"), LIMITS).rgb.getpixel((0, 0)) == (1, 1, 1)
+
+
+def test_much_exif_gives_way_to_the_settings(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.ImageDescription] = "x" * 63_000
+    image = photograph(8, 8)
+    image.info["exif"] = exif.tobytes()
+    said = {"prompt": "猫" * 1000}
+    save(image, tmp_path / "out.jpg", settings=said)
+    assert read_settings(Image.open(tmp_path / "out.jpg")) == said
+
+
+def test_an_operator_may_allow_more_than_pillow_does() -> None:
+    content = encoded(Image.new("1", (20_000, 10_000)), "PNG")
+    with pytest.raises(InputError, match=r"20000x10000, 200,000,000 pixels; at most 199,000,000"):
+        open_picture(content, Limits(input_pixels=199_000_000))
+    assert Image.MAX_IMAGE_PIXELS is not None

@@ -163,7 +163,7 @@ def test_a_cut_file_is_refused(upscaler: Upscaler) -> None:
 def test_a_bomb_is_refused_before_it_is_decoded(upscaler: Upscaler) -> None:
     for side, words in (
         (12000, r"12000x12000, 144,000,000 pixels; at most 64,000,000"),
-        (20000, "400,000,000 pixels; at most 64,000,000"),
+        (20000, "20000x20000, 400,000,000 pixels; at most 64,000,000"),
     ):
         buffer = io.BytesIO()
         Image.new("1", (side, side)).save(buffer, "PNG")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import threading
 from collections.abc import Iterator
@@ -123,8 +122,10 @@ def entry(path: str, content: bytes | None = None, **values: object) -> dict:
 
 
 def leftovers(cache: Cache) -> list[str]:
-    """Every file in the cache but the downloader's own notes."""
-    found = (path for path in cache.root.rglob("*") if path.is_file() and ".cache" not in path.parts)
+    """Every file in the cache but the lock and the downloader's own notes."""
+    found = (
+        path for path in cache.root.rglob("*") if path.is_file() and ".cache" not in path.parts and path.name != ".lock"
+    )
     return sorted(str(path.relative_to(cache.root)) for path in found)
 
 
@@ -262,6 +263,19 @@ def test_a_users_legacy_file_is_converted_once(cache: Cache, tmp_path: Path) -> 
     assert read_state_dict(folder, "ram_swin_*")["w"].shape == (5,)
 
 
+def test_a_file_of_the_oldest_format_is_read(tmp_path: Path) -> None:
+    torch.save({"w": torch.arange(3.0)}, tmp_path / "DAPE.pth", _use_new_zipfile_serialization=False)
+    assert read_state_dict(tmp_path, "DAPE")["w"].tolist() == [0, 1, 2]
+
+
+def test_what_is_fetched_can_be_read_by_others(hub: Hub, cache: Cache) -> None:
+    hub.files = {"someone/base/x.txt": b"x"}
+    pull(manifest_of([entry("x.txt")]), cache, accepted=False)
+    new = cache.root / "new"
+    new.touch()
+    assert (cache.full / "digests.json").stat().st_mode == new.stat().st_mode
+
+
 def test_a_cache_that_cannot_be_written_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("SEESR_CACHE", str(tmp_path / "file"))
@@ -363,5 +377,6 @@ def test_records_survive_damage(cache: Cache) -> None:
     cache.full.mkdir(parents=True)
     (cache.full / "digests.json").write_text("{")
     assert cache.records() == {}
-    (cache.full / "digests.json").write_text(json.dumps([1]))
-    assert cache.records() == {}
+    for content in (b"[1]", b"\xff\xfe\x00", b'{"x": 3}'):
+        (cache.full / "digests.json").write_bytes(content)
+        assert cache.records() == {}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
-import re
-import warnings
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from struct import error as struct_error
+from zlib import error as zlib_error
 
 import numpy as np
 import pillow_heif
@@ -18,8 +20,15 @@ from seesr.images.alpha import bleed
 from seesr.images.metadata import kept_exif
 from seesr.options import Limits
 
-DAMAGE = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, struct_error, EOFError, OverflowError)
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "AVIF", "HEIF")
+"""What is read at all: other plug-ins of Pillow run programs, or change the size while they decode."""
+DAMAGE = (
+    *(OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError),
+    *(RuntimeError, struct_error, zlib_error, Image.DecompressionBombError),
+)
 """How Pillow's readers say that a file is damaged: in as many ways as there are formats."""
+
+_LIMIT_LOCK = threading.Lock()
 
 ImageSource = str | Path | bytes | Image.Image | np.ndarray
 
@@ -75,19 +84,11 @@ def _decode(content: bytes, limits: Limits, name: str) -> Picture:
         raise InputError(f"{name} is empty (0 bytes).")
     pillow_heif.register_heif_opener()
     try:
-        with warnings.catch_warnings():
-            # Pillow's own bomb warning: `limits` decides that here, in _to_picture and before any pixel is decoded.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(content))
+        with _own_limit():
+            image = Image.open(io.BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError:
         raise InputError(
             f"{name} is not a picture in a known format (PNG, JPEG, WebP, TIFF, BMP, GIF, HEIC, AVIF)."
-        ) from None
-    except Image.DecompressionBombError as error:
-        # Pillow's last line of defence comes before ours and knows the number of pixels only.
-        pixels = int(re.search(r"\d+", str(error)).group())
-        raise InputError(
-            f"{name} has {pixels:,} pixels; at most {limits.input_pixels:,} are taken. Make it smaller first."
         ) from None
     except DAMAGE as error:
         raise InputError(f"{name} is damaged or cut short and cannot be decoded ({_first_line(error)}).") from error
@@ -96,28 +97,46 @@ def _decode(content: bytes, limits: Limits, name: str) -> Picture:
 
 def _to_picture(image: Image.Image, limits: Limits, name: str) -> Picture:
     _check_size(image.size, limits, name)
+    try:
+        return _convert(image)
+    except DAMAGE as error:
+        raise InputError(f"{name} is damaged or cut short and cannot be decoded ({_first_line(error)}).") from error
+    except MemoryError as error:
+        raise InputError(f"{name} is {image.width}x{image.height}, too large for this machine's memory.") from error
+
+
+def _convert(image: Image.Image) -> Picture:
     notes: list[str] = []
     if _has_16_bits(image):
         notes.append("16 bits a channel, the result has 8")
-    if getattr(image, "n_frames", 1) > 1:
+    # A camera's MPO carries previews as further frames: nothing that a user would miss.
+    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
         notes.append(f"{image.n_frames} frames, the first is used")
-    try:
-        image.load()
-        image = ImageOps.exif_transpose(image)
-    except DAMAGE as error:
-        raise InputError(f"{name} is damaged or cut short and cannot be decoded ({_first_line(error)}).") from error
+    image.load()
+    image = ImageOps.exif_transpose(image)
     exif = _exif(image, notes)
     if image.mode.startswith(("I", "F")):
         image = _to_8_bit(image)
     alpha = None
     if image.has_transparency_data:
-        image = image.convert("RGBA")
+        image = image if image.mode in ("LA", "RGBA") else image.convert("RGBA")
         alpha = image.getchannel("A")
         alpha = None if alpha.getextrema() == (255, 255) else alpha
     rgb, profile = _to_srgb(image, notes)
     if alpha is not None:
         rgb = bleed(rgb, alpha)
     return Picture(rgb, alpha, profile, exif, notes)
+
+
+@contextmanager
+def _own_limit() -> Iterator[None]:
+    """Without Pillow's own limit of pixels: `limits` decides here, before any pixel is decoded."""
+    with _LIMIT_LOCK:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
 
 
 def _check_size(size: tuple[int, int], limits: Limits, name: str) -> None:
@@ -147,13 +166,15 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         top = 1.0 if values.max(initial=0) <= 1 else 255.0
     else:
-        top = 65535.0 if values.max(initial=0) > 255 else 255.0
-    return Image.fromarray((values / top * 255).clip(0, 255).round().astype(np.uint8))
+        top = 255.0 if image.mode == "I" and values.max(initial=0) <= 255 else 65535.0
+    made = Image.fromarray((values / top * 255).clip(0, 255).round().astype(np.uint8))
+    made.info = image.info
+    return made
 
 
 def _to_srgb(image: Image.Image, notes: list[str]) -> tuple[Image.Image, bytes | None]:
     """The image in sRGB, and the profile to bring the result back to, if it has one that can be."""
-    base = image if image.mode in ("RGB", "L", "CMYK") else image.convert("RGB")
+    base = image if image.mode in ("RGB", "L", "CMYK") else image.convert("L" if image.mode == "LA" else "RGB")
     profile = image.info.get("icc_profile")
     if not profile:
         return base.convert("RGB"), None

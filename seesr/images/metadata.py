@@ -29,7 +29,7 @@ DROPPED_DETAILS = (
 """What is wrong for the result, or holds offsets into the old file."""
 ASCII_COMMENT = b"ASCII\0\0\0"
 PNG_KEY = "seesr"
-MAX_EXIF_BYTES = 60_000
+MAX_EXIF_BYTES = 65_000
 """A JPEG segment holds 65,533."""
 
 
@@ -71,17 +71,23 @@ def save_arguments(kind: str, exif: bytes | None, settings: dict[str, Any] | Non
             text.add_itxt(PNG_KEY, json.dumps(settings))
             arguments["pnginfo"] = text
     elif settings is not None:
-        block = Image.Exif()
-        if exif:
-            block.load(exif)
-        block[ExifTags.Base.Software] = f"seesr {__version__}"
-        details = dict(block.get_ifd(ExifTags.IFD.Exif))
-        details[ExifTags.Base.UserComment] = ASCII_COMMENT + json.dumps(settings).encode("ascii")
-        block[ExifTags.IFD.Exif] = details
-        exif = block.tobytes()
+        written = _with_comment(exif, settings)
+        # What came with the input gives way where both do not fit.
+        exif = written if len(written) <= MAX_EXIF_BYTES else _with_comment(None, settings)
     if exif:
         arguments["exif"] = exif
     return arguments
+
+
+def _with_comment(exif: bytes | None, settings: dict[str, Any]) -> bytes:
+    block = Image.Exif()
+    if exif:
+        block.load(exif)
+    block[ExifTags.Base.Software] = f"seesr {__version__}"
+    details = dict(block.get_ifd(ExifTags.IFD.Exif))
+    details[ExifTags.Base.UserComment] = ASCII_COMMENT + json.dumps(settings).encode("ascii")
+    block[ExifTags.IFD.Exif] = details
+    return block.tobytes()
 
 
 def read_settings(image: Image.Image) -> dict[str, Any] | None:

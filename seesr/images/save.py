@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from seesr.errors import OutputError
+from seesr.files import whole_file
 from seesr.images.metadata import save_arguments
 from seesr.images.resize import resize
 
@@ -55,28 +54,12 @@ def save(image: Image.Image, path: Path, quality: int = 95, settings: dict[str, 
         flat.paste(image, mask=image.getchannel("A"))
         flat.info = image.info
         image = flat
-    temporary = None
+    metadata = save_arguments(kind, image.info.get("exif"), settings)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.stem}-", suffix=".part", delete=False) as file:
-            temporary = Path(file.name)
-            metadata = save_arguments(kind, image.info.get("exif"), settings)
-            image.save(file, format=kind, quality=quality, icc_profile=image.info.get("icc_profile"), **metadata)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        with whole_file(path) as temporary:
+            image.save(temporary, format=kind, quality=quality, icc_profile=image.info.get("icc_profile"), **metadata)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}.") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def side_by_side(before: Image.Image, after: Image.Image) -> Image.Image:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock
+
+from seesr.files import whole_file
 from seesr.weights.manifest import File, Manifest
 
 ENVIRONMENT_VARIABLE = "SEESR_CACHE"
@@ -27,9 +27,10 @@ class Cache:
     @classmethod
     def default(cls) -> Cache:
         """The folder that `SEESR_CACHE` names, else `seesr` where this user's caches are."""
-        named = os.environ.get(ENVIRONMENT_VARIABLE)
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        return cls(Path(named) if named else caches / "seesr")
+        named, caches = os.environ.get(ENVIRONMENT_VARIABLE), os.environ.get("XDG_CACHE_HOME")
+        if named:
+            return cls(Path(named))
+        return cls((Path(caches) if caches else Path.home() / ".cache") / "seesr")
 
     @property
     def full(self) -> Path:
@@ -45,6 +46,12 @@ class Cache:
         path = self.full / file.kept_as
         return record is not None and path.is_file() and path.stat().st_size == record["bytes"]
 
+    @property
+    def lock(self) -> FileLock:
+        """Held by whoever changes `full/`."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.root / ".lock")
+
     def missing(self, manifest: Manifest) -> list[File]:
         return [file for _, file in manifest.files if not self.has(file)]
 
@@ -52,9 +59,10 @@ class Cache:
         """Bytes and sha256 of each file, by its path in `full/`; a damaged record counts as none."""
         try:
             records = json.loads((self.full / RECORDS).read_text())
-        except (OSError, json.JSONDecodeError):
+        except (OSError, ValueError):
             return {}
-        return records if isinstance(records, dict) else {}
+        known = records.items() if isinstance(records, dict) else ()
+        return {path: record for path, record in known if isinstance(record, dict) and record.keys() >= {"bytes", "sha256"}}
 
     def keep(self, found: Path, file: File) -> None:
         """Moves a checked file to its place and records its digest."""
@@ -71,20 +79,6 @@ class Cache:
     def _write(self, records: dict[str, dict]) -> None:
         with whole_file(self.full / RECORDS) as temporary:
             temporary.write_text(json.dumps(records, indent=1) + "\n")
-
-
-@contextmanager
-def whole_file(target: Path) -> Iterator[Path]:
-    """A temporary file beside `target` that takes its place when the block ends well and vanishes otherwise."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def sha256(path: Path) -> str:

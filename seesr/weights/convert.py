@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from seesr.weights.cache import Cache, whole_file
+from seesr.files import whole_file
+from seesr.weights.cache import Cache
 from seesr.weights.files import StateDict, read_legacy
 
 UNUSED = ("text_decoder.", "tag_encoder.")
@@ -19,11 +21,16 @@ def convert_legacy(source: Path, target: Path) -> None:
 
     Raises:
         WeightsError: the file is damaged, or holds more than tensors. Nothing is written then.
+        OSError: the target cannot be written.
     """
     tensors = read_legacy(source)
+    # Copies: the file's tensors may share memory, which safetensors does not take.
+    used = {key: tensor.clone().contiguous() for key, tensor in _used(tensors).items()}
     with whole_file(target) as temporary:
-        # Copies: the file's tensors may share memory, which safetensors does not take.
-        save_file({key: tensor.clone().contiguous() for key, tensor in _used(tensors).items()}, temporary)
+        try:
+            save_file(used, temporary)
+        except SafetensorError as error:
+            raise OSError(f"{target} cannot be written ({error})") from error
 
 
 def converted(source: Path, cache: Cache) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import torch
@@ -33,7 +34,7 @@ def read_legacy(path: Path) -> StateDict:
         WeightsError: the file is damaged, or holds more than tensors.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     # torch.load raises whichever of these its unpickler or its zip reader meets first in a damaged file.
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, ImportError, AttributeError) as error:
         raise WeightsError(f"{path} is not a readable PyTorch file; delete it and get it again.") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -48,14 +49,20 @@ def pull(manifest: Manifest, cache: Cache, accepted: bool, tell: Tell | None = N
             f"{unaccepted[0].name} is under the {unaccepted[0].licence}; read it at {unaccepted[0].licence_page}, then "
             f"accept it with --accept-license or {ACCEPT_VARIABLE}=1."
         )
-    for source, file in manifest.files:
-        if file.path in missing:
-            if tell:
-                tell(file, "fetch")
-            _fetch(source, file, cache)
-            if tell:
-                tell(file, "done")
-    shutil.rmtree(cache.partial, ignore_errors=True)
+    if not missing:
+        return
+    try:
+        with cache.lock:
+            for source, file in manifest.files:
+                if file.path in missing and not cache.has(file):
+                    if tell:
+                        tell(file, "fetch")
+                    _fetch(source, file, cache)
+                    if tell:
+                        tell(file, "done")
+            shutil.rmtree(cache.partial, ignore_errors=True)
+    except OSError as error:
+        raise WeightsError(f"the cache {cache.root} cannot be written: {error.strerror or error}.") from error
 
 
 def _fetch(source: Source, file: File, cache: Cache) -> None:
@@ -65,7 +72,9 @@ def _fetch(source: Source, file: File, cache: Cache) -> None:
         folder = cache.partial / f"{source.name}-{number}"
         try:
             found, expected = _download(place, file, folder)
-        except (HTTPError, OSError, HTTPException) as error:
+        except (HTTPError, OSError, HTTPException, RuntimeError) as error:
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                raise
             reasons.append(f"{_address(place)}: {_why(error)}")
             continue
         wrong = _difference(found, file.sha256 or expected)
