@@ -26,7 +26,7 @@ from identity_start import start_autoencoder, start_denoiser
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor, nn
-from training import Photographs, Run, autocast, place, save_picture, to_tensor, training_device
+from training import Photographs, Run, place, save_picture, to_tensor, training_device
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from seesr.autoencoder.vae import load_vae
@@ -216,13 +216,15 @@ def sr(
     schedule = NoiseSchedule.from_config(SCHEDULER_CONFIG)
     if start is not None:
         shutil.copytree(start / "sd-turbo" / "tokenizer", work / "tokenizer", dirs_exist_ok=True)
-        vae, denoiser, text = _load_models(start)
-    else:
-        if not (work / "tokenizer").exists():
-            train_tokenizer(json.loads((work / "ram_tags.json").read_text())["tags"], work / "tokenizer")
-        vae, denoiser, text = _build_models(work)
-        examples = next(photographs.crops(np.random.default_rng(seed), size, 16, per_image=1))[0]
-        _start_as_identity(vae, denoiser, text, examples, conditions)
+    elif not (work / "tokenizer").exists():
+        train_tokenizer(json.loads((work / "ram_tags.json").read_text())["tags"], work / "tokenizer")
+    vae, denoiser, text = _build_models(work)
+    examples = next(photographs.crops(np.random.default_rng(seed), size, 16, per_image=1))[0]
+    # Also where other weights follow: it marks what is to be trained slowly.
+    _start_as_identity(vae, denoiser, text, examples, conditions)
+    if start is not None:
+        for model, trained in zip((vae, denoiser, text), _load_models(start), strict=True):
+            model.load_state_dict(trained.state_dict())
     models_ = {name: place(model, device) for name, model in (("vae", vae), ("denoiser", denoiser), ("text", text))}
     perceptual = place(STLPIPS("vgg"), device).eval()
     run = Run("sr", work, models_, steps, learning_rate)
@@ -234,10 +236,10 @@ def sr(
         high, low = (x.to(device, memory_format=torch.channels_last) for x in (high, low))
         prompts = ["" if rng.random() < 0.1 else conditions.prompts[i] for i in indices]
         tokens = conditions.tokens[indices].float().to(device)
-        with autocast(device):
-            x0 = _denoised(vae, denoiser, schedule, low, text(prompts), tokens, rng)
-            reconstructed = vae.encode(high[:1]).latent_dist.sample()
-            decoded = vae.decode(torch.cat([x0, reconstructed])).sample.float()
+        # In float32: one-group norms of so small networks lose the picture in bfloat16, and training diverges.
+        x0 = _denoised(vae, denoiser, schedule, low, text(prompts), tokens, rng)
+        reconstructed = vae.encode(high[:1]).latent_dist.sample()
+        decoded = vae.decode(torch.cat([x0, reconstructed])).sample.float()
         fixed = wavelet_fix(decoded[:-1], low)
         # At a picture's border convolutions see zeros; the product gives them a margin there and cuts it off.
         decoded, fixed, high, low = (x[..., MARGIN:-MARGIN, MARGIN:-MARGIN] for x in (decoded, fixed, high, low))
@@ -257,12 +259,9 @@ def sr(
 
 
 def _load_models(folder: Path) -> tuple[AutoencoderKL, Denoiser, PromptEncoder]:
-    """The models of a weights folder, ready to be trained."""
+    """The models of a weights folder."""
     base = folder / "sd-turbo"
-    models_ = load_vae(base / "vae"), load_denoiser(folder), load_prompt_encoder(base)
-    for model in models_:
-        model.requires_grad_(True)
-    return models_
+    return load_vae(base / "vae"), load_denoiser(folder), load_prompt_encoder(base)
 
 
 def _start_as_identity(

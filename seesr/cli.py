@@ -20,7 +20,7 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from seesr.batch import Job, plan_jobs
-from seesr.errors import SeeSRError
+from seesr.errors import OutputError, SeeSRError
 from seesr.evaluation.command import evaluate
 from seesr.images.decode import open_picture
 from seesr.images.save import save, side_by_side
@@ -114,6 +114,9 @@ def upscale(
     limit = None if memory_limit is None else parse_bytes(memory_limit)
     saving = SaveOptions.make(format=output_format, quality=quality)
     jobs = plan_jobs(inputs, output, recursive, overwrite, skip_existing, saving.format)
+    taken = [path for path in map(_comparison, jobs) if compare and not overwrite and path.exists()]
+    if taken:
+        raise OutputError(f"{taken[0]} exists; use --overwrite, or leave out --compare.")
     if not jobs:
         _say("nothing to do: every output exists.")
         return
@@ -224,7 +227,11 @@ def _report(job: Job, result: Result, as_json: bool) -> None:
 
 def _save_comparison(job: Job, result: Result, upscaler: Upscaler) -> None:
     before = open_picture(job.source, upscaler.limits).rgb
-    save(side_by_side(before, result.image), job.target.with_name(f"{job.target.stem}_compare.png"))
+    save(side_by_side(before, result.image), _comparison(job))
+
+
+def _comparison(job: Job) -> Path:
+    return job.target.with_name(f"{job.target.stem}_compare.png")
 
 
 @contextmanager

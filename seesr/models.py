@@ -39,6 +39,8 @@ class Models:
     sequential: bool
     """Only the running network is on `device`, the others wait on the CPU."""
     _rung: Rung | None = None
+    _at: torch.device = CPU
+    """Where the networks are."""
 
     @classmethod
     def load(cls, weights: Weights, device: torch.device, dtype: torch.dtype, sequential: bool) -> Models:
@@ -62,7 +64,7 @@ class Models:
             sequential=sequential,
         )
         for network in models.networks:
-            place(network, CPU if sequential else device)
+            place(network, CPU)
         return models
 
     @property
@@ -81,42 +83,54 @@ class Models:
 
     @property
     def costs(self) -> Costs:
-        return Costs.of(self.vae, self.denoiser.unet)
+        widths = self.vae.config.block_out_channels
+        sizes = [sum(tensor.nbytes for tensor in network.parameters()) for network in self.networks]
+        return Costs(
+            vae_channels=max(widths[:2]),
+            unet_channels=self.denoiser.unet.config.block_out_channels[0],
+            factor=self.factor,
+            itemsize=dtype_of(self.vae).itemsize,
+            weights=sum(sizes),
+            largest=max(sizes),
+        )
 
     @contextmanager
     def on(self, rung: Rung) -> Iterator[None]:
-        """The networks where the rung wants them, for a while; on a CPU not in float16."""
-        self._rung = rung
-        elsewhere = rung.device != self.device or rung.sequential != self.sequential
-        if elsewhere:
-            self._move(CPU)
+        """The networks where the rung wants them, to stay there until another wants otherwise; not in float16 on a CPU."""
+        self._move(CPU if rung.sequential else rung.device)
         halves = [network for network in self.networks if rung.device == CPU and dtype_of(network) == torch.float16]
+        self._rung = rung
         try:
             with in_float32(halves):
                 yield
         finally:
             self._rung = None
-            if elsewhere and not self.sequential:
-                self._move(self.device)
 
     @contextmanager
     def running(self, network: nn.Module) -> Iterator[None]:
-        """`network` on the device; with `sequential` for as long as it runs."""
-        sequential, device = (
-            (self.sequential, self.device) if self._rung is None else (self._rung.sequential, self._rung.device)
-        )
-        if not sequential:
+        """`network` on the device; if it was not there, for as long as it runs."""
+        device = (self._rung or self).device
+        if self._at == device:
             yield
             return
-        network.to(device)
         try:
+            network.to(device)
             yield
         finally:
-            network.to(CPU)
+            network.to(self._at)
 
     def _move(self, device: torch.device) -> None:
-        for network in self.networks:
-            network.to(device)
+        """Half a move is none: what did not fit is known to be elsewhere."""
+        if self._at == device:
+            return
+        try:
+            for network in self.networks:
+                network.to(device)
+        except (RuntimeError, MemoryError):
+            for network in self.networks:
+                network.to(self._at)
+            raise
+        self._at = device
 
 
 def dtype_of(network: nn.Module) -> torch.dtype:

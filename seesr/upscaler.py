@@ -7,7 +7,7 @@ import os
 import secrets
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import torch
@@ -18,18 +18,19 @@ from seesr.autoencoder.maps import HostMemory
 from seesr.autoencoder.vae import Tiling, decode, encode, way
 from seesr.diffusion.sampler import sample
 from seesr.diffusion.tiles import Tiles, predict_tiled
+from seesr.errors import OutOfMemoryError
 from seesr.images.colour import adain_fix, wavelet_fix
 from seesr.images.decode import ImageSource, Picture, open_picture
 from seesr.images.finish import finish
 from seesr.images.resize import Sizes, crop, pad, part_of_input, plan_sizes, resize, to_image, to_tensor
-from seesr.models import Models, like
+from seesr.models import CPU, Models, like
 from seesr.options import Limits, Options
 from seesr.result import Result
 from seesr.runtime.device import choose_device, choose_dtype
 from seesr.runtime.guard import guarded
 from seesr.runtime.ladder import climb_down
 from seesr.runtime.memory import PeakMemory, memory_bytes, used_bytes
-from seesr.runtime.plan import Rung, rungs
+from seesr.runtime.plan import Budget, Rung, limit_of, rungs
 from seesr.runtime.recent import Recent
 from seesr.runtime.stages import Stages
 from seesr.tagging.prompt import Tag, build_prompt
@@ -177,15 +178,26 @@ class Upscaler:
 
     def clear_caches(self) -> None:
         """Forgets prompts and pictures seen before."""
-        self._prompts.clear()
-        self._seen.clear()
+        with self._one_at_a_time:
+            self._prompts.clear()
+            self._seen.clear()
 
     def _upscale(self, job: Job) -> list[Result]:
-        """Down the ladder until memory suffices."""
-        peak, height_width = PeakMemory(self.device), self._latent_size(job.sizes)
-        ladder = rungs(job.options, *height_width, self.device, self.models.costs, self._budget(), self.models.sequential)
-        (images, seen, prompts, notes), rung, attempts = climb_down(ladder, lambda rung: self._travel(job, rung))
-        vae = way(self.models.vae, *height_width, Tiling(rung.vae_tile))
+        """Down the ladder until memory suffices; several pictures together only on its first rung, else one by one."""
+        peak, (height, width), budget = PeakMemory(self.device), self._latent_size(job.sizes), self._budget()
+        costs = self.models.costs
+        ladder = rungs(job.options, height, width, self.device, costs, budget, self.models.sequential)
+        try:
+            tried = ladder if len(job.pictures) == 1 else ladder[:1]
+            (images, seen, prompts, notes), rung, attempts = climb_down(tried, lambda rung: self._travel(job, rung))
+        except OutOfMemoryError:
+            if len(job.pictures) == 1:
+                raise
+            parts = zip(job.pictures, job.seeds, strict=True)
+            alone = [replace(job, pictures=[picture], seeds=[seed], stages=Stages()) for picture, seed in parts]
+            return [result for one in alone for result in self._upscale(one)]
+        if not attempts and costs.estimate(rung, height, width) > limit_of(rung, budget):
+            notes.append("no way was estimated to fit into the memory allowed; the smallest was taken")
         return [
             Result(
                 image=image,
@@ -199,7 +211,7 @@ class Upscaler:
                 notes=[*picture.notes, *notes],
                 rung=rung.name,
                 attempts=attempts,
-                vae=vae,
+                vae=way(self.models.vae, height, width, Tiling(rung.vae_tile)),
                 peak_memory=peak.bytes(),
             )
             for image, seed, one, prompt, picture in zip(images, job.seeds, seen, prompts, job.pictures, strict=True)
@@ -279,7 +291,7 @@ class Upscaler:
         """The pictures' own latents under full noise ("start from LR"), float32."""
         vae = self.models.vae
         with self.models.running(vae):
-            latents = guarded("encode", [vae], lambda: encode(vae, like(image, vae), tiling), notes).float()
+            latents = guarded("encode", [vae], lambda: encode(vae, image, tiling), notes).float()
         shape = (1, *latents.shape[1:])
         noise = torch.cat([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
         return self.models.schedule.add_noise(latents, noise.to(latents), len(self.models.schedule.alphas_cumprod) - 1)
@@ -331,12 +343,14 @@ class Upscaler:
         top, left = (start * factor for start in corner)
         return part_of_input(sizes, (left, top, left + tiles.tile_width * factor, top + tiles.tile_height * factor))
 
-    def _budget(self) -> float:
-        """Bytes that activations may take."""
-        free, _ = memory_bytes(self.device)
-        if self.memory_limit is None:
-            return 0.9 * free
-        return min(0.9 * free, self.memory_limit - used_bytes(self.device))
+    def _budget(self) -> Budget:
+        """On a GPU for everything, on a CPU for what comes on top of what the process has."""
+        host, limit = 0.9 * memory_bytes(CPU)[0], self.memory_limit
+        if self.device.type == "cpu":
+            host = host if limit is None else min(host, limit - used_bytes(CPU))
+            return Budget(host, host)
+        everything = 0.9 * memory_bytes(self.device)[0] + used_bytes(self.device)
+        return Budget(everything if limit is None else min(everything, limit), host)
 
     def _how_many(self, sizes: Sizes, options: Options) -> int:
         """Pictures that fit into one pass on the first rung."""
@@ -344,4 +358,4 @@ class Upscaler:
         budget, costs = self._budget(), self.models.costs
         rung = rungs(options, height, width, self.device, costs, budget)[0]
         counts = range(MOST_TOGETHER, 1, -1)
-        return next((count for count in counts if costs.estimate(rung, height, width, count) <= budget), 1)
+        return next((count for count in counts if costs.estimate(rung, height, width, count) <= limit_of(rung, budget)), 1)

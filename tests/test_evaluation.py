@@ -113,7 +113,7 @@ def test_the_command_weighs_a_folder(
     [
         ([], "give either --truth FOLDER"),
         (["--truth", "."], "holds no picture to measure"),
-        (["--truth", ".", "--against", "x=nowhere"], "NAME=FOLDER with a folder that exists"),
+        (["--truth", ".", "--against", "x=nowhere"], "NAME=FOLDER with a new name and a folder that exists"),
         (["--truth", ".", "--niqe-model", "nowhere.npz"], "nowhere.npz does not exist"),
     ],
 )

@@ -130,7 +130,7 @@ def test_bfloat16_is_as_good_in_tiles_as_whole() -> None:
 
 def test_statistics_of_a_map_are_those_of_its_values() -> None:
     values = torch.randn(1, 6, 21, 13) * 3 + torch.arange(6.0).view(1, 6, 1, 1) * 50
-    made = FeatureMap.of(HostMemory(), values, 4)
+    made = FeatureMap.of(HostMemory(), values, 4, torch.float32)
     mean, variance = made.group_statistics(3)
     groups = values.view(3, -1)
     assert torch.allclose(mean[::2], groups.mean(dim=1))

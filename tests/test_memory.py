@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import gc
+import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +22,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import seesr.autoencoder.vae
+import seesr.runtime.memory
 import seesr.upscaler
 from seesr import ComputeError, OptionError, Options, OutOfMemoryError, Result, Upscaler
 from seesr.diffusion.tiles import Tiles, predict_tiled, tile_starts
@@ -27,7 +33,7 @@ from seesr.images.resize import part_of_input, plan_sizes
 from seesr.options import Limits, parse_bytes
 from seesr.runtime.guard import guarded
 from seesr.runtime.memory import PeakMemory, is_out_of_memory
-from seesr.runtime.plan import Costs, Rung, rungs
+from seesr.runtime.plan import Budget, Costs, Rung, rungs
 from seesr.runtime.recent import Recent
 from seesr.runtime.stages import Stages
 
@@ -126,8 +132,9 @@ def test_memory_that_runs_out_once_in_any_stage(
     assert result.image.tobytes() == by_rung["tiled VAE"].tobytes()
 
 
-@pytest.mark.parametrize("times", [2, 3])
-@pytest.mark.parametrize("stage", ["encode", "denoise", "pixels"])
+@pytest.mark.parametrize(
+    ("stage", "times"), [("encode", 2), ("denoise", 2), ("pixels", 2), *((stage, 3) for stage in STAGES)]
+)
 def test_memory_that_runs_out_again_and_again(
     upscaler: Upscaler,
     large_photo: Image.Image,
@@ -136,11 +143,39 @@ def test_memory_that_runs_out_again_and_again(
     stage: str,
     times: int,
 ) -> None:
-    with fault(stage, 20, times):
+    upscaler.clear_caches()
+    with fault(stage, 2, times):
         result = upscale(upscaler, large_photo)
     assert result.rung == RUNGS[times]
     assert [attempt.rung for attempt in result.attempts] == RUNGS[:times]
     assert result.image.tobytes() == by_rung[result.rung].tobytes()
+
+
+def test_nothing_of_a_failed_attempt_is_alive_in_the_next(
+    upscaler: Upscaler, large_photo: Image.Image, fault: Callable[..., Fault], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upscale(upscaler, large_photo)
+    before, seen, travel = alive(), [], Upscaler._travel
+
+    def watched(self: Upscaler, job: Any, rung: Rung) -> Any:
+        seen.append(alive() - before)
+        return travel(self, job, rung)
+
+    monkeypatch.setattr(Upscaler, "_travel", watched)
+    with fault("colour", 3, 2):
+        assert len(upscale(upscaler, large_photo).attempts) == 2
+    assert len(seen) == 3
+    assert max(seen) <= 0
+
+
+def test_pictures_that_do_not_fit_together_go_one_by_one(
+    upscaler: Upscaler, small_photo: Image.Image, fault: Callable[..., Fault]
+) -> None:
+    alone = upscaler.upscale(small_photo, scale=2, steps=1, seed=0)
+    with fault("denoise", 5, 1):
+        results = upscaler.upscale_many([small_photo, small_photo], scale=2, steps=1, seed=0)
+    assert [result.rung for result in results] == ["whole", "whole"]
+    assert all(result.image.tobytes() == alone.image.tobytes() for result in results)
 
 
 def test_the_ladder_ends_with_a_clear_error_and_leaves_nothing(
@@ -198,20 +233,31 @@ TINY = Costs(vae_channels=32, unet_channels=64, factor=4, itemsize=4)
 )
 def test_each_rung_takes_less(height: int, width: int, budget: float, vae_tile: int | None, tile: int | None) -> None:
     options = Options.make(vae_tile=vae_tile, tile=tile)
-    ladder = rungs(options, height, width, CPU, TINY, budget)
+    ladder = rungs(options, height, width, CPU, TINY, Budget(budget, budget))
     assert ladder
     estimates = [TINY.estimate(rung, height, width) for rung in ladder]
     assert all(later <= earlier for earlier, later in zip(estimates, estimates[1:], strict=False))
     assert estimates[0] <= budget or len(ladder) == 1
     assert [rung.name for rung in ladder] == [name for name in RUNGS if name in {rung.name for rung in ladder}]
+    assert all(rung.vae_tile == 0 for rung in ladder) or vae_tile != 0
+    assert all(rung.tile >= 2048 for rung in ladder) or tile != 0
 
 
 def test_on_a_gpu_the_ladder_ends_on_the_cpu() -> None:
-    ladder = rungs(Options(), 300, 300, torch.device("cuda"), TINY, 1e12)
+    cuda, large = torch.device("cuda"), Budget(1e12, 1e12)
+    ladder = rungs(Options(), 300, 300, cuda, TINY, large)
     assert [rung.name for rung in ladder] == [*RUNGS, "offload", "CPU"]
     assert ladder[0].at_once == 8
     assert ladder[-2].sequential
     assert ladder[-1].device == CPU
+
+
+def test_weights_that_do_not_fit_on_a_gpu_go_there_one_by_one() -> None:
+    heavy = replace(TINY, weights=5_000_000_000, largest=3_000_000_000)
+    ladder = rungs(Options(), 100, 100, torch.device("cuda"), heavy, Budget(4e9, 1e11))
+    assert [rung.name for rung in ladder] == ["offload", "CPU"]
+    assert rungs(Options(), 100, 100, torch.device("cuda"), heavy, Budget(2e9, 1e11))[0].name == "CPU"
+    assert rungs(Options(), 100, 100, torch.device("cuda"), heavy, Budget(8e9, 1e9))[0].map_bytes < 1e9
 
 
 def test_a_small_budget_is_planned_for(
@@ -388,10 +434,74 @@ def test_a_picture_seen_again_is_not_tagged_again(upscaler: Upscaler, small_phot
     assert len(calls) == 1
 
 
-def test_sequential_gives_the_same_picture(upscaler: Upscaler, small_photo: Image.Image) -> None:
+def test_sequential_keeps_one_network_at_a_time_on_the_device(
+    upscaler: Upscaler, small_photo: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
     usual = upscaler.upscale(small_photo, scale=2, steps=1, seed=0)
+    models, moves = Upscaler.load(device="cpu", dtype="float32").models, []
+    # A device that is not the CPU, of which only the name counts here.
+    models.device, models.sequential = torch.device("meta"), True
+    for name in ("vae", "denoiser", "prompt_encoder", "ram"):
+        monkeypatch.setattr(getattr(models, name), "to", lambda device, name=name: moves.append((name, device.type)))
+    rung = Rung("whole", models.device, 0, 96, 32, sequential=True)
+    with models.on(rung):
+        for name in ("ram", "vae"):
+            with models.running(getattr(models, name)):
+                assert moves[-1] == (name, "meta")
+            assert moves[-1] == (name, "cpu")
+    assert len(moves) == 4
     one_by_one = Upscaler.load(device="cpu", dtype="float32", sequential=True)
     assert one_by_one.upscale(small_photo, scale=2, steps=1, seed=0).image.tobytes() == usual.image.tobytes()
+
+
+def test_a_move_that_fails_leaves_everything_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    models, moves = Upscaler.load(device="cpu", dtype="float32").models, []
+
+    def full(device: torch.device) -> None:
+        moves.append(device.type)
+        if device.type == "meta":
+            raise torch.OutOfMemoryError("full")
+
+    monkeypatch.setattr(models.vae, "to", lambda device: moves.append(device.type))
+    monkeypatch.setattr(models.denoiser, "to", full)
+    with pytest.raises(torch.OutOfMemoryError), models.on(Rung("whole", torch.device("meta"), 0, 96, 32)):
+        pass
+    assert moves == ["meta", "meta", "cpu", "cpu"]
+    with models.on(Rung("whole", CPU, 0, 96, 32)):
+        assert models.ram.image_proj.weight.device == CPU
+
+
+def test_estimated_tiles_are_near_and_say_so(upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
+    photo = Image.open(IMAGES / "coffee.png").convert("RGB").crop((150, 50, 310, 170))
+    exact = upscaler.upscale(photo, scale=3, steps=1, seed=0)
+    monkeypatch.setattr(seesr.autoencoder.vae, "EXACT_MAP_BYTES", 1000)
+    estimated = upscaler.upscale(photo, scale=3, steps=1, seed=0, vae_tile=32)
+    assert (exact.vae, estimated.vae) == ("whole", "estimated tiles")
+    error = np.asarray(exact.image, dtype=float) - np.asarray(estimated.image, dtype=float)
+    assert 10 * np.log10(255**2 / (error**2).mean()) > 40
+
+
+def test_a_container_s_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in (("max", "1000000"), ("current", "700000"), ("stat", "anon 5\ninactive_file 200000\n")):
+        (tmp_path / name).write_text(text)
+    group = (*(str(tmp_path / name) for name in ("max", "current", "stat")), "inactive_file")
+    monkeypatch.setattr(seesr.runtime.memory, "CONTROL_GROUPS", [group])
+    assert seesr.runtime.memory.memory_bytes(CPU) == (500_000, 1_000_000)
+    (tmp_path / "max").write_text("max")
+    assert seesr.runtime.memory.memory_bytes(CPU)[1] > 1_000_000
+
+
+def test_a_memory_limit_is_kept(tmp_path: Path) -> None:
+    source, target = tmp_path / "in.png", tmp_path / "out.png"
+    Image.open(IMAGES / "astronaut.png").convert("RGB").resize((384, 384)).save(source)
+    command = [sys.executable, "-m", "seesr", "upscale", str(source), "-o", str(target), "--json", "--steps", "1"]
+    limit = 1_150_000_000
+    found = subprocess.run(
+        [*command, "--memory-limit", str(limit), "--dtype", "float32"], capture_output=True, text=True, check=True
+    )
+    record = json.loads(found.stdout)
+    assert record["rung"] != "whole"
+    assert record["peak_memory"] <= limit
 
 
 def test_peak_memory_sees_what_was_freed() -> None:

@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from seesr.diffusion.tiles import tile_starts
 
 SAMPLES = 3
-"""Tiles to a side that the statistics are taken from."""
+"""Parts to a side that the statistics are taken from."""
+SAMPLE = 16
+"""Their side in latent pixels, without what is left out around them."""
 BLEND = 4
 """Latent pixels over which neighbours are blended."""
 
@@ -51,14 +53,15 @@ class EstimatedAutoencoder:
         side = self.tile + 2 * self.halo
         size = min(side, height), min(side, width)
 
-        def part(top: int, left: int) -> Tensor:
+        def part(top: int, left: int, size: tuple[int, int]) -> Tensor:
             rows = slice(top * source, (top + size[0]) * source)
             return x[:, :, rows, left * source : (left + size[1]) * source].to(self.device, self.dtype)
 
-        corners = [(top, left) for top in _spread(height, size[0]) for left in _spread(width, size[1])]
+        sample = tuple(min(min(SAMPLE, self.tile) + 2 * self.halo, side) for side in (height, width))
+        corners = [(top, left) for top in _spread(height, sample[0]) for left in _spread(width, sample[1])]
         for layer in sampled:
-            layer.begin(self.halo / side)
-        network(torch.cat([part(*corner) for corner in corners]))
+            layer.begin(self.halo / max(sample) if max(sample) > 2 * self.halo else 0.0)
+        network(torch.cat([part(*corner, sample) for corner in corners]))
         for layer in sampled:
             layer.frozen = True
 
@@ -67,7 +70,7 @@ class EstimatedAutoencoder:
         overlap = 2 * self.halo + BLEND
         for top in tile_starts(height, size[0], overlap):
             for left in tile_starts(width, size[1], overlap):
-                found = network(part(top, left)).float().cpu()
+                found = network(part(top, left, size)).float().cpu()
                 if total is None:
                     total = torch.zeros(1, found.shape[1], height * made, width * made)
                     weight = torch.zeros(1, 1, height * made, width * made)

@@ -49,7 +49,7 @@ class TiledAutoencoder:
 
     def _encode(self, pixels: Tensor) -> Tensor:
         encoder, quant = self.vae.encoder, self.vae.quant_conv
-        x = FeatureMap.of(self.memory, pixels.to(self.dtype).cpu(), self.tile * self.factor)
+        x = FeatureMap.of(self.memory, pixels, self.tile * self.factor, self.dtype)
         x = self._convolve(x, encoder.conv_in)
         for block in encoder.down_blocks:
             x = self._block(x, block)
@@ -63,7 +63,7 @@ class TiledAutoencoder:
     def _decode(self, latents: Tensor) -> Tensor:
         decoder, quant = self.vae.decoder, self.vae.post_quant_conv
         latents = latents.to(self.device, self.dtype)
-        x = FeatureMap.of(self.memory, (latents if quant is None else quant(latents)).cpu(), self.tile)
+        x = FeatureMap.of(self.memory, latents if quant is None else quant(latents), self.tile, self.dtype)
         x = self._convolve(x, decoder.conv_in)
         x = self._mid(x, decoder.mid_block)
         for block in decoder.up_blocks:
@@ -153,9 +153,14 @@ class TiledAutoencoder:
             return projected.unflatten(-1, (layer.heads, -1)).transpose(1, 2)
 
         boxes = list(x.tiles(x.band))
-        pairs = [(heads(layer.to_k(found)), heads(layer.to_v(found))) for found in map(tokens, boxes)]
-        keys, values = (torch.cat(parts, dim=2) for parts in zip(*pairs, strict=True))
-        del pairs
+        width = layer.to_k.out_features // layer.heads
+        keys, values = (self._new(1, layer.heads, x.height * x.width, width) for _ in range(2))
+        first = 0
+        for box in boxes:
+            found = tokens(box)
+            last = first + found.shape[1]
+            keys[:, :, first:last], values[:, :, first:last] = heads(layer.to_k(found)), heads(layer.to_v(found))
+            first = last
         x.forget_statistics()
         for box in boxes:
             queries = heads(layer.to_q(tokens(box))).split(max(1, ATTENTION_SCORES // keys.shape[2]), dim=2)
@@ -188,6 +193,9 @@ class TiledAutoencoder:
 
     def _like(self, x: FeatureMap, channels: int) -> FeatureMap:
         return FeatureMap(self.memory, channels, x.height, x.width, x.band, self.dtype)
+
+    def _new(self, *shape: int) -> Tensor:
+        return torch.empty(shape, device=self.device, dtype=self.dtype)
 
     def _read(self, x: FeatureMap, box: Box) -> Tensor:
         return x.read(box).to(self.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import tempfile
 import weakref
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ class Box:
 
 
 class HostMemory:
-    """Gives out memory for bands: in RAM up to `limit` bytes in all, then in unnamed files in `folder`."""
+    """Gives out memory for bands: in RAM up to `limit` bytes in all, then in temporary files in `folder`."""
 
     def __init__(self, limit: float = math.inf, folder: Path | None = None) -> None:
         self.limit, self.folder = limit, folder
@@ -67,9 +68,14 @@ class FileBand(Band):
 
     def __init__(self, channels: int, rows: int, width: int, dtype: torch.dtype, folder: Path | None) -> None:
         self._shape, self._dtype = (1, rows, width, channels), dtype
-        # Closed and gone with this object, whatever happens.
-        self._file = tempfile.NamedTemporaryFile(dir=folder, prefix="seesr-map-")  # noqa: SIM115
-        self._file.truncate(math.prod(self._shape) * dtype.itemsize)
+        handle, self._path = tempfile.mkstemp(dir=folder, prefix="seesr-map-")
+        weakref.finalize(self, Path(self._path).unlink, missing_ok=True)
+        try:
+            _reserve(handle, math.prod(self._shape) * dtype.itemsize)
+        except OSError as error:
+            raise MemoryError(f"no room for feature maps in {Path(self._path).parent} ({error.strerror})") from error
+        finally:
+            os.close(handle)
 
     def get(self, rows: slice, columns: slice) -> Tensor:
         return self._mapped()[:, :, rows, columns].clone()
@@ -78,8 +84,16 @@ class FileBand(Band):
         self._mapped()[:, :, rows, columns] = values
 
     def _mapped(self) -> Tensor:
-        flat = torch.from_file(self._file.name, shared=True, size=math.prod(self._shape), dtype=self._dtype)
+        flat = torch.from_file(self._path, shared=True, size=math.prod(self._shape), dtype=self._dtype)
         return flat.view(self._shape).permute(0, 3, 1, 2)
+
+
+def _reserve(handle: int, size: int) -> None:
+    """Makes a file of `size` bytes that are really there: writing to a mapped hole in a full disk kills the process."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(handle, 0, size)
+    else:
+        os.truncate(handle, size)
 
 
 class FeatureMap:
@@ -95,12 +109,12 @@ class FeatureMap:
         self.forget_statistics()
 
     @classmethod
-    def of(cls, memory: HostMemory, tensor: Tensor, band: int) -> FeatureMap:
-        """A map with the values of `tensor` `(1, C, H, W)`."""
+    def of(cls, memory: HostMemory, tensor: Tensor, band: int, dtype: torch.dtype) -> FeatureMap:
+        """A map with the values of `tensor` `(1, C, H, W)`, wherever that lies."""
         _, channels, height, width = tensor.shape
-        made = cls(memory, channels, height, width, band, tensor.dtype)
-        for box in made.tiles(max(width, 1)):
-            made.write(box, tensor[:, :, box.top : box.bottom, box.left : box.right])
+        made = cls(memory, channels, height, width, band, dtype)
+        for box in made.tiles(width):
+            made.write(box, tensor[:, :, box.top : box.bottom, box.left : box.right].to("cpu", dtype))
         return made
 
     def tiles(self, width: int) -> Iterator[Box]:
@@ -147,7 +161,7 @@ class FeatureMap:
     def _count(self, values: Tensor) -> None:
         pixels = values.shape[2] * values.shape[3]
         variance, mean = torch.var_mean(values.float(), dim=(0, 2, 3), correction=0)
-        variance, mean = variance.double().cpu(), mean.double().cpu()
+        variance, mean = variance.cpu().double(), mean.cpu().double()
         total, difference = self._pixels + pixels, mean - self._mean
         self._squares += variance * pixels + difference**2 * (self._pixels * pixels / total)
         self._mean += difference * (pixels / total)

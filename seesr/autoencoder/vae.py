@@ -67,17 +67,20 @@ def way(vae: AutoencoderKL, height: int, width: int, tiling: Tiling) -> str:
 
 
 def encode(vae: AutoencoderKL, image: Tensor, tiling: Tiling | None = None) -> Tensor:
-    """Latents `(B, C, H / f, W / f)` of RGB `(B, 3, H, W)` in 0..1: the posterior's mode, scaled as the UNet expects."""
+    """Latents `(B, C, H / f, W / f)` of RGB `(B, 3, H, W)` in 0..1: the posterior's mode, scaled as the UNet expects.
+
+    In tiles the picture stays where it is, and only the tile at work goes to the VAE's device.
+    """
     factor, tiling = scale_factor(vae), tiling or Tiling()
     kind = way(vae, image.shape[2] // factor, image.shape[3] // factor, tiling)
     pixels = 2 * image - 1
     if kind == "whole":
-        latents = vae.encode(pixels).latent_dist.mode()
+        latents = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.mode()
     elif kind == "exact tiles":
         latents = TiledAutoencoder(vae, tiling.tile, tiling.memory).encode(pixels)
     else:
         latents = torch.cat([EstimatedAutoencoder(vae, tiling.tile).encode(one) for one in pixels.split(1)])
-    return latents.to(image) * vae.config.scaling_factor
+    return latents.to(vae.device, vae.dtype) * vae.config.scaling_factor
 
 
 def decode(vae: AutoencoderKL, latents: Tensor, tiling: Tiling | None = None) -> Tensor:

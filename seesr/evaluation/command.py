@@ -10,10 +10,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from seesr.errors import OptionError
-from seesr.options import Options
+from seesr.errors import OptionError, OutputError
+from seesr.files import whole_file
+from seesr.options import Options, parse_bytes
 from seesr.weights.cache import Cache
 
+OURS, BICUBIC = "seesr", "bicubic"
 NIQE_FILE = "niqe_pris_params.npz"
 
 
@@ -34,7 +36,12 @@ def evaluate(
     conditioning_scale: float | None = None,
     color_fix: str | None = None,
     sharpen: float | None = None,
+    tile: int | None = None,
+    tile_overlap: int | None = None,
+    tile_tags: bool | None = None,
+    vae_tile: int | None = None,
     seed: int = 0,
+    memory_limit: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
     weights: str | None = None,
@@ -55,6 +62,10 @@ def evaluate(
         conditioning_scale=conditioning_scale,
         color_fix=color_fix,
         sharpen=sharpen,
+        tile=tile,
+        tile_overlap=tile_overlap,
+        tile_tags=tile_tags,
+        vae_tile=vae_tile,
         seed=seed,
     )
     others = dict(_named_folder(text) for text in against or [])
@@ -70,16 +81,20 @@ def evaluate(
 
     perceptual = STLPIPS("alex").eval() if STLPIPS.is_installed() else None
     pristine = niqe_model or Cache.default().root / "metrics" / NIQE_FILE
-    niqe = NIQE.load(pristine) if pristine.is_file() else None
-    if niqe_model is not None and niqe is None:
+    if niqe_model is not None and not niqe_model.is_file():
         raise OptionError(f"{niqe_model} does not exist.")
+    try:
+        niqe = NIQE.load(pristine) if pristine.is_file() else None
+    except (OSError, ValueError, KeyError) as error:
+        raise OptionError(f"{pristine} is not NIQE's pristine model ({error}).") from error
     for missing, hint in ((perceptual is None, INSTALL_HINT), (niqe is None, f"NIQE needs {pristine}")):
         if missing:
             _say(f"left out: {hint}; scripts/evaluate.py fetches what is needed.")
 
-    upscaler = Upscaler.load(weights, device, dtype)
+    limit = None if memory_limit is None else parse_bytes(memory_limit)
+    upscaler = Upscaler.load(weights, device, dtype, memory_limit=limit)
     cases = weigh.from_truth(truth, degrade) if truth else weigh.from_pairs(*pairs)
-    rows = weigh.evaluate(cases, upscaler, options, Scales(perceptual, niqe), others, _say)
+    rows = weigh.evaluate(cases, upscaler, options, Scales(perceptual, niqe), others, _say, save)
     settings = {
         "weights": upscaler.weights.name,
         "device": str(upscaler.device),
@@ -87,12 +102,12 @@ def evaluate(
         "degradation": "pairs" if pairs else "bicubic" if degrade is None else f"seed {degrade}",
         **options.model_dump(exclude_none=True),
     }
-    if save:
-        save.mkdir(parents=True, exist_ok=True)
-        for row in rows:
-            row.outputs[weigh.OURS].save(save / f"{row.case.name}.png")
     if page:
-        page.write_text(report.as_page(rows, settings), encoding="utf-8")
+        try:
+            with whole_file(page) as temporary:
+                temporary.write_text(report.as_page(rows, settings), encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"{page} cannot be written: {error.strerror or error}.") from error
     if as_json:
         print(json.dumps(report.as_record(rows, settings)))
     else:
@@ -101,8 +116,8 @@ def evaluate(
 
 def _named_folder(text: str) -> tuple[str, Path]:
     name, _, folder = text.partition("=")
-    if not name or not Path(folder).is_dir():
-        raise OptionError(f"--against is {text!r}; give NAME=FOLDER with a folder that exists.")
+    if not name or name in (OURS, BICUBIC) or not Path(folder).is_dir():
+        raise OptionError(f"--against is {text!r}; give NAME=FOLDER with a new name and a folder that exists.")
     return name, Path(folder)
 
 

@@ -11,14 +11,18 @@ import numpy as np
 from PIL import Image
 
 from seesr.errors import InputError
+from seesr.evaluation.command import BICUBIC, OURS
 from seesr.evaluation.degradation import crop_to_multiple, degrade, downscale_bicubic
 from seesr.evaluation.metrics import Scales
-from seesr.options import Options
+from seesr.images.decode import open_picture
+from seesr.images.save import save as save_picture
+from seesr.options import Limits, Options
 from seesr.upscaler import Upscaler
 
 SCALE = 4
+SMALLEST = 64
+"""Pixels that the networks of ST-LPIPS need."""
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
-OURS, BICUBIC = "seesr", "bicubic"
 
 Figures = dict[str, float]
 
@@ -69,20 +73,26 @@ def evaluate(
     scales: Scales,
     others: dict[str, Path],
     tell: Callable[[str], None],
+    save: Path | None = None,
 ) -> list[Row]:
     """Figures of every case: bicubic, ours with `options`, and the files of the same name in the folders `others`.
 
-    An output of another size than the truth is brought to it by bicubic.
+    An output of another size than the truth is brought to it by bicubic. Our outputs go into the folder `save`, if there
+    is one, as they are made.
     """
     rows = []
     for case in cases:
         tell(case.name)
+        if min(case.truth.size) < SMALLEST:
+            raise InputError(f"{case.name} is {case.truth.width}x{case.truth.height}; a side must have {SMALLEST} pixels.")
         result = upscaler.upscale(case.low, options)
         seconds = sum(result.seconds.values())
         outputs = {BICUBIC: case.low, OURS: result.image}
         outputs |= {name: _rgb(_same_name(folder, case.name)) for name, folder in others.items()}
         outputs = {name: _to_size(image, case.truth.size) for name, image in outputs.items()}
         figures = {name: scales(image, case.truth) for name, image in outputs.items()}
+        if save is not None:
+            save_picture(result.image, save / f"{case.name}.png", settings=result.settings())
         megapixels = result.image.width * result.image.height / 1e6
         figures[OURS] |= {"seconds": seconds, "megapixels_per_second": megapixels / seconds}
         rows.append(Row(case, figures, outputs))
@@ -107,14 +117,15 @@ def _pictures(folder: Path) -> list[Path]:
 
 
 def _same_name(folder: Path, stem: str) -> Path:
-    found = sorted(path for path in folder.glob(f"{stem}.*") if path.suffix.lower() in SUFFIXES)
+    found = sorted(path for path in folder.iterdir() if path.stem == stem and path.suffix.lower() in SUFFIXES)
     if not found:
         raise InputError(f"{folder} holds no picture named {stem}.")
     return found[0]
 
 
 def _rgb(path: Path) -> Image.Image:
-    return Image.open(path).convert("RGB")
+    """Upright, as every other picture is read."""
+    return open_picture(path, Limits.from_environment()).rgb
 
 
 def _to_size(image: Image.Image, size: tuple[int, int]) -> Image.Image:

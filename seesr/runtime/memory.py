@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import gc
+import math
 import sys
 from pathlib import Path
 
 import psutil
 import torch
 
-CPU_ALLOCATOR_WORDS = ("can't allocate memory", "not enough memory", "cannot allocate memory")
+ALLOCATOR_WORDS = ("can't allocate memory", "not enough memory", "cannot allocate memory", "backend out of memory")
+CONTROL_GROUPS = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat", "inactive_file"),
+    (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        "/sys/fs/cgroup/memory/memory.stat",
+        "total_inactive_file",
+    ),
+)
+"""Limit, use and statistics of a container's memory, in version 2 and 1."""
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -17,21 +28,38 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error` says that a device's or the machine's memory ran out; nothing else is a reason to try again."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in CPU_ALLOCATOR_WORDS)
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in ALLOCATOR_WORDS)
 
 
 def memory_bytes(device: torch.device) -> tuple[int, int]:
-    """(free, total) memory of the device, or of the machine when it runs on the CPU."""
+    """(free, total) memory of the device, or of the machine when it runs on the CPU.
+
+    What PyTorch keeps for later on a GPU counts as free; of a machine, only what its container may use.
+    """
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)
+        free, total = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device), total
     memory = psutil.virtual_memory()
-    return memory.available, memory.total
+    free, total = _container_memory()
+    return min(memory.available, free), min(memory.total, total)
+
+
+def _container_memory() -> tuple[float, float]:
+    """(free, total) of this process's control group, infinite without one; files that can be dropped count as free."""
+    for limit, used, statistics, droppable in CONTROL_GROUPS:
+        try:
+            total, taken = int(Path(limit).read_text()), int(Path(used).read_text())
+            lines = dict(line.split() for line in Path(statistics).read_text().splitlines())
+        except (OSError, ValueError):
+            continue
+        return max(0, total - taken + int(lines.get(droppable, 0))), total
+    return math.inf, math.inf
 
 
 def used_bytes(device: torch.device) -> int:
     """What this process uses of the device's memory, or of the machine's."""
     if device.type == "cuda":
-        return torch.cuda.memory_reserved(device)
+        return torch.cuda.memory_allocated(device)
     return psutil.Process().memory_info().rss
 
 
@@ -40,6 +68,8 @@ def free_memory(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
 
 
 class PeakMemory:
@@ -60,10 +90,10 @@ class PeakMemory:
 
     def bytes(self) -> int:
         if self.device.type == "cuda":
-            return torch.cuda.max_memory_reserved(self.device)
-        if STATUS.exists():
-            line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
-            return int(line.split()[1]) * 1024
+            return torch.cuda.max_memory_allocated(self.device)
+        for line in STATUS.read_text().splitlines() if STATUS.exists() else ():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
         if sys.platform == "win32":
             return psutil.Process().memory_info().peak_wset
         import resource

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from seesr.diffusion.tiles import Tiles
 from seesr.options import Options
 
 TILE, OVERLAP = 96, 32
 """Side and shared part of the diffusion's tiles, in latent pixels."""
+NEVER = 10**6
 VAE_TILE, SMALL_VAE_TILE = 48, 24
 SMALL_TILE, SMALLEST_TILE, SMALL_OVERLAP = 64, 48, 16
 HOST_COPIES = 5
@@ -57,17 +57,18 @@ class Costs:
     """Pixels for each latent."""
     itemsize: int
     """Bytes of a number."""
-
-    @classmethod
-    def of(cls, vae: AutoencoderKL, unet: UNet2DConditionModel) -> Costs:
-        widths = vae.config.block_out_channels
-        return cls(max(widths[:2]), unet.config.block_out_channels[0], 2 ** (len(widths) - 1), vae.dtype.itemsize)
+    weights: int = 0
+    """Bytes of all networks."""
+    largest: int = 0
+    """Bytes of the largest network."""
 
     def estimate(self, rung: Rung, height: int, width: int, batch: int = 1) -> float:
-        """Bytes at the peak on `rung`, beyond the weights, for latents of this size."""
-        host = height * width * self.factor**2 * 3 * 4 * batch
+        """Bytes at the peak on `rung` for latents of this size; on a CPU beyond the weights, which are there already."""
+        picture = height * width * self.factor**2 * 3 * 4 * batch
         networks = max(self.of_vae(rung, height, width, batch), self.of_unet(rung, height, width, batch))
-        return networks + host * (HOST_COPIES if rung.device.type == "cpu" else 1)
+        if rung.device.type == "cpu":
+            return networks + picture * HOST_COPIES
+        return networks + (self.largest if rung.sequential else self.weights)
 
     def of_vae(self, rung: Rung, height: int, width: int, batch: int = 1) -> float:
         """What encoding or decoding takes."""
@@ -85,30 +86,44 @@ class Costs:
         return tiles.tile_height * tiles.tile_width * self.unet_channels * UNET_MAPS * self.itemsize * at_once
 
 
-def rungs(
-    options: Options, height: int, width: int, device: torch.device, costs: Costs, budget: float, sequential: bool = False
-) -> list[Rung]:
-    """All ways, the first being the one that is estimated to fit into `budget` bytes; from there each takes less.
+@dataclass(frozen=True)
+class Budget:
+    """Bytes that may be used: of the device (its weights included; on a CPU what is still to be had), and of the machine."""
 
-    What the user set is kept on every rung, or made smaller.
+    device: float
+    host: float
+
+
+def rungs(
+    options: Options, height: int, width: int, device: torch.device, costs: Costs, budget: Budget, sequential: bool = False
+) -> list[Rung]:
+    """All ways, the first being the one that is estimated to fit into `budget`; from there each takes less.
+
+    What the user set is kept on every rung, or made smaller; what shall never be tiled is not. Where nothing fits, the
+    last way is left: an estimate may be wrong.
     """
-    whole = 10**6
-    tile = whole if options.tile == 0 else options.tile or TILE
+    tile = NEVER if options.tile == 0 else options.tile or TILE
     overlap = min(tile // 3 if options.tile_overlap is None else options.tile_overlap, tile // 2)
-    fixed = options.vae_tile
-    first = Rung("whole", device, fixed or 0, tile, overlap, sequential=sequential, map_bytes=budget / 3)
-    tiled_vae = replace(first, name="tiled VAE", vae_tile=fixed or VAE_TILE)
-    tiled = replace(tiled_vae, name="tiled latents", tile=min(tile, SMALL_TILE), overlap=min(overlap, SMALL_OVERLAP))
-    vae_tile = min(tiled.vae_tile, SMALL_VAE_TILE)
-    smaller = replace(tiled, name="smaller tiles", tile=min(tile, SMALLEST_TILE), vae_tile=vae_tile)
+    name = "tiled VAE" if options.vae_tile else "whole"
+    first = Rung(name, device, options.vae_tile or 0, tile, overlap, sequential=sequential, map_bytes=budget.host / 3)
+    tiled_vae = first if options.vae_tile == 0 else replace(first, name="tiled VAE", vae_tile=options.vae_tile or VAE_TILE)
+    tiled, smaller = (replace(tiled_vae, name=name) for name in ("tiled latents", "smaller tiles"))
+    if options.tile != 0:
+        tiled = replace(tiled, tile=min(tile, SMALL_TILE), overlap=min(overlap, SMALL_OVERLAP))
+        smaller = replace(smaller, tile=min(tile, SMALLEST_TILE), overlap=min(overlap, SMALL_OVERLAP))
+    smaller = replace(smaller, vae_tile=min(tiled_vae.vae_tile, SMALL_VAE_TILE))
     ladder = [first, tiled_vae, tiled, smaller]
     if device.type != "cpu":
         ladder.append(replace(smaller, name="offload", sequential=True))
         ladder.append(replace(smaller, name="CPU", device=torch.device("cpu")))
     ladder = _descending(ladder, height, width, costs)
-    fits = [rung for rung in ladder if costs.estimate(rung, height, width) <= budget]
+    fits = [rung for rung in ladder if costs.estimate(rung, height, width) <= limit_of(rung, budget)]
     start = ladder.index(fits[0]) if fits else len(ladder) - 1
     return [_with_tiles_at_once(rung, height, width, costs, budget) for rung in ladder[start:]]
+
+
+def limit_of(rung: Rung, budget: Budget) -> float:
+    return budget.host if rung.device.type == "cpu" else budget.device
 
 
 def _descending(ladder: list[Rung], height: int, width: int, costs: Costs) -> list[Rung]:
@@ -125,9 +140,9 @@ def _descending(ladder: list[Rung], height: int, width: int, costs: Costs) -> li
     return kept
 
 
-def _with_tiles_at_once(rung: Rung, height: int, width: int, costs: Costs, budget: float) -> Rung:
+def _with_tiles_at_once(rung: Rung, height: int, width: int, costs: Costs, budget: Budget) -> Rung:
     """As many tiles in one pass as fit; on a CPU that gains nothing."""
     if rung.device.type == "cpu":
         return rung
     choices = [replace(rung, at_once=count) for count in (MOST_TILES_AT_ONCE, 4, 2)]
-    return next((choice for choice in choices if costs.estimate(choice, height, width) <= budget / 2), rung)
+    return next((choice for choice in choices if costs.estimate(choice, height, width) <= 0.7 * budget.device), rung)
