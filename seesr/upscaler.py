@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
 import threading
@@ -16,13 +15,14 @@ from torch import Tensor
 
 from seesr.autoencoder.maps import HostMemory
 from seesr.autoencoder.vae import Tiling, decode, encode, way
+from seesr.conditioning import Conditioner, Conditions, Seen
 from seesr.diffusion.sampler import sample
 from seesr.diffusion.tiles import Tiles, predict_tiled
 from seesr.errors import OutOfMemoryError
 from seesr.images.colour import adain_fix, wavelet_fix
 from seesr.images.decode import ImageSource, Picture, open_picture
 from seesr.images.finish import finish
-from seesr.images.resize import Sizes, crop, pad, part_of_input, plan_sizes, resize, to_image, to_tensor
+from seesr.images.resize import Sizes, crop, pad, plan_sizes, resize, to_image, to_tensor
 from seesr.models import CPU, Models, like
 from seesr.options import Limits, Options
 from seesr.result import Result
@@ -31,13 +31,11 @@ from seesr.runtime.guard import guarded
 from seesr.runtime.ladder import climb_down
 from seesr.runtime.memory import PeakMemory, memory_bytes, used_bytes
 from seesr.runtime.plan import Budget, Rung, limit_of, rungs
-from seesr.runtime.recent import Recent
 from seesr.runtime.stages import Stages
-from seesr.tagging.prompt import Tag, build_prompt
+from seesr.tagging.prompt import Tag
 from seesr.weights.resolve import Weights, resolve_weights
 
 COLOR_FIXES = {"wavelet": wavelet_fix, "adain": adain_fix, "none": lambda target, source: target}
-KEPT_PROMPTS, KEPT_PICTURES = 64, 32
 MOST_TOGETHER = 8
 """Pictures in one pass."""
 
@@ -57,28 +55,6 @@ class Job:
     stages: Stages
 
 
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """What RAM sees in a picture, or in a part of it."""
-
-    tags: list[Tag]
-    tokens: Tensor
-    """`(1, n, 512)`, on the host; n is 145 at full size."""
-
-
-@dataclass(frozen=True, eq=False)
-class Conditions:
-    """What tells the models what they look at: for each tile (or one for all), `(B, tokens, width)` of the pictures."""
-
-    prompt_embeds: list[Tensor]
-    image_tokens: list[Tensor]
-
-    def of(self, tiles: list[int]) -> tuple[Tensor, Tensor]:
-        """For these tiles, one after the other."""
-        numbers = tiles if len(self.prompt_embeds) > 1 else [0] * len(tiles)
-        return tuple(torch.cat([kind[number] for number in numbers]) for kind in (self.prompt_embeds, self.image_tokens))
-
-
 class Upscaler:
     """Models, loaded once, and the way of a picture through them. Safe to share between threads: one runs at a time."""
 
@@ -88,8 +64,7 @@ class Upscaler:
         self.models, self.weights, self.device, self.dtype = models, weights, models.device, dtype
         self.limits, self.memory_limit = limits, memory_limit
         self._one_at_a_time = threading.Lock()
-        self._prompts: Recent[Tensor] = Recent(KEPT_PROMPTS)
-        self._seen: Recent[Seen] = Recent(KEPT_PICTURES)
+        self.conditioner = Conditioner(models)
 
     @classmethod
     def load(
@@ -174,13 +149,12 @@ class Upscaler:
     def tags(self, image: ImageSource) -> list[Tag]:
         """What RAM sees in a picture, in the order of its tag list."""
         with self._one_at_a_time, torch.inference_mode():
-            return self._look(open_picture(image, self.limits).rgb, []).tags
+            return self.conditioner.look(open_picture(image, self.limits).rgb, []).tags
 
     def clear_caches(self) -> None:
         """Forgets prompts and pictures seen before."""
         with self._one_at_a_time:
-            self._prompts.clear()
-            self._seen.clear()
+            self.conditioner.clear()
 
     def _upscale(self, job: Job) -> list[Result]:
         """Down the ladder until memory suffices; several pictures together only on its first rung, else one by one."""
@@ -228,10 +202,11 @@ class Upscaler:
                 del enlarged
             tell("tags", 0, 1)
             with stages.stage("tags"):
-                seen = [self._look(picture.rgb, notes) for picture in job.pictures]
+                seen = [self.conditioner.look(picture.rgb, notes) for picture in job.pictures]
             with stages.stage("prompt"):
-                prompts = [self._prompt(one, options) for one in seen]
-                conditions = self._conditions(job, seen, tiles, notes)
+                prompts = [self.conditioner.prompt(one, options) for one in seen]
+                images = [picture.rgb for picture in job.pictures]
+                conditions = self.conditioner.conditions(images, seen, job.sizes, tiles, options, notes)
             tell("encode", 0, 1)
             with stages.stage("encode") as note:
                 latents = note.result(self._start(image, job.seeds, tiling, notes))
@@ -249,43 +224,6 @@ class Upscaler:
                 ]
         tell("done", 1, 1)
         return images, seen, prompts, notes
-
-    def _look(self, image: Image.Image, notes: list[str]) -> Seen:
-        """RAM on a picture before it is enlarged, as published."""
-
-        ram = self.models.ram
-
-        def look() -> Seen:
-            with self.models.running(ram):
-                pixels = to_tensor(image).to(ram.image_proj.weight.device)
-                tokens = guarded("tags", [ram], lambda: ram.encode(pixels), notes)
-                logits = guarded("tags", [ram], lambda: ram.logits(like(tokens, ram)), notes)
-                return Seen(self.models.tag_list.choose(logits[0]), tokens.cpu())
-
-        key = image.size, hashlib.blake2b(image.tobytes()).digest()
-        return self._seen.get(key, look)
-
-    def _prompt(self, seen: Seen, options: Options) -> str:
-        return build_prompt([tag.name for tag in seen.tags] if options.tags else [], options.prompt)
-
-    def _conditions(self, job: Job, seen: list[Seen], tiles: Tiles, notes: list[str]) -> Conditions:
-        """Of the whole pictures, or with `tile_tags` of what each tile shows."""
-        if not job.options.tile_tags or len(tiles.corners) == 1:
-            by_tile = [seen]
-        else:
-            boxes = [self._shown(job.sizes, tiles, corner) for corner in tiles.corners]
-            by_tile = [[self._look(picture.rgb.crop(box), notes) for picture in job.pictures] for box in boxes]
-        embeds = [torch.cat([self._embed(self._prompt(one, job.options), notes) for one in row]) for row in by_tile]
-        return Conditions(embeds, [torch.cat([one.tokens for one in row]) for row in by_tile])
-
-    def _embed(self, prompt: str, notes: list[str]) -> Tensor:
-        encoder = self.models.prompt_encoder
-
-        def embed() -> Tensor:
-            with self.models.running(encoder):
-                return guarded("prompt", [encoder], lambda: encoder([prompt]), notes).cpu()
-
-        return self._prompts.get(prompt, embed)
 
     def _start(self, image: Tensor, seeds: list[int], tiling: Tiling, notes: list[str]) -> Tensor:
         """The pictures' own latents under full noise ("start from LR"), float32."""
@@ -336,12 +274,6 @@ class Upscaler:
     def _latent_size(self, sizes: Sizes) -> tuple[int, int]:
         width, height = (side // self.models.factor for side in sizes.padded)
         return height, width
-
-    def _shown(self, sizes: Sizes, tiles: Tiles, corner: tuple[int, int]) -> tuple[int, int, int, int]:
-        """The part of the input that a tile shows, as a box for `crop`."""
-        factor = self.models.factor
-        top, left = (start * factor for start in corner)
-        return part_of_input(sizes, (left, top, left + tiles.tile_width * factor, top + tiles.tile_height * factor))
 
     def _budget(self) -> Budget:
         """On a GPU for everything, on a CPU for what comes on top of what the process has."""

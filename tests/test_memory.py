@@ -339,12 +339,13 @@ def test_batches_agree_in_float32(upscaler: Upscaler) -> None:
 
 def test_tile_tags_look_at_each_tile(upscaler: Upscaler, large_photo: Image.Image) -> None:
     looked: list[tuple[int, int]] = []
-    look = upscaler._look
-    upscaler._look = lambda image, notes: looked.append(image.size) or look(image, notes)
+    conditioner = upscaler.conditioner
+    look = conditioner.look
+    conditioner.look = lambda image, notes: looked.append(image.size) or look(image, notes)
     try:
         result = upscaler.upscale(large_photo, scale=4.5, steps=1, seed=0, tile=48, tile_overlap=16, tile_tags=True)
     finally:
-        del upscaler._look
+        del conditioner.look
     assert looked[0] == (60, 60)
     assert len(looked) == 1 + 4
     assert all(30 <= side <= 45 for size in looked[1:] for side in size)
@@ -493,9 +494,9 @@ def test_a_container_s_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_memory_limit_is_kept(tmp_path: Path) -> None:
     source, target = tmp_path / "in.png", tmp_path / "out.png"
-    Image.open(IMAGES / "astronaut.png").convert("RGB").resize((384, 384)).save(source)
+    Image.open(IMAGES / "astronaut.png").convert("RGB").resize((256, 256)).save(source)
     command = [sys.executable, "-m", "seesr", "upscale", str(source), "-o", str(target), "--json", "--steps", "1"]
-    limit = 1_150_000_000
+    limit = 950_000_000
     found = subprocess.run(
         [*command, "--memory-limit", str(limit), "--dtype", "float32"], capture_output=True, text=True, check=True
     )

@@ -1,0 +1,100 @@
+"""What the models are told of a picture: what RAM sees in it, and the prompt that is made of that."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from seesr.diffusion.tiles import Tiles
+from seesr.images.resize import Sizes, part_of_input, to_tensor
+from seesr.models import Models, like
+from seesr.options import Options
+from seesr.runtime.guard import guarded
+from seesr.runtime.recent import Recent
+from seesr.tagging.prompt import Tag, build_prompt
+
+KEPT_PROMPTS, KEPT_PICTURES = 64, 32
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What RAM sees in a picture, or in a part of it."""
+
+    tags: list[Tag]
+    tokens: Tensor
+    """`(1, n, 512)`, on the host; n is 145 at full size."""
+
+
+@dataclass(frozen=True, eq=False)
+class Conditions:
+    """For each tile (or one for all) prompt embeddings and image tokens `(B, tokens, width)` of the pictures."""
+
+    prompt_embeds: list[Tensor]
+    image_tokens: list[Tensor]
+
+    def of(self, tiles: list[int]) -> tuple[Tensor, Tensor]:
+        """For these tiles, one after the other."""
+        numbers = tiles if len(self.prompt_embeds) > 1 else [0] * len(tiles)
+        return tuple(torch.cat([kind[number] for number in numbers]) for kind in (self.prompt_embeds, self.image_tokens))
+
+
+class Conditioner:
+    """Looks at pictures and reads prompts; what it did last it remembers."""
+
+    def __init__(self, models: Models) -> None:
+        self.models = models
+        self._prompts: Recent[Tensor] = Recent(KEPT_PROMPTS)
+        self._seen: Recent[Seen] = Recent(KEPT_PICTURES)
+
+    def look(self, image: Image.Image, notes: list[str]) -> Seen:
+        """RAM on an RGB picture before it is enlarged, as published."""
+        ram = self.models.ram
+
+        def compute() -> Seen:
+            with self.models.running(ram):
+                pixels = to_tensor(image).to(ram.image_proj.weight.device)
+                tokens = guarded("tags", [ram], lambda: ram.encode(pixels), notes)
+                logits = guarded("tags", [ram], lambda: ram.logits(like(tokens, ram)), notes)
+                return Seen(self.models.tag_list.choose(logits[0]), tokens.cpu())
+
+        return self._seen.get((image.size, hashlib.blake2b(image.tobytes()).digest()), compute)
+
+    def prompt(self, seen: Seen, options: Options) -> str:
+        return build_prompt([tag.name for tag in seen.tags] if options.tags else [], options.prompt)
+
+    def embed(self, prompt: str, notes: list[str]) -> Tensor:
+        """`(1, tokens, width)`, on the host."""
+        encoder = self.models.prompt_encoder
+
+        def compute() -> Tensor:
+            with self.models.running(encoder):
+                return guarded("prompt", [encoder], lambda: encoder([prompt]), notes).cpu()
+
+        return self._prompts.get(prompt, compute)
+
+    def conditions(
+        self, images: list[Image.Image], seen: list[Seen], sizes: Sizes, tiles: Tiles, options: Options, notes: list[str]
+    ) -> Conditions:
+        """Of whole pictures, or with `tile_tags` of what each tile shows."""
+        if not options.tile_tags or len(tiles.corners) == 1:
+            by_tile = [seen]
+        else:
+            boxes = [self._shown(sizes, tiles, corner) for corner in tiles.corners]
+            by_tile = [[self.look(image.crop(box), notes) for image in images] for box in boxes]
+        embeds = [torch.cat([self.embed(self.prompt(one, options), notes) for one in row]) for row in by_tile]
+        return Conditions(embeds, [torch.cat([one.tokens for one in row]) for row in by_tile])
+
+    def clear(self) -> None:
+        """Forgets what it did."""
+        self._prompts.clear()
+        self._seen.clear()
+
+    def _shown(self, sizes: Sizes, tiles: Tiles, corner: tuple[int, int]) -> tuple[int, int, int, int]:
+        """The part of the input that a tile shows, as a box for `crop`."""
+        factor = self.models.factor
+        top, left = (start * factor for start in corner)
+        return part_of_input(sizes, (left, top, left + tiles.tile_width * factor, top + tiles.tile_height * factor))
