@@ -41,6 +41,7 @@ from seesr.images.colour import wavelet_fix
 from seesr.tagging.dape import merge_dape
 from seesr.tagging.prompt import QUALITY_WORDS, build_prompt
 from seesr.tagging.ram import RAM, RAMConfig
+from seesr.weights.resolve import WISHES
 from seesr.weights.state_dict import DIFFUSERS_FILE
 
 MARGIN = 8
@@ -331,6 +332,8 @@ def export(work: Work, output: Annotated[Path, typer.Option(help="Folder to writ
     _write_tensors(ram_folder / "DAPE.safetensors", lora)
     (ram_folder / "ram_tag_list.txt").write_text("".join(f"{tag}\n" for tag in facts["tags"]))
     (ram_folder / "ram_tag_list_threshold.txt").write_text(f"{facts['threshold']:.2f}\n" * len(facts["tags"]))
+    # In bfloat16 so small networks with one group a norm leave blotches of colour.
+    _write_json(output / WISHES, {"dtype": "float32"})
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
     print(f"{output}: {size / 2**20:.1f} MiB")
 

@@ -19,8 +19,8 @@ from seesr.runtime.guard import in_float32
 from seesr.runtime.plan import Costs, Rung
 from seesr.tagging.prompt import TagList, load_tag_list
 from seesr.tagging.ram import RAM, load_ram
+from seesr.weights.files import read_config
 from seesr.weights.resolve import Weights
-from seesr.weights.state_dict import read_config
 
 CPU = torch.device("cpu")
 

@@ -92,7 +92,7 @@ class Upscaler:
             OptionError: the device or dtype is not to be had.
         """
         found, on = resolve_weights(weights), choose_device(device)
-        precision = choose_dtype(dtype, on)
+        precision = choose_dtype(dtype, on, found.dtype)
         models = Models.load(found, on, precision, sequential)
         return cls(models, found, precision, limits or Limits.from_environment(), memory_limit)
 

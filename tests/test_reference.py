@@ -25,7 +25,8 @@ from seesr.images.colour import adain_fix, wavelet_fix
 from seesr.tagging.dape import DROPPED_PARTS, merge_dape
 from seesr.tagging.prompt import load_tag_list
 from seesr.tagging.ram import RAM, RAMConfig, load_ram, published_to_ours
-from seesr.weights.state_dict import read_config, read_state_dict
+from seesr.weights.files import read_config
+from seesr.weights.state_dict import read_state_dict
 
 REFERENCE = Path(os.environ.get("SEESR_REFERENCE") or Path(__file__).parent / "reference")
 STEP_TIMESTEPS = (999, 499)

@@ -338,6 +338,17 @@ def test_the_cache_comes_before_the_embedded_model_and_a_path_before_both(
     Upscaler.load("full", device="cpu")
 
 
+def test_weights_may_want_a_precision(tmp_path: Path) -> None:
+    for part in ("sd-turbo", "seesr", "ram"):
+        (tmp_path / part).mkdir()
+    assert resolve_weights(tmp_path).dtype is None
+    (tmp_path / "seesr.json").write_text('{"dtype": "float32"}')
+    assert resolve_weights(tmp_path).dtype == "float32"
+    (tmp_path / "seesr.json").write_text('{"dtype": "float8"}')
+    with pytest.raises(WeightsError, match="wants dtype 'float8'; there are float32"):
+        resolve_weights(tmp_path).dtype  # noqa: B018
+
+
 def test_a_cut_file_in_a_weights_folder_is_named(tmp_path: Path) -> None:
     save_file({"w": torch.ones(100)}, tmp_path / "DAPE.safetensors")
     content = (tmp_path / "DAPE.safetensors").read_bytes()
@@ -351,7 +362,7 @@ def test_the_manifest_names_every_file_that_is_loaded() -> None:
     kept = {file.kept_as for _, file in manifest.files}
     # The embedded model has the published layout; only RAM's file is named otherwise, and its size is no config file.
     here = {path.relative_to(TINY).as_posix() for path in TINY.rglob("*") if path.is_file()}
-    here = {path.replace("ram_swin_tiny", "ram_swin_large_14m") for path in here} - {"ram/config.json"}
+    here = {path.replace("ram_swin_tiny", "ram_swin_large_14m") for path in here} - {"ram/config.json", "seesr.json"}
     assert here <= kept
     assert all(len(source.revision) == 40 for source in manifest.source)
     licences = {source.licence for source in manifest.source}

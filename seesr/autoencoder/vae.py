@@ -12,7 +12,8 @@ from torch import Tensor
 from seesr.autoencoder.estimated import EstimatedAutoencoder
 from seesr.autoencoder.exact import TiledAutoencoder
 from seesr.autoencoder.maps import HostMemory
-from seesr.weights.state_dict import DIFFUSERS_FILE, assign_state_dict, read_config, read_state_dict
+from seesr.weights.files import read_config
+from seesr.weights.state_dict import DIFFUSERS_FILE, assign_state_dict, read_state_dict
 
 EXACT_MAP_BYTES = 16 << 30
 """Largest map that is kept whole, in memory or in files; beyond it statistics are estimated."""

@@ -9,7 +9,8 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
 
 from seesr.diffusion.image_attention import IMAGE_TOKENS, build_controlnet, build_unet
-from seesr.weights.state_dict import DIFFUSERS_FILE, StateDict, assign_state_dict, read_config, read_state_dict
+from seesr.weights.files import read_config
+from seesr.weights.state_dict import DIFFUSERS_FILE, StateDict, assign_state_dict, read_state_dict
 
 
 class Denoiser(nn.Module):

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from seesr.errors import WeightsError
-from seesr.weights.state_dict import assign_state_dict, read_config, read_state_dict
+from seesr.weights.files import read_config
+from seesr.weights.state_dict import assign_state_dict, read_state_dict
 
 
 class PromptEncoder(nn.Module):

@@ -26,8 +26,9 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 where the device computes in it fast, else float16 on CUDA, else float32.
+def choose_dtype(name: str, device: torch.device, wanted: str | None = None) -> torch.dtype:
+    """`auto` is what the weights want (`wanted`), else bfloat16 where the device is fast in it, else float16 on
+    CUDA, else float32.
 
     Raises:
         OptionError: float16 on a CPU, which has no kernels worth using for it.
@@ -36,6 +37,8 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
         if name == "float16" and device.type == "cpu":
             raise OptionError("dtype float16 is for GPUs; on a CPU use float32, bfloat16 or auto.")
         return DTYPES[name]
+    if wanted is not None:
+        return DTYPES[wanted]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
     return torch.bfloat16 if device.type == "cpu" and cpu_has_fast_bfloat16() else torch.float32

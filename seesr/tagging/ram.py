@@ -18,7 +18,8 @@ from seesr.errors import WeightsError
 from seesr.tagging.dape import DROPPED_PARTS, merge_dape
 from seesr.tagging.swin import SwinTransformer
 from seesr.tagging.tag_head import TagHead
-from seesr.weights.state_dict import StateDict, assign_state_dict, read_config, read_state_dict
+from seesr.weights.files import read_config
+from seesr.weights.state_dict import StateDict, assign_state_dict, read_state_dict
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -1,9 +1,11 @@
-"""Tensors of one file, whatever its format, and nothing but tensors."""
+"""What one file says: a configuration, or tensors and nothing but tensors."""
 
 from __future__ import annotations
 
+import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -13,6 +15,24 @@ from torch import Tensor
 from seesr.errors import WeightsError
 
 StateDict = dict[str, Tensor]
+HINT = "`seesr weights pull` fetches the published model"
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`.
+
+    Raises:
+        WeightsError: the file is missing or not a JSON object.
+    """
+    try:
+        config = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise WeightsError(f"{path} is missing; {HINT}.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise WeightsError(f"{path} is not a JSON file ({error}).") from error
+    if not isinstance(config, dict):
+        raise WeightsError(f"{path} holds no JSON object.")
+    return config
 
 
 def read_safetensors(path: Path) -> StateDict:

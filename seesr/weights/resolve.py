@@ -8,6 +8,7 @@ from pathlib import Path
 
 from seesr.errors import WeightsError
 from seesr.weights.cache import Cache
+from seesr.weights.files import read_config
 from seesr.weights.manifest import beside_package, read_manifest
 from seesr.weights.pull import ACCEPT_VARIABLE, COMMAND, is_accepted, pull
 
@@ -15,6 +16,9 @@ PARTS = ("sd-turbo", "seesr", "ram")
 """Sub-folders of a weights folder in the published layout."""
 ENVIRONMENT_VARIABLE = "SEESR_WEIGHTS"
 FULL, TINY = "full", "tiny"
+WISHES = "seesr.json"
+"""Optional file of a weights folder."""
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,19 @@ class Weights:
     root: Path
     name: str
     """What results call it: the folder, `full (cache)` or `tiny (embedded)`."""
+
+    @property
+    def dtype(self) -> str | None:
+        """The precision that these weights want where none is asked for, as the folder's `seesr.json` says; mostly None.
+
+        Raises:
+            WeightsError: that file says something else.
+        """
+        path = self.root / WISHES
+        dtype = read_config(path).get("dtype") if path.exists() else None
+        if dtype not in (None, *DTYPES):
+            raise WeightsError(f"{path} wants dtype {dtype!r}; there are {', '.join(DTYPES)}.")
+        return dtype
 
 
 def resolve_weights(given: str | os.PathLike[str] | None = None) -> Weights:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -13,30 +11,12 @@ from torch import nn
 from seesr.errors import WeightsError
 from seesr.weights.cache import Cache
 from seesr.weights.convert import converted
-from seesr.weights.files import StateDict, read_legacy, read_safetensors
+from seesr.weights.files import HINT, StateDict, read_legacy, read_safetensors
 
 logger = logging.getLogger("seesr")
 
 DIFFUSERS_FILE = "diffusion_pytorch_model"
 SHOWN_KEYS = 3
-HINT = "`seesr weights pull` fetches the published model"
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`.
-
-    Raises:
-        WeightsError: the file is missing or not a JSON object.
-    """
-    try:
-        config = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise WeightsError(f"{path} is missing; {HINT}.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise WeightsError(f"{path} is not a JSON file ({error}).") from error
-    if not isinstance(config, dict):
-        raise WeightsError(f"{path} holds no JSON object.")
-    return config
 
 
 def read_state_dict(folder: Path, stem: str) -> StateDict:
