@@ -1,8 +1,8 @@
-"""Measures the tiled VAE: how near it is to the whole one, and what it saves. Figures for `docs/memory.md`.
+"""Measures tiling: how near the tiled VAE is to the whole one, what it saves, and whether tiles leave seams.
 
-python scripts/check_exactness.py differences FOLDER/sd-turbo/vae --size 512x512 --size 768x512 --tile 32
-python scripts/check_exactness.py estimate FOLDER/sd-turbo/vae PICTURES
-python scripts/check_exactness.py cost FOLDER/sd-turbo/vae --side 2048
+python scripts/check_tiling.py differences FOLDER/sd-turbo/vae --size 512x512 --size 768x512 --tile 32
+python scripts/check_tiling.py estimate FOLDER/sd-turbo/vae PICTURES
+python scripts/check_tiling.py cost FOLDER/sd-turbo/vae --side 2048
 """
 
 from __future__ import annotations
@@ -21,8 +21,12 @@ from PIL import Image
 from seesr.autoencoder.estimated import EstimatedAutoencoder
 from seesr.autoencoder.exact import TiledAutoencoder
 from seesr.autoencoder.vae import load_vae, scale_factor
+from seesr.diffusion.tiles import Tiles
+from seesr.evaluation.degradation import crop_to_multiple, downscale_bicubic
+from seesr.evaluation.seams import seam_ratio, tile_borders
 from seesr.runtime.device import place
 from seesr.runtime.memory import PeakMemory, used_bytes
+from seesr.upscaler import Upscaler
 
 CPU = torch.device("cpu")
 app = typer.Typer(pretty_exceptions_enable=False, help=__doc__)
@@ -91,6 +95,24 @@ def cost(folder: Folder, side: int = 2048, tile: int = 48, dtype: str = "bfloat1
         print(f"{'tile ' + str(number) if number else 'whole'}: {found[number][0]} s, {found[number][1]} GB", flush=True)
     (seconds, memory), (tiled_seconds, tiled_memory) = found[0], found[tile]
     print(f"tiled to whole: {tiled_seconds / seconds:.2f} of the time, {tiled_memory / memory:.2f} of the memory")
+
+
+@app.command()
+def seams(pictures: Path, tile: int = 48, overlap: int = 16, steps: int = 2) -> None:
+    """Seam ratio of pictures reduced to a quarter and enlarged with small tiles, and of the same lines without tiles."""
+    upscaler, found = Upscaler.load(), []
+    for path in sorted(pictures.glob("*.png")):
+        low = downscale_bicubic(crop_to_multiple(Image.open(path).convert("RGB"), 4))
+        tiled = upscaler.upscale(low, scale=4, steps=steps, seed=0, tile=tile, tile_overlap=overlap, vae_tile=32)
+        whole = upscaler.upscale(low, scale=4, steps=steps, seed=0, tile=0, vae_tile=0)
+        width, height = (side // upscaler.models.factor for side in tiled.sizes.padded)
+        borders = tile_borders(Tiles(height, width, tile, overlap), upscaler.models.factor, tiled.sizes)
+        ratios = seam_ratio(tiled.image, *borders), seam_ratio(whole.image, *borders)
+        found.append(ratios)
+        print(f"{path.stem}: {ratios[0]:.3f} in tiles, {ratios[1]:.3f} without, {ratios[0] / ratios[1]:.3f}", flush=True)
+    tiled_mean, whole_mean = np.mean(found, axis=0)
+    relative = [with_tiles / without for with_tiles, without in found]
+    print(f"mean {tiled_mean:.3f} in tiles, {whole_mean:.3f} without; quotient {min(relative):.3f} to {max(relative):.3f}")
 
 
 if __name__ == "__main__":
