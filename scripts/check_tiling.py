@@ -36,10 +36,13 @@ Folder = Annotated[Path, typer.Argument(help="A vae/ folder.")]
 @app.command()
 @torch.inference_mode()
 def differences(folder: Folder, size: Annotated[list[str], typer.Option()], tile: int = 32, dtype: str = "float32") -> None:
-    """Largest absolute difference of tiled and whole, for encoding and decoding."""
-    vae = load_vae(folder, getattr(torch, dtype))
-    place(vae, CPU)
-    tiled, factor = TiledAutoencoder(vae, tile), scale_factor(vae)
+    """Largest absolute difference of tiled and whole, for encoding and decoding.
+
+    The whole one is the stock module as it is loaded; the tiled one is laid out as the product lays it out.
+    """
+    vae, placed = load_vae(folder, getattr(torch, dtype)), load_vae(folder, getattr(torch, dtype))
+    place(placed, CPU)
+    tiled, factor = TiledAutoencoder(placed, tile), scale_factor(vae)
     for text in size:
         width, height = map(int, text.split("x"))
         generator = torch.Generator().manual_seed(0)

@@ -237,7 +237,7 @@ def sr(
         high, low = (x.to(device, memory_format=torch.channels_last) for x in (high, low))
         prompts = ["" if rng.random() < 0.1 else conditions.prompts[i] for i in indices]
         tokens = conditions.tokens[indices].float().to(device)
-        # In float32: one-group norms of so small networks lose the picture in bfloat16, and training diverges.
+        # In float32: a run in bfloat16 lost the picture.
         x0 = _denoised(vae, denoiser, schedule, low, text(prompts), tokens, rng)
         reconstructed = vae.encode(high[:1]).latent_dist.sample()
         decoded = vae.decode(torch.cat([x0, reconstructed])).sample.float()

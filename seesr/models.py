@@ -10,6 +10,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
+from seesr.autoencoder.statistics import make_precise
 from seesr.autoencoder.vae import load_vae, scale_factor
 from seesr.diffusion.denoiser import Denoiser, load_denoiser
 from seesr.diffusion.schedule import NoiseSchedule
@@ -63,6 +64,7 @@ class Models:
             device=device,
             sequential=sequential,
         )
+        make_precise(models.vae)
         for network in models.networks:
             place(network, CPU)
         return models

@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from seesr import Upscaler
 from seesr.autoencoder.exact import TiledAutoencoder
 from seesr.autoencoder.maps import Box, FeatureMap, HostMemory
+from seesr.autoencoder.statistics import make_precise
 from seesr.autoencoder.vae import load_vae
 from seesr.weights.manifest import beside_package
 
@@ -63,6 +65,16 @@ def differences(
         largest(tiled.encode(pixels), vae.encode(pixels).latent_dist.mean),
         largest(tiled.decode(latents), vae.decode(latents).sample),
     )
+
+
+def test_precise_norms_change_nothing_else() -> None:
+    latents = torch.randn(1, 4, 20, 24)
+    for name in ("attention", "attention in blocks"):
+        vae, precise = small_vae(**CONFIGS[name]), small_vae(**CONFIGS[name])
+        make_precise(precise)
+        precise.to(memory_format=torch.channels_last)
+        with torch.inference_mode():
+            assert (precise.decode(latents).sample - vae.decode(latents).sample).abs().max() <= LIMIT
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -131,10 +143,32 @@ def test_bfloat16_is_as_good_in_tiles_as_whole() -> None:
 def test_statistics_of_a_map_are_those_of_its_values() -> None:
     values = torch.randn(1, 6, 21, 13) * 3 + torch.arange(6.0).view(1, 6, 1, 1) * 50
     made = FeatureMap.of(HostMemory(), values, 4, torch.float32)
-    mean, variance = made.group_statistics(3)
+    mean, variance = made.statistics.of_groups(3)
     groups = values.view(3, -1)
     assert torch.allclose(mean[::2], groups.mean(dim=1))
     assert torch.allclose(variance[::2], groups.var(dim=1, correction=0), rtol=1e-5)
     assert torch.equal(made.whole(), values)
     assert torch.equal(made.read(Box(-1, 9, 5, 20)), values[:, :, :9, 5:])
     assert made.outside(Box(-1, 9, 5, 20)) == (0, 7, 1, 0)
+
+
+def test_norms_are_precise_where_channels_lie_last() -> None:
+    norm = torch.nn.GroupNorm(2, 8)
+    values = (torch.randn(2, 8, 700, 700) * 0.05 + 5).contiguous(memory_format=torch.channels_last)
+    expected = norm.double()(values.double())
+    model = torch.nn.Sequential(norm.float())
+    make_precise(model)
+    assert model.state_dict().keys() == {"0.weight", "0.bias"}
+    with torch.inference_mode():
+        assert (model(values) - expected).abs().max() < 1e-4
+        assert torch.equal(model(values.contiguous()), norm(values.contiguous()))
+
+
+def test_the_products_vae_is_the_stock_one_in_another_layout() -> None:
+    models, stock = (
+        Upscaler.load(device="cpu", dtype="float32").models,
+        load_vae(beside_package("tiny") / "sd-turbo" / "vae"),
+    )
+    latents = torch.randn(1, 8, 128, 192)
+    with torch.inference_mode():
+        assert (models.vae.decode(latents).sample - stock.decode(latents).sample).abs().max() <= LIMIT

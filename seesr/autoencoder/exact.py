@@ -182,7 +182,7 @@ class TiledAutoencoder:
 
     def _norm(self, x: FeatureMap, layer: nn.GroupNorm, activation: nn.Module | None) -> Norm:
         """`layer` with the statistics of the whole of `x`, and the activation after it."""
-        mean, variance = (values.to(self.device) for values in x.group_statistics(layer.num_groups))
+        mean, variance = (values.to(self.device) for values in x.statistics.of_groups(layer.num_groups))
         weight, bias = layer.weight.float(), layer.bias.float()
 
         def apply(values: Tensor) -> Tensor:

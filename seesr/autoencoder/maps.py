@@ -13,6 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from seesr.autoencoder.statistics import Statistics
+
 
 @dataclass(frozen=True)
 class Box:
@@ -97,10 +99,7 @@ def _reserve(handle: int, size: int) -> None:
 
 
 class FeatureMap:
-    """`(1, channels, height, width)` in bands of `band` rows, with the mean and variance of each channel.
-
-    Statistics are taken of what is written, in one pass, by the parallel algorithm of Chan, Golub and LeVeque (1983).
-    """
+    """`(1, channels, height, width)` in bands of `band` rows, with the statistics of what was written."""
 
     def __init__(self, memory: HostMemory, channels: int, height: int, width: int, band: int, dtype: torch.dtype) -> None:
         self.memory, self.dtype = memory, dtype
@@ -146,7 +145,7 @@ class FeatureMap:
             self._bands[number] = self.memory.allocate(self.channels, rows, self.width, self.dtype)
         start = number * self.band
         self._bands[number].put(slice(box.top - start, box.bottom - start), slice(box.left, box.right), values)
-        self._count(values)
+        self.statistics.add(values)
 
     def release_above(self, row: int) -> None:
         """Gives back the bands that end at or above `row`."""
@@ -154,25 +153,8 @@ class FeatureMap:
             del self._bands[number]
 
     def forget_statistics(self) -> None:
-        self._pixels = 0
-        self._mean = torch.zeros(self.channels, dtype=torch.float64)
-        self._squares = torch.zeros(self.channels, dtype=torch.float64)
-
-    def _count(self, values: Tensor) -> None:
-        pixels = values.shape[2] * values.shape[3]
-        variance, mean = torch.var_mean(values.float(), dim=(0, 2, 3), correction=0)
-        variance, mean = variance.cpu().double(), mean.cpu().double()
-        total, difference = self._pixels + pixels, mean - self._mean
-        self._squares += variance * pixels + difference**2 * (self._pixels * pixels / total)
-        self._mean += difference * (pixels / total)
-        self._pixels = total
-
-    def group_statistics(self, groups: int) -> tuple[Tensor, Tensor]:
-        """Mean and variance of each channel's group, repeated for each channel: two `(channels,)`, float32."""
-        mean, variance = self._mean.view(groups, -1), (self._squares / self._pixels).view(groups, -1)
-        group_mean = mean.mean(dim=1, keepdim=True)
-        group_variance = (variance + (mean - group_mean) ** 2).mean(dim=1, keepdim=True)
-        return tuple(values.expand_as(mean).flatten().float() for values in (group_mean, group_variance))
+        """Begins to count anew."""
+        self.statistics = Statistics(self.channels)
 
     def whole(self) -> Tensor:
         """All of it, as one tensor."""
