@@ -88,7 +88,7 @@ def decode(folder: Folder, side: int, tile: int, dtype: str = "bfloat16") -> Non
 
 
 @app.command()
-def cost(folder: Folder, side: int = 2048, tile: int = 48, dtype: str = "bfloat16") -> None:
+def cost(folder: Folder, side: int = 2048, tile: int = 64, dtype: str = "bfloat16") -> None:
     """Seconds and memory of a decode, whole and tiled, each in a process of its own."""
     found = {}
     for number in (0, tile):

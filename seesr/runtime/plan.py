@@ -12,7 +12,7 @@ from seesr.options import Options
 TILE, OVERLAP = 96, 32
 """Side and shared part of the diffusion's tiles, in latent pixels."""
 NEVER = 10**6
-VAE_TILE, SMALL_VAE_TILE = 48, 24
+VAE_TILES, SMALL_VAE_TILE = (160, 96, 64, 48), 24
 SMALL_TILE, SMALLEST_TILE, SMALL_OVERLAP = 64, 48, 16
 HOST_COPIES = 5
 """Pictures in float32 that colour fix and bicubic hold at once."""
@@ -105,8 +105,9 @@ def rungs(
     tile = NEVER if options.tile == 0 else options.tile or TILE
     overlap = min(tile // 3 if options.tile_overlap is None else options.tile_overlap, tile // 2)
     name = "tiled VAE" if options.vae_tile else "whole"
+    vae_tile = _vae_tile(height, width, costs, budget.host if device.type == "cpu" else budget.device)
     first = Rung(name, device, options.vae_tile or 0, tile, overlap, sequential=sequential, map_bytes=budget.host / 3)
-    tiled_vae = first if options.vae_tile == 0 else replace(first, name="tiled VAE", vae_tile=options.vae_tile or VAE_TILE)
+    tiled_vae = first if options.vae_tile == 0 else replace(first, name="tiled VAE", vae_tile=options.vae_tile or vae_tile)
     tiled, smaller = (replace(tiled_vae, name=name) for name in ("tiled latents", "smaller tiles"))
     if options.tile != 0:
         tiled = replace(tiled, tile=min(tile, SMALL_TILE), overlap=min(overlap, SMALL_OVERLAP))
@@ -120,6 +121,15 @@ def rungs(
     fits = [rung for rung in ladder if costs.estimate(rung, height, width) <= limit_of(rung, budget)]
     start = ladder.index(fits[0]) if fits else len(ladder) - 1
     return [_with_tiles_at_once(rung, height, width, costs, budget) for rung in ladder[start:]]
+
+
+def _vae_tile(height: int, width: int, costs: Costs, budget: float) -> int:
+    """The largest tile that is small beside the map and beside the budget: large ones waste least on their borders."""
+    for side in VAE_TILES[:-1]:
+        one = Rung("", torch.device("cpu"), side, NEVER, 0, map_bytes=0)
+        if side <= max(height, width) // 2 and costs.of_vae(one, side, side) <= budget / 8:
+            return side
+    return VAE_TILES[-1]
 
 
 def limit_of(rung: Rung, budget: Budget) -> float:
