@@ -110,7 +110,7 @@ def seams(pictures: Path, tile: int = 48, overlap: int = 16, steps: int = 2) -> 
         whole = upscaler.upscale(low, scale=4, steps=steps, seed=0, tile=0, vae_tile=0)
         width, height = (side // upscaler.models.factor for side in tiled.sizes.padded)
         borders = tile_borders(Tiles(height, width, tile, overlap), upscaler.models.factor, tiled.sizes)
-        ratios = seam_ratio(tiled.image, *borders), seam_ratio(whole.image, *borders)
+        ratios = seam_ratio(tiled.image, *borders, period=4), seam_ratio(whole.image, *borders, period=4)
         found.append(ratios)
         print(f"{path.stem}: {ratios[0]:.3f} in tiles, {ratios[1]:.3f} without, {ratios[0] / ratios[1]:.3f}", flush=True)
     tiled_mean, whole_mean = np.mean(found, axis=0)
