@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,9 @@ from diffusers import AutoencoderKL
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_leaves
 
 from seesr import Upscaler
 from seesr.autoencoder.exact import TiledAutoencoder
@@ -125,6 +129,53 @@ def test_host_memory_holds_about_one_map_of_each_layer() -> None:
         TiledAutoencoder(vae, 8, memory).decode(torch.randn(1, 4, 64, 64))
     largest = 12 * (64 * 4) ** 2 * 4
     assert memory.peak < 1.7 * largest, "the input of a layer is given up while its output grows"
+
+
+class LiveBytes(TorchDispatchMode):
+    """The most bytes that tensors made under it held at one moment."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak, self.storages = 0, {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        given = {one.untyped_storage()._cdata for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)}
+        for tensor in tree_leaves(made):
+            # A view or a change in place is nothing new.
+            if isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata not in given:
+                storage = tensor.untyped_storage()
+                self.storages[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
+        self.storages = {key: entry for key, entry in self.storages.items() if not entry[0].expired()}
+        self.peak = max(self.peak, sum(size for _, size in self.storages.values()))
+        return made
+
+
+def test_what_the_device_holds_is_set_by_the_tile(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What lies in host memory does not count: the bands, what is read from them, and the result. A read is then copied to
+    # the device, which a CPU would not do.
+    for owner, name in ((HostMemory, "allocate"), (FeatureMap, "whole"), (FeatureMap, "read")):
+        original = getattr(owner, name)
+
+        def on_host(*arguments: Any, original: Any = original) -> Any:
+            with _disable_current_modes():
+                return original(*arguments)
+
+        monkeypatch.setattr(owner, name, on_host)
+    monkeypatch.setattr(TiledAutoencoder, "_read", lambda self, x, box: x.read(box).clone())
+    tiled, peaks = TiledAutoencoder(small_vae(mid_block_add_attention=False), 16), []
+    for side in (16, 48, 96):
+        latents, pixels = torch.randn(1, 4, side, side), torch.rand(1, 3, 4 * side, 4 * side)
+        with torch.inference_mode():
+            for way, values in ((tiled.decode, latents), (tiled.encode, pixels)):
+                with LiveBytes() as live:
+                    way(values)
+                peaks.append(live.peak)
+    single, several, many = peaks[:2], peaks[2:4], peaks[4:]
+    assert many[0] <= 1.25 * single[0]
+    # Small maps have large borders: of the encoder's tiles of 64 pixels, these are a third.
+    assert many[1] <= 1.4 * single[1]
+    assert all(later <= 1.05 * earlier for earlier, later in zip(several, many, strict=True))
 
 
 def test_bfloat16_is_as_good_in_tiles_as_whole() -> None:

@@ -40,12 +40,12 @@ class TiledAutoencoder:
         self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """The posterior's mean `(B, C, H / f, W / f)`, unscaled, of `(B, 3, H, W)` in -1..1."""
-        return torch.cat([self._encode(picture) for picture in pixels.split(1)])
+        """The posterior's mean `(B, C, H / f, W / f)`, unscaled, of `(B, 3, H, W)` in -1..1; on the host."""
+        return _together([self._encode(picture) for picture in pixels.split(1)])
 
     def decode(self, latents: Tensor) -> Tensor:
         """Pixels `(B, 3, H, W)` in -1..1 of unscaled latents `(B, C, h, w)`; on the host."""
-        return torch.cat([self._decode(picture) for picture in latents.split(1)])
+        return _together([self._decode(picture) for picture in latents.split(1)])
 
     def _encode(self, pixels: Tensor) -> Tensor:
         encoder, quant = self.vae.encoder, self.vae.quant_conv
@@ -56,15 +56,13 @@ class TiledAutoencoder:
             for layer in block.downsamplers or []:
                 x = self._downsample(x, layer)
         x = self._mid(x, encoder.mid_block)
-        x = self._convolve(x, encoder.conv_out, before=self._norm(x, encoder.conv_norm_out, encoder.conv_act))
-        moments = x.whole().to(self.device)
-        return (moments if quant is None else quant(moments)).chunk(2, dim=1)[0]
+        before = self._norm(x, encoder.conv_norm_out, encoder.conv_act)
+        return self._convolve(x, encoder.conv_out, before, after=quant).whole().chunk(2, dim=1)[0]
 
     def _decode(self, latents: Tensor) -> Tensor:
         decoder, quant = self.vae.decoder, self.vae.post_quant_conv
-        latents = latents.to(self.device, self.dtype)
-        x = FeatureMap.of(self.memory, latents if quant is None else quant(latents), self.tile, self.dtype)
-        x = self._convolve(x, decoder.conv_in)
+        x = FeatureMap.of(self.memory, latents, self.tile, self.dtype)
+        x = self._convolve(x, decoder.conv_in, before=quant)
         x = self._mid(x, decoder.mid_block)
         for block in decoder.up_blocks:
             x = self._block(x, block)
@@ -104,10 +102,13 @@ class TiledAutoencoder:
             self._release(hidden, box)
         return shortcut
 
-    def _convolve(self, x: FeatureMap, conv: nn.Conv2d, before: Norm | None = None) -> FeatureMap:
-        made = self._like(x, conv.out_channels)
+    def _convolve(
+        self, x: FeatureMap, conv: nn.Conv2d, before: Norm | None = None, after: nn.Conv2d | None = None
+    ) -> FeatureMap:
+        made = self._like(x, (after or conv).out_channels)
         for box in x.tiles(x.band):
-            made.write(box, self._conv(x, box, conv, before))
+            values = self._conv(x, box, conv, before)
+            made.write(box, values if after is None else after(values))
             self._release(x, box)
         return made
 
@@ -136,7 +137,7 @@ class TiledAutoencoder:
                 2 * target.left - before,
                 2 * target.right + 1 - before,
             )
-            values = F.pad(self._read(x, source), x.outside(source))
+            values = _pad(self._read(x, source), x.outside(source))
             made.write(target, F.conv2d(values, layer.conv.weight, layer.conv.bias, stride=2))
             if target.right == made.width:
                 x.release_above(source.bottom - 1)
@@ -178,7 +179,7 @@ class TiledAutoencoder:
         values = self._read(x, near)
         if before is not None:
             values = before(values)
-        return F.conv2d(F.pad(values, x.outside(near)), conv.weight, conv.bias)
+        return F.conv2d(_pad(values, x.outside(near)), conv.weight, conv.bias)
 
     def _norm(self, x: FeatureMap, layer: nn.GroupNorm, activation: nn.Module | None) -> Norm:
         """`layer` with the statistics of the whole of `x`, and the activation after it."""
@@ -187,6 +188,8 @@ class TiledAutoencoder:
 
         def apply(values: Tensor) -> Tensor:
             values = F.batch_norm(values, mean, variance, weight, bias, eps=layer.eps)
+            if isinstance(activation, nn.SiLU):
+                return F.silu(values, inplace=True)
             return values if activation is None else activation(values)
 
         return apply
@@ -204,3 +207,13 @@ class TiledAutoencoder:
         """After the last tile of a row: all but the row of pixels that the next tiles need."""
         if box.right == x.width:
             x.release_above(box.bottom - 1 if box.bottom < x.height else x.height + x.band)
+
+
+def _together(pictures: list[Tensor]) -> Tensor:
+    """A batch, without a copy of a single picture."""
+    return pictures[0] if len(pictures) == 1 else torch.cat(pictures)
+
+
+def _pad(values: Tensor, sides: tuple[int, int, int, int]) -> Tensor:
+    """Zeros around, without a copy where none are needed."""
+    return F.pad(values, sides) if any(sides) else values
