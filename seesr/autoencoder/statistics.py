@@ -20,10 +20,13 @@ class Statistics:
 
     def add(self, values: Tensor) -> None:
         """Counts `values` `(1, channels, ...)`."""
-        pixels = values[0, 0].numel()
-        others = [dimension for dimension in range(values.ndim) if dimension != 1]
-        variance, mean = torch.var_mean(values.float(), dim=others, correction=0)
-        variance, mean = variance.cpu().double(), mean.cpu().double()
+        # In two passes over float32, several times faster than `torch.var_mean` over channels that lie last.
+        flat = values.movedim(1, -1).reshape(-1, values.shape[1]).float()
+        mean, pixels = flat.mean(dim=0), len(flat)
+        rest = flat - mean
+        correction = rest.mean(dim=0)
+        variance = rest.square_().mean(dim=0) - correction**2
+        variance, mean = variance.cpu().double(), mean.cpu().double() + correction.cpu().double()
         total, difference = self.pixels + pixels, mean - self.mean
         self.squares += variance * pixels + difference**2 * (self.pixels * pixels / total)
         self.mean += difference * (pixels / total)
