@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from seesr import Options, Upscaler
+from seesr.runtime.device import dtype_name
 
 
 def main(
@@ -43,7 +44,7 @@ def main(
     record = {
         "weights": upscaler.weights.name,
         "device": str(upscaler.device),
-        "dtype": str(upscaler.dtype).removeprefix("torch."),
+        "dtype": dtype_name(upscaler.dtype),
         "threads": torch.get_num_threads(),
         "seconds": rows,
     }

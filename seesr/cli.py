@@ -25,7 +25,7 @@ from seesr.evaluation.command import evaluate
 from seesr.images.decode import open_picture
 from seesr.images.save import save, side_by_side
 from seesr.options import PRESETS, Options, SaveOptions, parse_bytes
-from seesr.runtime.device import choose_device, choose_dtype
+from seesr.runtime.device import choose_device, choose_dtype, dtype_name
 from seesr.runtime.memory import memory_bytes
 from seesr.version import __version__
 from seesr.weights import commands as weights_commands
@@ -121,7 +121,7 @@ def upscale(
         _say("nothing to do: every output exists.")
         return
     upscaler = _load(weights, device, dtype, limit, sequential)
-    _say(f"weights: {upscaler.weights.name}, on {upscaler.device} in {_short(upscaler.dtype)}")
+    _say(f"weights: {upscaler.weights.name}, on {upscaler.device} in {dtype_name(upscaler.dtype)}")
     failures: list[str] = []
     try:
         with _progress(len(jobs)) as tell:
@@ -176,7 +176,7 @@ def info(device: Device = "auto", dtype: Dtype = "auto", weights: Weights = None
     print(f"seesr    {__version__} (Python {platform.python_version()}; {packages})")
     print(f"devices  cpu{''.join(f', cuda:{number}' for number in range(torch.cuda.device_count()))}")
     print(f"device   {chosen}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free")
-    print(f"dtype    {_short(choose_dtype(dtype, chosen, found.dtype))}")
+    print(f"dtype    {dtype_name(choose_dtype(dtype, chosen, found.dtype))}")
     print(f"weights  {found.name}: {found.root}")
 
 
@@ -187,10 +187,6 @@ def _load(
     from seesr.upscaler import Upscaler
 
     return Upscaler.load(weights, device, dtype, memory_limit=memory_limit, sequential=sequential)
-
-
-def _short(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _say(text: str) -> None:

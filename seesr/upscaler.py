@@ -138,7 +138,7 @@ class Upscaler:
             for _, same in groupby(pictures, key=lambda picture: picture.rgb.size):
                 group = list(same)
                 sizes = self._plan(group[0], options)
-                together = self._how_many(sizes, options)
+                together = self._how_many(sizes, options) if len(group) > 1 else 1
                 for first in range(0, len(group), together):
                     part = group[first : first + together]
                     seeds = [secrets.randbits(32) if options.seed is None else options.seed for _ in part]

@@ -13,6 +13,7 @@ from rich.console import Console
 from seesr.errors import OptionError, OutputError
 from seesr.files import whole_file
 from seesr.options import Options, parse_bytes
+from seesr.runtime.device import dtype_name
 from seesr.weights.cache import Cache
 
 OURS, BICUBIC = "seesr", "bicubic"
@@ -98,7 +99,7 @@ def evaluate(
     settings = {
         "weights": upscaler.weights.name,
         "device": str(upscaler.device),
-        "dtype": str(upscaler.dtype).removeprefix("torch."),
+        "dtype": dtype_name(upscaler.dtype),
         "degradation": "pairs" if pairs else "bicubic" if degrade is None else f"seed {degrade}",
         **options.model_dump(exclude_none=True),
     }

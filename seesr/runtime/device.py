@@ -44,6 +44,11 @@ def choose_dtype(name: str, device: torch.device, wanted: str | None = None) -> 
     return torch.bfloat16 if device.type == "cpu" and cpu_has_fast_bfloat16() else torch.float32
 
 
+def dtype_name(dtype: torch.dtype) -> str:
+    """As options call it: `float32`."""
+    return str(dtype).removeprefix("torch.")
+
+
 def cpu_has_fast_bfloat16() -> bool:
     """Whether this CPU has AMX or AVX512-BF16; elsewhere bfloat16 is many times slower than float32."""
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()

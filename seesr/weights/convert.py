@@ -9,11 +9,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from seesr.files import whole_file
+from seesr.tagging.dape import DROPPED_PARTS
 from seesr.weights.cache import Cache
 from seesr.weights.files import StateDict, read_legacy
-
-UNUSED = ("text_decoder.", "tag_encoder.")
-"""Parts of the published RAM that tagging never runs: more than half of its file."""
 
 
 def convert_legacy(source: Path, target: Path) -> None:
@@ -49,4 +47,4 @@ def converted(source: Path, cache: Cache) -> Path:
 def _used(tensors: StateDict) -> StateDict:
     """DAPE's LoRA of those parts is small, and some of it counts (see `tagging.dape`): it stays."""
     is_lora = any(key.endswith("lora_A") for key in tensors)
-    return {key: tensor for key, tensor in tensors.items() if is_lora or not key.startswith(UNUSED)}
+    return {key: tensor for key, tensor in tensors.items() if is_lora or not key.startswith(DROPPED_PARTS)}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seesr.errors import WeightsError
+from seesr.runtime.device import DTYPES
 from seesr.weights.cache import Cache
 from seesr.weights.files import read_config
 from seesr.weights.manifest import beside_package, read_manifest
@@ -18,7 +19,6 @@ ENVIRONMENT_VARIABLE = "SEESR_WEIGHTS"
 FULL, TINY = "full", "tiny"
 WISHES = "seesr.json"
 """Optional file of a weights folder."""
-DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
