@@ -119,7 +119,14 @@ def test_ctrl_c_leaves_finished_pictures_whole(tmp_path: Path, small_photo: Imag
     for number in range(40):
         small_photo.save(source / f"{number:02}.png")
     command = [sys.executable, "-m", "seesr", "upscale", str(source), "-o", str(output), "--steps", "1"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"COLUMNS": "80"})
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"COLUMNS": "80"},
+        # A shell's background jobs ignore Ctrl-C, and their children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 180
     while not (output / "00.png").exists():
         assert time.monotonic() < deadline
