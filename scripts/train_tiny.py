@@ -5,7 +5,7 @@
     python scripts/train_tiny.py export --work WORK --output weights/tiny
 
 Each stage is seeded, writes a checkpoint every few minutes, goes on from it when run again, logs its losses to
-`WORK/<stage>.jsonl` and draws a validation picture. It runs on a CPU (bfloat16 autocast where the CPU has it) and on CUDA.
+`WORK/<stage>.csv` and draws a validation picture. It runs on a CPU (bfloat16 autocast where the CPU has it) and on CUDA.
 """
 
 from __future__ import annotations
@@ -46,6 +46,9 @@ from seesr.weights.state_dict import DIFFUSERS_FILE
 
 MARGIN = 8
 """Pixels at the border of a crop that no loss looks at."""
+STRIDE = 4
+"""Pixels a latent."""
+GRID_WINDOW = 28
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 VAE_CONFIG = {
@@ -55,7 +58,7 @@ VAE_CONFIG = {
     "up_block_types": ["UpDecoderBlock2D"] * 3,
     "block_out_channels": [16, 32, 64],
     "layers_per_block": 1,
-    "latent_channels": 8,
+    "latent_channels": 16,
     "norm_num_groups": 1,
     "mid_block_add_attention": False,
     "sample_size": 128,
@@ -65,8 +68,8 @@ VAE_CONFIG = {
 
 UNET_CONFIG = {
     "sample_size": 32,
-    "in_channels": 8,
-    "out_channels": 8,
+    "in_channels": 16,
+    "out_channels": 16,
     "down_block_types": ["DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"],
     "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"],
     "block_out_channels": [64, 96, 128],
@@ -110,6 +113,18 @@ def detail_loss(output: Tensor, target: Tensor) -> Tensor:
     """L1 of pixels plus L1 of their Fourier coefficients: the second keeps fine structure and punishes any grid."""
     spectrum = (torch.fft.rfft2(output, norm="ortho") - torch.fft.rfft2(target, norm="ortho")).abs().mean()
     return (output - target).abs().mean() + 0.1 * spectrum
+
+
+def grid_loss(output: Tensor, target: Tensor) -> Tensor:
+    """How much of the error repeats every `STRIDE` pixels: what its local mean at each phase is beyond the mean of all.
+
+    Of images `(B, 3, H, W)` whose sides are multiples of `GRID_WINDOW`; in windows of that side, so that a grid over a
+    smooth part counts like one over detail.
+    """
+    repeats = GRID_WINDOW // STRIDE
+    error = (output - target).unflatten(3, (-1, repeats, STRIDE)).unflatten(2, (-1, repeats, STRIDE))
+    phases = error.mean(dim=(3, 6))
+    return (phases - phases.mean(dim=(3, 5), keepdim=True)).abs().mean()
 
 
 @app.command()
@@ -200,11 +215,11 @@ def _conditions(photographs: Photographs, work: Path, device: torch.device) -> C
 def sr(
     images: Images,
     work: Work,
-    steps: int = 2000,
-    batch: int = 8,
-    size: int = 96,
-    perceptual_from: Annotated[float, typer.Option(help="Share of the steps before the VGG loss joins.")] = 0.3,
-    perceptual_weight: float = 0.15,
+    steps: int = 5000,
+    batch: int = 5,
+    size: Annotated[int, typer.Option(help="Side of a crop: 16 and a multiple of 28.")] = 128,
+    perceptual_from: Annotated[float, typer.Option(help="Share of the steps before the VGG loss joins.")] = 0.25,
+    perceptual_weight: Annotated[float, typer.Option(help="Of the VGG loss at the end; it grows from nothing.")] = 0.4,
     learning_rate: float = 1e-3,
     start: Annotated[Path | None, typer.Option(help="Weights folder to go on from, instead of from nothing.")] = None,
     seed: int = 0,
@@ -246,17 +261,23 @@ def sr(
         decoded, fixed, high, low = (x[..., MARGIN:-MARGIN, MARGIN:-MARGIN] for x in (decoded, fixed, high, low))
         parts = {"detail": detail_loss(fixed, high), "raw": (decoded[:-1] - high).abs().mean()}
         parts["vae"] = detail_loss(decoded[-1:], high[:1])
-        loss = parts["detail"] + 0.2 * parts["raw"] + 0.5 * parts["vae"]
-        if run.step >= perceptual_from * steps:
+        parts["grid"] = grid_loss(fixed, high)
+        parts["perceptual"] = high.new_zeros(())
+        loss = parts["detail"] + 0.2 * parts["raw"] + 0.5 * parts["vae"] + parts["grid"]
+        progress = run.step / steps
+        if progress >= perceptual_from:
             # A window at a random place: the loss network's own strides must not meet the model's.
             top, left = (int(offset) for offset in rng.integers(0, high.shape[-1] - 64 + 1, 2))
             window = (..., slice(top, top + 64), slice(left, left + 64))
             parts["perceptual"] = perceptual(fixed[window], high[window]).mean()
-            loss = loss + perceptual_weight * parts["perceptual"]
+            growth = (progress - perceptual_from) / (1 - perceptual_from)
+            loss = loss + perceptual_weight * growth * parts["perceptual"]
         parts["bicubic"] = (low - high).abs().mean()
         run.optimize(loss, {name: value.item() for name, value in parts.items()})
-        if run.step % 200 == 0:
+        if run.step % 250 == 0:
             save_picture(work / f"sr_{run.step:06d}.png", low, fixed.detach(), high)
+        if run.step % 1000 == 0:
+            run.snapshot()
 
 
 def _load_models(folder: Path) -> tuple[AutoencoderKL, Denoiser, PromptEncoder]:
@@ -308,7 +329,7 @@ def _denoised(
 def export(work: Work, output: Annotated[Path, typer.Option(help="Folder to write, e.g. weights/tiny.")]) -> None:
     """Writes the trained models in the published folder layout, in float16."""
     vae, denoiser, text = _build_models(work)
-    trained = torch.load(work / "sr.pt", map_location="cpu", weights_only=True)["models"]
+    trained = torch.load(work / "sr.pt", map_location="cpu", weights_only=True)["average"]
     for name, model in (("vae", vae), ("denoiser", denoiser), ("text", text)):
         model.load_state_dict(trained[name])
     ram_config, ram_weights, lora, facts = tagger.load_trained(work)

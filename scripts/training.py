@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import csv
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -21,6 +21,8 @@ from seesr.evaluation.degradation import crop_to_multiple, degrade, downscale_bi
 SCALE = 4
 DELICATE_FACTOR = 0.05
 """Learning rate of what carries the picture, relative to the rest."""
+AVERAGING = 0.999
+"""Share of the average of weights that a step keeps."""
 
 
 @dataclass
@@ -43,12 +45,17 @@ class Run:
             {"params": [p for p in trained if is_delicate(p)], "factor": DELICATE_FACTOR},
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, 0.99), weight_decay=self.weight_decay)
+        self.average = {
+            name: {key: tensor.detach().clone() for key, tensor in model.state_dict().items()}
+            for name, model in self.models.items()
+        }
         self.started = self.saved = time.monotonic()
         if self.checkpoint.exists():
             state = torch.load(self.checkpoint, weights_only=True)
             for name, model in self.models.items():
                 model.load_state_dict(state["models"][name])
             self.optimizer.load_state_dict(state["optimizer"])
+            self.average = state["average"]
             self.step = state["step"]
             print(f"{self.stage}: going on from step {self.step}", flush=True)
 
@@ -60,6 +67,7 @@ class Run:
         """Writes the checkpoint beside the old one and moves it into place."""
         state = {
             "models": {name: model.state_dict() for name, model in self.models.items()},
+            "average": self.average,
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
         }
@@ -68,9 +76,13 @@ class Run:
         temporary.replace(self.checkpoint)
         self.saved = time.monotonic()
 
+    def snapshot(self) -> None:
+        """Keeps the averaged weights of this step in a file of their own."""
+        torch.save({"average": self.average, "step": self.step}, self.work / f"{self.stage}_{self.step:06d}.pt")
+
     def optimize(self, loss: Tensor, parts: dict[str, float]) -> None:
-        """One optimizer step: warm-up then cosine decay, gradients clipped; logs, and saves every two minutes."""
-        warmup = min(1.0, (self.step + 1) / 50)
+        """One optimizer step: warm-up then cosine decay, gradients clipped; averages weights, logs, saves every two minutes."""
+        warmup = min(1.0, (self.step + 1) / 200)
         progress = min(1.0, self.step / self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = (
@@ -82,18 +94,33 @@ class Run:
         norm = nn.utils.clip_grad_norm_(parameters, 1.0)
         self.optimizer.step()
         self.step += 1
+        self._follow()
         record = {
             "step": self.step,
             "seconds": round(time.monotonic() - self.started, 1),
             "grad": round(norm.item(), 3),
         }
         record |= {name: round(value, 5) for name, value in parts.items()}
-        with (self.work / f"{self.stage}.jsonl").open("a") as log:
-            log.write(json.dumps(record) + "\n")
+        with (self.work / f"{self.stage}.csv").open("a", newline="") as log:
+            writer = csv.DictWriter(log, record.keys())
+            if log.tell() == 0:
+                writer.writeheader()
+            writer.writerow(record)
         if self.step % 20 == 0:
             print(self.stage, record, flush=True)
         if time.monotonic() - self.saved > 120 or self.step == self.steps:
             self.save()
+
+    def _follow(self) -> None:
+        """Moves the average of weights towards the present ones; early steps count less."""
+        kept = min(AVERAGING, (1 + self.step) / (10 + self.step))
+        for name, model in self.models.items():
+            for key, tensor in model.state_dict().items():
+                average = self.average[name][key]
+                if tensor.is_floating_point():
+                    average.lerp_(tensor, 1 - kept)
+                else:
+                    average.copy_(tensor)
 
 
 class Photographs:
@@ -112,13 +139,23 @@ class Photographs:
                 high = self.images[index]
                 if min(high.size) < size:
                     continue
-                low = downscale_bicubic(high, SCALE) if rng.random() < 0.3 else degrade(high, rng, SCALE)
+                low = _low_resolution(high, rng)
                 enlarged = low.resize(high.size, Image.Resampling.BICUBIC)
                 buffer += [(*_crop_pair(high, enlarged, rng, size), index) for _ in range(per_image)]
             rng.shuffle(buffer)
             taken, buffer = buffer[:batch], buffer[batch:]
             high_batch, low_batch, indices = zip(*taken, strict=True)
             yield torch.stack(high_batch), torch.stack(low_batch), torch.tensor(indices)
+
+
+def _low_resolution(high: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Plain bicubic, a photograph's way once, or twice as in Real-ESRGAN's second-order model, each by half the scale."""
+    kind = rng.random()
+    if kind < 0.35:
+        return downscale_bicubic(high, SCALE)
+    if kind < 0.8:
+        return degrade(high, rng, SCALE)
+    return degrade(degrade(high, rng, 2), rng, SCALE // 2)
 
 
 def read_pictures(folder: Path) -> list[Image.Image]:
