@@ -81,7 +81,7 @@ class Run:
         torch.save({"average": self.average, "step": self.step}, self.work / f"{self.stage}_{self.step:06d}.pt")
 
     def optimize(self, loss: Tensor, parts: dict[str, float]) -> None:
-        """One optimizer step: warm-up then cosine decay, gradients clipped; averages weights, logs, saves every two minutes."""
+        """One optimizer step: warm-up, then cosine decay; gradients clipped. Logs, and saves every two minutes."""
         warmup = min(1.0, (self.step + 1) / 200)
         progress = min(1.0, self.step / self.steps)
         for group in self.optimizer.param_groups:

@@ -7,7 +7,7 @@ import logging
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -125,9 +125,10 @@ def upscale(
     failures: list[str] = []
     try:
         with _progress(len(jobs)) as tell:
-            for job in jobs:
+            for job, result in _upscale_each(upscaler, jobs, upscaler.together, options, tell):
                 try:
-                    result = upscaler.upscale(job.source, options, progress=tell(job))
+                    if isinstance(result, SeeSRError):
+                        raise result
                     save(result.image, job.target, saving.quality, result.settings())
                     if compare:
                         _save_comparison(job, result, upscaler)
@@ -189,6 +190,23 @@ def _load(
     return Upscaler.load(weights, device, dtype, memory_limit=memory_limit, sequential=sequential)
 
 
+def _upscale_each(
+    upscaler: Upscaler, jobs: list[Job], together: int, options: Options, tell: Callable[[list[Job]], Any]
+) -> Iterator[tuple[Job, Result | SeeSRError]]:
+    """Each job's result or error: `together` jobs at a time, and one by one where one of them fails."""
+    for first in range(0, len(jobs), together):
+        part = jobs[first : first + together]
+        try:
+            results = upscaler.upscale_many([job.source for job in part], options, progress=tell(part))
+        except SeeSRError as error:
+            if len(part) == 1:
+                yield part[0], error
+            else:
+                yield from _upscale_each(upscaler, part, 1, options, tell)
+        else:
+            yield from zip(part, results, strict=True)
+
+
 def _say(text: str) -> None:
     """A line for people; standard output stays for results."""
     print(text, file=sys.stderr)
@@ -238,15 +256,15 @@ def _progress(pictures: int) -> Iterator[Any]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         overall = bars.add_task("pictures", total=pictures, visible=pictures > 1)
         current = bars.add_task("", total=None)
-        started = 0
+        started: set[Path] = set()
 
-        def tell(job: Job) -> Any:
-            nonlocal started
-            bars.update(overall, completed=started)
-            started += 1
+        def tell(part: list[Job]) -> Any:
+            bars.update(overall, completed=len(started))
+            started.update(job.source for job in part)
+            name = part[0].source.name + (f" and {len(part) - 1} more" if len(part) > 1 else "")
 
             def progress(stage: str, done: int, total: int) -> None:
-                bars.update(current, description=f"{job.source.name}: {stage}", completed=done, total=total)
+                bars.update(current, description=f"{name}: {stage}", completed=done, total=total)
 
             return progress
 

@@ -10,8 +10,9 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
+from seesr.autoencoder.estimated import receptive_field
 from seesr.autoencoder.statistics import make_precise
-from seesr.autoencoder.vae import load_vae, scale_factor
+from seesr.autoencoder.vae import largest_exact, load_vae, scale_factor
 from seesr.diffusion.denoiser import Denoiser, load_denoiser
 from seesr.diffusion.schedule import NoiseSchedule
 from seesr.diffusion.text import PromptEncoder, load_prompt_encoder
@@ -94,6 +95,8 @@ class Models:
             itemsize=dtype_of(self.vae).itemsize,
             weights=sum(sizes),
             largest=max(sizes),
+            vae_halo=receptive_field(self.vae),
+            vae_exact=largest_exact(self.vae),
         )
 
     @contextmanager

@@ -9,10 +9,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Run
 from PIL import Image
+
+from seesr.runtime.plan import Rung
+from seesr.upscaler import Upscaler
 
 
 @pytest.fixture
@@ -46,6 +50,28 @@ def test_a_bad_file_among_many_is_reported_at_the_end(seesr: Run, photo: Path, t
     assert "1 of 2 pictures done; 1 failed" in outcome.err
     assert "broken.jpg is not a picture" in outcome.err.splitlines()[-1]
     assert sorted(path.name for path in output.iterdir()) == ["photo.png"]
+
+
+def test_pictures_that_go_together_fail_alone(
+    seesr: Run, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Upscaler, "together", 2)
+    passes: list[int] = []
+    travel = Upscaler._travel
+
+    def watched(self: Upscaler, job: Any, rung: Rung) -> Any:
+        passes.append(len(job.pictures))
+        return travel(self, job, rung)
+
+    monkeypatch.setattr(Upscaler, "_travel", watched)
+    for name in ("a.png", "b.png", "d.png"):
+        (tmp_path / name).write_bytes(photo.read_bytes())
+    (tmp_path / "c.jpg").write_text("no picture")
+    outcome = seesr("upscale", tmp_path, "-o", tmp_path / "out", *QUICK)
+    assert outcome.code == 1
+    assert "4 of 5 pictures done; 1 failed" in outcome.err
+    assert passes == [2, 1, 1], "a and b, then d alone for c's sake, then photo"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b.png", "d.png", "photo.png"]
 
 
 def test_folders_patterns_and_recursion(seesr: Run, photo: Path, tmp_path: Path) -> None:

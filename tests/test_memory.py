@@ -173,7 +173,7 @@ def test_pictures_that_do_not_fit_together_go_one_by_one(
 ) -> None:
     alone = upscaler.upscale(small_photo, scale=2, steps=1, seed=0)
     with fault("denoise", 5, 1):
-        results = upscaler.upscale_many([small_photo, small_photo], scale=2, steps=1, seed=0)
+        results = upscaler.upscale_many([small_photo, small_photo], together=2, scale=2, steps=1, seed=0)
     assert [result.rung for result in results] == ["whole", "whole"]
     assert all(result.image.tobytes() == alone.image.tobytes() for result in results)
 
@@ -220,7 +220,7 @@ def test_all_rungs_show_the_same_picture(by_rung: dict[str, Image.Image]) -> Non
         assert np.abs(picture - pictures[0]).mean() < 3
 
 
-TINY = Costs(vae_channels=32, unet_channels=64, factor=4, itemsize=4)
+TINY = Costs(vae_channels=32, unet_channels=64, factor=4, itemsize=4, vae_halo=14, vae_exact=2**20)
 
 
 @settings(max_examples=200, deadline=None)
@@ -316,7 +316,7 @@ def test_a_pointwise_model_gives_the_same_in_tiles(height: int, width: int, at_o
 def test_a_picture_does_not_depend_on_its_batch(upscaler: Upscaler) -> None:
     photo = Image.open(IMAGES / "chelsea.png").convert("RGB")
     parts = [photo.crop((x, 50, x + 40, 90)) for x in (50, 120, 190)]
-    together = upscaler.upscale_many([*parts, photo.crop((0, 0, 30, 30))], scale=2, steps=2, seed=1)
+    together = upscaler.upscale_many([*parts, photo.crop((0, 0, 30, 30))], together=8, scale=2, steps=2, seed=1)
     assert [result.image.size for result in together] == [(80, 80)] * 3 + [(60, 60)]
     assert together[0].seconds is together[2].seconds, "they ran together"
     for part, result in zip(parts, together, strict=False):
@@ -330,7 +330,7 @@ def test_batches_agree_in_float32(upscaler: Upscaler) -> None:
     captured: list[Tensor] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(seesr.upscaler.COLOR_FIXES, "none", lambda target, source: captured.append(target) or target)
-        upscaler.upscale_many(parts, scale=2, steps=2, seed=1, color_fix="none")
+        upscaler.upscale_many(parts, together=2, scale=2, steps=2, seed=1, color_fix="none")
         for part in parts:
             upscaler.upscale(part, scale=2, steps=2, seed=1, color_fix="none")
     together, *alone = captured

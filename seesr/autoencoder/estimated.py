@@ -22,6 +22,9 @@ SAMPLES = 3
 """Parts to a side that the statistics are taken from."""
 SAMPLE = 16
 """Their side in latent pixels, without what is left out around them."""
+SAMPLE_HALO = 8
+"""What is left out: less than the convolutions can see, for what lies further off hardly counts, and all samples are in
+memory at once."""
 BLEND = 4
 """Latent pixels over which neighbours are blended."""
 
@@ -57,10 +60,10 @@ class EstimatedAutoencoder:
             rows = slice(top * source, (top + size[0]) * source)
             return x[:, :, rows, left * source : (left + size[1]) * source].to(self.device, self.dtype)
 
-        sample = tuple(min(min(SAMPLE, self.tile) + 2 * self.halo, side) for side in (height, width))
+        sample = tuple(min(sample_side(self.tile), side) for side in (height, width))
         corners = [(top, left) for top in _spread(height, sample[0]) for left in _spread(width, sample[1])]
         for layer in sampled:
-            layer.begin(self.halo / max(sample) if max(sample) > 2 * self.halo else 0.0)
+            layer.begin(SAMPLE_HALO / max(sample) if max(sample) > 2 * SAMPLE_HALO else 0.0)
         network(torch.cat([part(*corner, sample) for corner in corners]))
         for layer in sampled:
             layer.frozen = True
@@ -142,6 +145,11 @@ class SampledAttention(Sampled):
 
     def _heads(self, projected: Tensor) -> Tensor:
         return projected.unflatten(-1, (self.layer.heads, -1)).transpose(1, 2)
+
+
+def sample_side(tile: int) -> int:
+    """Side in latent pixels of one of the `SAMPLES`**2 samples, border included, for tiles of this side."""
+    return min(SAMPLE, tile) + 2 * SAMPLE_HALO
 
 
 def receptive_field(vae: AutoencoderKL) -> int:

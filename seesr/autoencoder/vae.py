@@ -60,11 +60,14 @@ def way(vae: AutoencoderKL, height: int, width: int, tiling: Tiling) -> str:
     """What will be done for latents of this size: `whole`, `exact tiles` or `estimated tiles`."""
     if tiling.tile == 0 or (height <= tiling.tile and width <= tiling.tile):
         return "whole"
-    channels = max(vae.config.block_out_channels[:2])
-    largest = channels * height * width * scale_factor(vae) ** 2 * vae.dtype.itemsize
+    return "estimated tiles" if height * width > largest_exact(vae) else "exact tiles"
+
+
+def largest_exact(vae: AutoencoderKL) -> int:
+    """Latent pixels up to which tiles are exact."""
+    map_bytes = max(vae.config.block_out_channels[:2]) * scale_factor(vae) ** 2 * vae.dtype.itemsize
     has_attention = any(layer is not None for layer in vae.decoder.mid_block.attentions)
-    too_large = largest > EXACT_MAP_BYTES or (has_attention and height * width > EXACT_ATTENTION_LATENTS)
-    return "estimated tiles" if too_large else "exact tiles"
+    return min(EXACT_MAP_BYTES // map_bytes, EXACT_ATTENTION_LATENTS if has_attention else EXACT_MAP_BYTES)
 
 
 def encode(vae: AutoencoderKL, image: Tensor, tiling: Tiling | None = None) -> Tensor:

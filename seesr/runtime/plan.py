@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from seesr.autoencoder.estimated import SAMPLES, sample_side
 from seesr.diffusion.tiles import Tiles
 from seesr.options import Options
 
-TILE, OVERLAP = 96, 32
-"""Side and shared part of the diffusion's tiles, in latent pixels."""
+TILE_PIXELS = 768
+"""Side of the diffusion's tiles in pixels: 96 latent pixels of the published model."""
 NEVER = 10**6
 VAE_TILES, SMALL_VAE_TILE = (160, 96, 64, 48), 24
 SMALL_TILE, SMALLEST_TILE, SMALL_OVERLAP = 64, 48, 16
@@ -61,6 +62,10 @@ class Costs:
     """Bytes of all networks."""
     largest: int = 0
     """Bytes of the largest network."""
+    vae_halo: int = 0
+    """Latent pixels that estimated tiles see around them."""
+    vae_exact: float = float("inf")
+    """Latent pixels up to which the VAE's tiles are exact."""
 
     def estimate(self, rung: Rung, height: int, width: int, batch: int = 1) -> float:
         """Bytes at the peak on `rung` for latents of this size; on a CPU beyond the weights, which are there already."""
@@ -75,6 +80,10 @@ class Costs:
         widest = height * width * self.factor**2 * self.vae_channels * self.itemsize
         if rung.vae_tile == 0:
             return widest * VAE_MAPS * batch
+        if height * width > self.vae_exact:
+            one = min(rung.vae_tile + 2 * self.vae_halo, height) * min(rung.vae_tile + 2 * self.vae_halo, width)
+            together = max(one, SAMPLES**2 * sample_side(rung.vae_tile) ** 2)
+            return widest * together / (height * width) * VAE_MAPS
         tile = widest * min(1.0, rung.vae_tile**2 / (height * width))
         kept = min(widest * KEPT_MAPS, rung.map_bytes) if rung.device.type == "cpu" else 0
         return tile * VAE_MAPS + kept
@@ -102,7 +111,7 @@ def rungs(
     What the user set is kept on every rung, or made smaller; what shall never be tiled is not. Where nothing fits, the
     last way is left: an estimate may be wrong.
     """
-    tile = NEVER if options.tile == 0 else options.tile or TILE
+    tile = NEVER if options.tile == 0 else options.tile or TILE_PIXELS // costs.factor
     overlap = min(tile // 3 if options.tile_overlap is None else options.tile_overlap, tile // 2)
     name = "tiled VAE" if options.vae_tile else "whole"
     vae_tile = _vae_tile(height, width, costs, budget.host if device.type == "cpu" else budget.device)
