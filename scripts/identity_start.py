@@ -2,14 +2,16 @@
 
 From random weights a small autoencoder with GroupNorm spends its first hour learning to carry brightness and colour:
 normalisation removes just that. Here, at the start, six channels carry the picture and its negative through every
-residual trunk, every residual branch adds nothing, and a quarter of the channels are constants: GroupNorm (one group)
-then sees a fixed mean and scale. Training learns detail from its first step. SiLU is passed in the nearly linear part
-around `SHIFT`.
+residual trunk, every residual branch adds nothing, and two channels of each map are constants so large that they alone
+make its mean and deviation: GroupNorm (one group) then changes nothing, in a crop as in a large picture, and its affine
+part is set to undo it. Networks without normalisation are what super-resolution does best with (Lim et al., CVPRW 2017).
+Training learns detail from its first step. SiLU is passed in the nearly linear part around `SHIFT`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +21,13 @@ from torch import Tensor, nn
 CARRIED = 3
 SHIFT = 3.0
 CONSTANT = 3.0
+"""Of the constants, times the root of the number of channels: the deviation they give a map is `2**0.5` times this."""
+SURELY_CONSTANT = 5.0
+"""Means beyond this have only constants."""
 LATENT_GAIN = 2.0
 """Latents are the picture in -1..1, which has a deviation of about a half, times this."""
+
+TRUNK_OF_UNET = ("conv_in", "downsamplers.0.conv", "upsamplers.0.conv", "conv_shortcut", ".conv1")
 
 CENTRE = torch.tensor([0.0, 1.0, 0.0])
 FORWARD_PAIR = torch.tensor([0.0, 0.5, 0.5])
@@ -51,11 +58,10 @@ def start_autoencoder(vae: AutoencoderKL, examples: Tensor) -> None:
         for conv in (vae.quant_conv, vae.post_quant_conv):
             nn.init.dirac_(conv.weight)
             nn.init.zeros_(conv.bias)
-        for norm in _named(vae, "norm1"):
-            _hide_constants(norm)
-        _undo_normalisation(encoder.conv_norm_out, lambda: vae.encode(examples))
-        latents = vae.encode(examples).latent_dist.mode()
-        _undo_normalisation(decoder.conv_norm_out, lambda: vae.decode(latents))
+        for conv in _named(vae, ".conv1"):
+            _plant_constants(conv)
+        with _undoing(vae, shifted=[encoder.conv_norm_out, decoder.conv_norm_out]):
+            vae.decode(vae.encode(examples).latent_dist.mode())
 
 
 def start_denoiser(unet: UNet2DConditionModel, controlnet: ControlNetModel, run: Callable[[], object]) -> None:
@@ -66,12 +72,16 @@ def start_denoiser(unet: UNet2DConditionModel, controlnet: ControlNetModel, run:
     with torch.no_grad():
         for model in (unet, controlnet):
             _silence_residuals(model)
+            for ending in TRUNK_OF_UNET:
+                for conv in _named(model, ending):
+                    _plant_constants(conv)
         embedding = controlnet.controlnet_cond_embedding
         _carry(embedding.conv_in, CENTRE, shift=SHIFT, trunk=False)
         for conv in embedding.blocks:
             kernel = CENTRE if conv.stride == (1, 1) else FORWARD_PAIR
             _carry(conv, kernel, after_silu=True, shift=SHIFT, trunk=False)
         _carry(embedding.conv_out, CENTRE, after_silu=True, trunk=False)
+        _plant_constants(embedding.conv_out, 0.0)
         controlnet.conv_in.weight[:CARRIED] = 0
         controlnet.conv_in.bias[:CARRIED] = 0
         _carry(controlnet.controlnet_down_blocks[0], CENTRE)
@@ -85,26 +95,37 @@ def start_denoiser(unet: UNet2DConditionModel, controlnet: ControlNetModel, run:
         unet.conv_out.weight[CARRIED:] = 0
         unet.conv_out.bias[:CARRIED] += LATENT_GAIN
         unet.conv_out.bias[CARRIED:] = 0
-        _undo_normalisation(unet.conv_norm_out, run)
+        with _undoing(unet, controlnet, shifted=[unet.conv_norm_out]):
+            run()
 
 
-def _undo_normalisation(norm: nn.GroupNorm, run: Callable[[], object]) -> None:
-    """Sets the affine part of `norm` so that carried channels leave it as they came, plus SHIFT."""
-    seen: list[Tensor] = []
-    with norm.register_forward_pre_hook(lambda _, args: seen.append(args[0])):
-        run()
-    variance, mean = torch.var_mean(seen[0], dim=(1, 2, 3), correction=0)
-    norm.weight[:CARRIED] = (variance + norm.eps).sqrt().mean()
-    norm.bias[:CARRIED] = mean.mean() + SHIFT
-    _hide_constants(norm)
-    _mark_delicate(norm)
+@contextmanager
+def _undoing(*models: nn.Module, shifted: list[nn.GroupNorm]) -> Iterator[None]:
+    """While a picture goes through, each GroupNorm's affine part is set to give back what came in, plus SHIFT in the
+    carried channels of those in `shifted`, and nothing of the constants: they would make every weight a large bias."""
+
+    def undo(norm: nn.GroupNorm, args: tuple[Tensor, ...]) -> None:
+        variance, mean = torch.var_mean(args[0], dim=(1, 2, 3), correction=0)
+        constant = args[0].mean(dim=(0, 2, 3)).abs() > SURELY_CONSTANT
+        norm.weight.copy_(torch.where(constant, 0.0, (variance + norm.eps).sqrt().mean()))
+        norm.bias.copy_(torch.where(constant, 0.0, mean.mean()))
+        if norm in shifted:
+            norm.bias[:CARRIED] += SHIFT
+            _mark_delicate(norm)
+
+    norms = [module for model in models for module in model.modules() if isinstance(module, nn.GroupNorm)]
+    handles = [norm.register_forward_pre_hook(undo) for norm in norms]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
-def _hide_constants(norm: nn.GroupNorm) -> None:
-    """What follows `norm` must not see the constants: as inputs they would make every weight a large bias."""
-    quarter = norm.num_channels // 4
-    norm.weight[-quarter:] = 0
-    norm.bias[-quarter:] = 0
+def _plant_constants(conv: nn.Conv2d, size: float = CONSTANT) -> None:
+    """Makes the last two outputs of `conv` constants, of opposite signs."""
+    conv.weight[-2:] = 0
+    conv.bias[-2:] = size * conv.out_channels**0.5 * torch.tensor([1.0, -1.0])
 
 
 def _mark_delicate(module: nn.Module) -> None:
@@ -138,7 +159,7 @@ def _carry(
 ) -> None:
     """Lets outputs 0-2 of `conv` be inputs 0-2 blurred by `kernel`.
 
-    In a residual `trunk`, outputs 3-5 are their negatives, the last quarter +-CONSTANT, and the rest zero.
+    In a residual `trunk`, outputs 3-5 are their negatives, the last two constants, and the rest zero.
 
     `after_silu` undoes the SiLU around SHIFT that the inputs came through; `shift` is added for a SiLU that follows.
     """
@@ -154,8 +175,7 @@ def _carry(
         nn.init.zeros_(conv.weight)
         nn.init.zeros_(conv.bias)
         carried = 2 * CARRIED
-        quarter = conv.out_channels // 4
-        conv.bias[-quarter:] = CONSTANT * (1 - 2 * (torch.arange(quarter) % 2))
+        _plant_constants(conv)
     conv.weight[:carried] = 0
     conv.bias[:carried] = offset + shift
     for channel in range(carried):

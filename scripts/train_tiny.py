@@ -220,7 +220,7 @@ def sr(
     size: Annotated[int, typer.Option(help="Side of a crop: 16 and a multiple of 28.")] = 128,
     perceptual_from: Annotated[float, typer.Option(help="Share of the steps before the VGG loss joins.")] = 0.25,
     perceptual_weight: Annotated[float, typer.Option(help="Of the VGG loss at the end; it grows from nothing.")] = 0.4,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 5e-4,
     start: Annotated[Path | None, typer.Option(help="Weights folder to go on from, instead of from nothing.")] = None,
     seed: int = 0,
 ) -> None:

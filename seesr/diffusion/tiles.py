@@ -15,13 +15,15 @@ from torch import Tensor
 GAUSSIAN_WIDTH = 0.25
 """Standard deviation of the weights, as a share of the tile."""
 
+ROUND = 8
+
 TileModel = Callable[[Tensor, int, Tensor, "list[int]"], Tensor]
 """(latents, timestep, image, numbers of the tiles) to the UNet's prediction: `(tiles * B, ...)`, tile by tile."""
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """How a latent map of `height` x `width` is cut: side, shared part, and how many tiles go through the model at once."""
+    """How a latent map of `height` x `width` is cut: longest side, shared part, and how many tiles go through at once."""
 
     height: int
     width: int
@@ -31,17 +33,29 @@ class Tiles:
 
     @property
     def tile_height(self) -> int:
-        return min(self.side, self.height)
+        return fitting_side(self.height, self.side, self.overlap)
 
     @property
     def tile_width(self) -> int:
-        return min(self.side, self.width)
+        return fitting_side(self.width, self.side, self.overlap)
 
     @property
     def corners(self) -> list[tuple[int, int]]:
         """(top, left) of each tile, row by row; one tile if neither side is longer than a tile's."""
-        tops = tile_starts(self.height, self.side, self.overlap)
-        return [(top, left) for top in tops for left in tile_starts(self.width, self.side, self.overlap)]
+        tops = tile_starts(self.height, self.tile_height, self.overlap)
+        return [(top, left) for top in tops for left in tile_starts(self.width, self.tile_width, self.overlap)]
+
+
+def fitting_side(length: int, tile: int, overlap: int) -> int:
+    """The side of tiles that cover `length` in as many as tiles of `tile` would, sharing hardly more than `overlap`.
+
+    A multiple of `ROUND` unless one tile covers it all: the UNet halves its maps three times.
+    """
+    if length <= tile:
+        return length
+    count = math.ceil((length - overlap) / (tile - overlap))
+    least = math.ceil((length + (count - 1) * overlap) / count)
+    return min(tile, math.ceil(least / ROUND) * ROUND)
 
 
 def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
