@@ -5,7 +5,8 @@ normalisation removes just that. Here, at the start, six channels carry the pict
 residual trunk, every residual branch adds nothing, and two channels of each map are constants so large that they alone
 make its mean and deviation: GroupNorm (one group) then changes nothing, in a crop as in a large picture, and its affine
 part is set to undo it. Networks without normalisation are what super-resolution does best with (Lim et al., CVPRW 2017).
-Training learns detail from its first step. SiLU is passed in the nearly linear part around `SHIFT`.
+The other channels are random features of the picture, at which nothing that makes the output looks yet. Training learns
+detail from its first step. SiLU is passed in the nearly linear part around `SHIFT`.
 """
 
 from __future__ import annotations
@@ -82,12 +83,15 @@ def start_denoiser(unet: UNet2DConditionModel, controlnet: ControlNetModel, run:
             _carry(conv, kernel, after_silu=True, shift=SHIFT, trunk=False)
         _carry(embedding.conv_out, CENTRE, after_silu=True, trunk=False)
         _plant_constants(embedding.conv_out, 0.0)
-        controlnet.conv_in.weight[:CARRIED] = 0
-        controlnet.conv_in.bias[:CARRIED] = 0
+        # Nothing of the noise at first.
+        for conv in (controlnet.conv_in, unet.conv_in):
+            nn.init.zeros_(conv.weight)
+            nn.init.zeros_(conv.bias[: 2 * CARRIED])
+        for conv in controlnet.controlnet_down_blocks[:2]:
+            conv.reset_parameters()
         _carry(controlnet.controlnet_down_blocks[0], CENTRE)
-        nn.init.zeros_(controlnet.controlnet_down_blocks[0].bias)
-        unet.conv_in.weight[: 2 * CARRIED] = 0
-        unet.conv_in.bias[: 2 * CARRIED] = 0
+        for conv in controlnet.controlnet_down_blocks[:2]:
+            _plant_constants(conv, 0.0)
         last = unet.up_blocks[-1].resnets[-1].conv_shortcut
         _carry(last, CENTRE, first_input=last.in_channels - unet.config.block_out_channels[0])
         # The ControlNet sees the picture in 0..1, the latents are made of it in -1..1.
@@ -102,7 +106,8 @@ def start_denoiser(unet: UNet2DConditionModel, controlnet: ControlNetModel, run:
 @contextmanager
 def _undoing(*models: nn.Module, shifted: list[nn.GroupNorm]) -> Iterator[None]:
     """While a picture goes through, each GroupNorm's affine part is set to give back what came in, plus SHIFT in the
-    carried channels of those in `shifted`, and nothing of the constants: they would make every weight a large bias."""
+    carried channels of those in `shifted`, and nothing of the constants, which convolutions overlook as well: they would
+    make every weight a large bias."""
 
     def undo(norm: nn.GroupNorm, args: tuple[Tensor, ...]) -> None:
         variance, mean = torch.var_mean(args[0], dim=(1, 2, 3), correction=0)
@@ -113,8 +118,13 @@ def _undoing(*models: nn.Module, shifted: list[nn.GroupNorm]) -> Iterator[None]:
             norm.bias[:CARRIED] += SHIFT
             _mark_delicate(norm)
 
+    def overlook(conv: nn.Conv2d, args: tuple[Tensor, ...]) -> None:
+        conv.weight[:, args[0].mean(dim=(0, 2, 3)).abs() > SURELY_CONSTANT] = 0
+
     norms = [module for model in models for module in model.modules() if isinstance(module, nn.GroupNorm)]
+    convs = [module for model in models for module in model.modules() if isinstance(module, nn.Conv2d)]
     handles = [norm.register_forward_pre_hook(undo) for norm in norms]
+    handles += [conv.register_forward_pre_hook(overlook) for conv in convs]
     try:
         yield
     finally:
@@ -159,7 +169,7 @@ def _carry(
 ) -> None:
     """Lets outputs 0-2 of `conv` be inputs 0-2 blurred by `kernel`.
 
-    In a residual `trunk`, outputs 3-5 are their negatives, the last two constants, and the rest zero.
+    In a residual `trunk`, outputs 3-5 are their negatives, the last two constants; the rest is as it was.
 
     `after_silu` undoes the SiLU around SHIFT that the inputs came through; `shift` is added for a SiLU that follows.
     """
@@ -172,8 +182,6 @@ def _carry(
     taps = kernel[:, None] * kernel if conv.kernel_size == (3, 3) else torch.ones(1, 1)
     carried = CARRIED
     if trunk:
-        nn.init.zeros_(conv.weight)
-        nn.init.zeros_(conv.bias)
         carried = 2 * CARRIED
         _plant_constants(conv)
     conv.weight[:carried] = 0

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from seesr.evaluation.degradation import crop_to_multiple, degrade, downscale_bicubic
 
 SCALE = 4
-DELICATE_FACTOR = 0.2
+DELICATE_FACTOR = 0.3
 """Learning rate of what carries the picture, relative to the rest."""
 AVERAGING = 0.999
 """Share of the average of weights that a step keeps."""

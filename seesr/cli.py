@@ -22,9 +22,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from seesr.batch import Job, plan_jobs
 from seesr.errors import OutputError, SeeSRError
 from seesr.evaluation.command import evaluate
+from seesr.flags import takes_options, takes_save_options
 from seesr.images.decode import open_picture
 from seesr.images.save import save, side_by_side
-from seesr.options import PRESETS, Options, SaveOptions, parse_bytes
+from seesr.options import Options, SaveOptions, parse_bytes
 from seesr.runtime.device import choose_device, choose_dtype, dtype_name
 from seesr.runtime.memory import memory_bytes
 from seesr.version import __version__
@@ -49,11 +50,6 @@ app.command()(evaluate)
 app.add_typer(weights_commands.app, name="weights")
 
 
-def _option(name: str, *flags: str, of: type[Options] | type[SaveOptions] = Options) -> Any:
-    """A typer option whose help comes from `options.py`."""
-    return typer.Option(*flags, help=of.describe(name), show_default=str(of.model_fields[name].default))
-
-
 Weights = Annotated[
     str | None,
     typer.Option(help="A folder, full or tiny; without it SEESR_WEIGHTS, the full model if it is here, else the tiny one."),
@@ -64,55 +60,27 @@ Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON for e
 
 
 @app.command()
+@takes_options()
+@takes_save_options
 def upscale(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Pictures, folders, or quoted patterns.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="File, or folder for several pictures.")],
+    *,
     recursive: Annotated[bool, typer.Option(help="Look into sub-folders too.")] = False,
-    preset: Annotated[str | None, typer.Option(help=f"{' or '.join(PRESETS)}; options given beside it win.")] = None,
-    scale: Annotated[float | None, _option("scale")] = None,
-    max_side: Annotated[int | None, _option("max_side")] = None,
-    steps: Annotated[int | None, _option("steps")] = None,
-    prompt: Annotated[str | None, _option("prompt")] = None,
-    tags: Annotated[bool | None, _option("tags", "--tags/--no-tags")] = None,
-    conditioning_scale: Annotated[float | None, _option("conditioning_scale")] = None,
-    color_fix: Annotated[str | None, _option("color_fix")] = None,
-    sharpen: Annotated[float | None, _option("sharpen")] = None,
-    tile: Annotated[int | None, _option("tile")] = None,
-    tile_overlap: Annotated[int | None, _option("tile_overlap")] = None,
-    tile_tags: Annotated[bool | None, _option("tile_tags", "--tile-tags/--no-tile-tags")] = None,
-    vae_tile: Annotated[int | None, _option("vae_tile")] = None,
-    seed: Annotated[int | None, _option("seed")] = None,
+    options: Options,
     memory_limit: Annotated[str | None, typer.Option(help="Like 4GB; without it all that is free.")] = None,
     sequential: Annotated[bool, typer.Option(help="Keep only the running model on the device.")] = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
     weights: Weights = None,
-    output_format: Annotated[str | None, _option("format", "--format", of=SaveOptions)] = None,
-    quality: Annotated[int | None, _option("quality", of=SaveOptions)] = None,
+    saving: SaveOptions,
     overwrite: Annotated[bool, typer.Option(help="Replace output files that exist.")] = False,
     skip_existing: Annotated[bool, typer.Option(help="Leave out pictures whose output file exists.")] = False,
     as_json: Json = False,
     compare: Annotated[bool, typer.Option(help="Also save a before/after picture beside each output.")] = False,
 ) -> None:
     """Upscale pictures."""
-    options = Options.make(
-        preset,
-        scale=scale,
-        max_side=max_side,
-        steps=steps,
-        prompt=prompt,
-        tags=tags,
-        conditioning_scale=conditioning_scale,
-        color_fix=color_fix,
-        sharpen=sharpen,
-        tile=tile,
-        tile_overlap=tile_overlap,
-        tile_tags=tile_tags,
-        vae_tile=vae_tile,
-        seed=seed,
-    )
     limit = None if memory_limit is None else parse_bytes(memory_limit)
-    saving = SaveOptions.make(format=output_format, quality=quality)
     jobs = plan_jobs(inputs, output, recursive, overwrite, skip_existing, saving.format)
     taken = [path for path in map(_comparison, jobs) if compare and not overwrite and path.exists()]
     if taken:

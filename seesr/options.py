@@ -66,6 +66,15 @@ class Options(_Checked):
     prompt: str = Field("", max_length=1000, description="What is in the picture, in your words; tags are added to it.")
     tags: bool = Field(True, description="Let RAM name what it sees and add it to the prompt.")
     conditioning_scale: float = Field(1.0, ge=0, le=2, description="How strongly the input steers: lower invents more.")
+    kds: bool = Field(False, description="Kernel density steering: several tries, drawn to what most agree on; slower.")
+    kds_particles: int = Field(10, ge=1, le=16, description="Tries of kernel density steering.")
+    kds_bandwidth: float | None = Field(
+        None,
+        gt=0,
+        le=1000,
+        description="Width of its kernel: large is faithful, small keeps detail; none is the median rule.",
+    )
+    kds_patch: int = Field(2, ge=1, le=16, description="Side of its patches in latent pixels.")
     color_fix: Literal["wavelet", "adain", "none"] = Field(
         "wavelet", description="How the input's colours are given back: wavelet, adain or none."
     )
@@ -97,6 +106,11 @@ class Options(_Checked):
                 {"overlap": self.tile_overlap, "half": self.tile // 2},
             )
         return self
+
+    @property
+    def particles(self) -> int:
+        """Tries of each picture; one without kernel density steering."""
+        return self.kds_particles if self.kds else 1
 
     @classmethod
     def make(cls, preset: str | None = None, **values: Any) -> Self:

@@ -16,7 +16,8 @@ from torch import Tensor
 from seesr.autoencoder.maps import HostMemory
 from seesr.autoencoder.vae import Tiling, decode, encode, way
 from seesr.conditioning import Conditioner, Conditions, Seen
-from seesr.diffusion.sampler import sample
+from seesr.diffusion.sampler import ddim_step, sample
+from seesr.diffusion.steering import Steering, nearest_to_mean
 from seesr.diffusion.tiles import Tiles, predict_tiled
 from seesr.errors import OutOfMemoryError
 from seesr.images.colour import adain_fix, wavelet_fix
@@ -216,7 +217,7 @@ class Upscaler:
                 conditions = self.conditioner.conditions(images, seen, job.sizes, tiles, options, notes)
             tell("encode", 0, 1)
             with stages.stage("encode") as note:
-                latents = note.result(self._start(image, job.seeds, tiling, notes))
+                latents = note.result(self._start(image, job.seeds, options.particles, tiling, notes))
             with stages.stage("denoise") as note:
                 latents = note.result(self._denoise(latents, image, conditions, tiles, options, tell, notes))
             tell("decode", 0, 1)
@@ -232,14 +233,15 @@ class Upscaler:
         tell("done", 1, 1)
         return images, seen, prompts, notes
 
-    def _start(self, image: Tensor, seeds: list[int], tiling: Tiling, notes: list[str]) -> Tensor:
-        """The pictures' own latents under full noise ("start from LR"), float32."""
-        vae = self.models.vae
+    def _start(self, image: Tensor, seeds: list[int], particles: int, tiling: Tiling, notes: list[str]) -> Tensor:
+        """The pictures' own latents under full noise ("start from LR"), float32, each under that of its particles."""
+        vae, schedule = self.models.vae, self.models.schedule
         with self.models.running(vae):
             latents = guarded("encode", [vae], lambda: encode(vae, image, tiling), notes).float()
-        shape = (1, *latents.shape[1:])
-        noise = torch.cat([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
-        return self.models.schedule.add_noise(latents, noise.to(latents), len(self.models.schedule.alphas_cumprod) - 1)
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        noise = [torch.randn(latents.shape[1:], generator=one) for one in generators for _ in range(particles)]
+        latents = latents.repeat_interleave(particles, dim=0)
+        return schedule.add_noise(latents, torch.stack(noise).to(latents), len(schedule.alphas_cumprod) - 1)
 
     def _denoise(
         self,
@@ -251,22 +253,33 @@ class Upscaler:
         tell: Progress,
         notes: list[str],
     ) -> Tensor:
+        particles, denoiser = options.particles, self.models.denoiser
+
         def predict_tiles(noisy: Tensor, timestep: int, pixels: Tensor, numbers: list[int]) -> Tensor:
-            inputs = (like(tensor, self.models.denoiser) for tensor in (noisy, pixels, *conditions.of(numbers)))
-            noisy, pixels, embeds, tokens = inputs
-            return self.models.denoiser(noisy, timestep, pixels, embeds, tokens, options.conditioning_scale).float()
+            # Tile by tile, in it picture by picture, in it particle by particle.
+            count = len(noisy) // (len(numbers) * len(image))
+            told = (tensor.repeat_interleave(count, dim=0) for tensor in conditions.of(numbers))
+            noisy, pixels, embeds, tokens = (like(tensor, denoiser) for tensor in (noisy, pixels, *told))
+            return denoiser(noisy, timestep, pixels, embeds, tokens, options.conditioning_scale).float()
 
         def predict(noisy: Tensor, timestep: int) -> Tensor:
-            return predict_tiled(predict_tiles, noisy, timestep, image, tiles)
+            by_picture, together = noisy.unflatten(0, (-1, particles)), tiles.copies_at_once
+            parts = []
+            for part in by_picture.split(together, dim=1):
+                pixels = image.repeat_interleave(part.shape[1], dim=0)
+                found = predict_tiled(predict_tiles, part.flatten(0, 1), timestep, pixels, tiles)
+                parts.append(found.unflatten(0, part.shape[:2]))
+            return torch.cat(parts, dim=1).flatten(0, 1)
 
         def progress(step: int, steps: int, _: Tensor) -> None:
             tell("denoise", step, steps)
 
         def run() -> Tensor:
-            return sample(predict, self.models.schedule, latents, options.steps, progress=progress)
+            step = Steering(particles, options.kds_bandwidth, options.kds_patch).step if particles > 1 else ddim_step
+            return sample(predict, self.models.schedule, latents, options.steps, step, progress)
 
-        with self.models.running(self.models.denoiser):
-            return guarded("denoise", [self.models.denoiser], run, notes)
+        with self.models.running(denoiser):
+            return nearest_to_mean(guarded("denoise", [denoiser], run, notes), particles)
 
     def _decode(self, latents: Tensor, tiling: Tiling, notes: list[str]) -> Tensor:
         """Pixels `(B, 3, H, W)`, float32, on the host."""

@@ -40,6 +40,11 @@ class Tiles:
         return fitting_side(self.width, self.side, self.overlap)
 
     @property
+    def copies_at_once(self) -> int:
+        """How many versions of a picture go through at once, where all its tiles do."""
+        return max(1, self.at_once // len(self.corners))
+
+    @property
     def corners(self) -> list[tuple[int, int]]:
         """(top, left) of each tile, row by row; one tile if neither side is longer than a tile's."""
         tops = tile_starts(self.height, self.tile_height, self.overlap)

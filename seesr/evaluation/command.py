@@ -12,6 +12,7 @@ from rich.console import Console
 
 from seesr.errors import OptionError, OutputError
 from seesr.files import whole_file
+from seesr.flags import takes_options
 from seesr.options import Options, parse_bytes
 from seesr.runtime.device import dtype_name
 from seesr.weights.cache import Cache
@@ -20,7 +21,9 @@ OURS, BICUBIC = "seesr", "bicubic"
 NIQE_FILE = "niqe_pris_params.npz"
 
 
+@takes_options(without=("scale", "max_side"), scale=4.0, seed=0)
 def evaluate(
+    *,
     truth: Annotated[Path | None, typer.Option(help="Folder of sharp pictures; inputs are made from them by 1/4.")] = None,
     pairs: Annotated[tuple[Path, Path] | None, typer.Option(metavar="LOW HIGH", help="Folders of inputs, truths.")] = None,
     degrade: Annotated[
@@ -30,18 +33,7 @@ def evaluate(
     against: Annotated[
         list[str] | None, typer.Option(metavar="NAME=FOLDER", help="Outputs of another method, named like the truths.")
     ] = None,
-    preset: Annotated[str | None, typer.Option(help="As for seesr upscale, like the next ones.")] = None,
-    steps: int | None = None,
-    prompt: str | None = None,
-    tags: bool | None = None,
-    conditioning_scale: float | None = None,
-    color_fix: str | None = None,
-    sharpen: float | None = None,
-    tile: int | None = None,
-    tile_overlap: int | None = None,
-    tile_tags: bool | None = None,
-    vae_tile: int | None = None,
-    seed: int = 0,
+    options: Options,
     memory_limit: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
@@ -54,21 +46,6 @@ def evaluate(
     """Weigh results against ground truth and bicubic: PSNR-Y, SSIM-Y, ST-LPIPS, NIQE, grid, speed."""
     if (truth is None) == (pairs is None) or (degrade is not None and truth is None):
         raise OptionError("give either --truth FOLDER (perhaps with --degrade SEED) or --pairs LOW HIGH.")
-    options = Options.make(
-        preset,
-        scale=4.0,
-        steps=steps,
-        prompt=prompt,
-        tags=tags,
-        conditioning_scale=conditioning_scale,
-        color_fix=color_fix,
-        sharpen=sharpen,
-        tile=tile,
-        tile_overlap=tile_overlap,
-        tile_tags=tile_tags,
-        vae_tile=vae_tile,
-        seed=seed,
-    )
     others = dict(_named_folder(text) for text in against or [])
     try:
         from seesr.evaluation import evaluate as weigh

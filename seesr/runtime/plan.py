@@ -37,7 +37,9 @@ class Rung:
     tile: int
     overlap: int
     at_once: int = 1
-    """Diffusion tiles in one pass."""
+    """Diffusion tiles in one pass, of all particles."""
+    particles: int = 1
+    """Versions of each picture that the diffusion works on."""
     sequential: bool = False
     """Only the running model is on the device."""
     map_bytes: float = float("inf")
@@ -91,7 +93,7 @@ class Costs:
     def of_unet(self, rung: Rung, height: int, width: int, batch: int = 1) -> float:
         """What a step of the UNet and ControlNet takes."""
         tiles = rung.tiles(height, width)
-        at_once = min(rung.at_once, len(tiles.corners)) * batch
+        at_once = min(rung.at_once, len(tiles.corners) * rung.particles) * batch
         return tiles.tile_height * tiles.tile_width * self.unet_channels * UNET_MAPS * self.itemsize * at_once
 
 
@@ -116,6 +118,7 @@ def rungs(
     name = "tiled VAE" if options.vae_tile else "whole"
     vae_tile = _vae_tile(height, width, costs, budget.host if device.type == "cpu" else budget.device)
     first = Rung(name, device, options.vae_tile or 0, tile, overlap, sequential=sequential, map_bytes=budget.host / 3)
+    first = replace(first, particles=options.particles)
     tiled_vae = first if options.vae_tile == 0 else replace(first, name="tiled VAE", vae_tile=options.vae_tile or vae_tile)
     tiled, smaller = (replace(tiled_vae, name=name) for name in ("tiled latents", "smaller tiles"))
     if options.tile != 0:
