@@ -23,7 +23,7 @@ CARRIED = 3
 SHIFT = 3.0
 CONSTANT = 3.0
 """Of the constants, times the root of the number of channels: the deviation they give a map is `2**0.5` times this."""
-SURELY_CONSTANT = 5.0
+SURELY_CONSTANT = 8.0
 """Means beyond this have only constants."""
 LATENT_GAIN = 2.0
 """Latents are the picture in -1..1, which has a deviation of about a half, times this."""
