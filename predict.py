@@ -1,29 +1,58 @@
-"""The Cog surface: translates a request to options and calls Upscaler."""
+"""The Cog surface: translates a request to options and calls Upscaler.
+
+`BasePredictor` and `predict` are what Cog 0.23 and those before it accept; 0.23 warns that they are named `BaseRunner` and
+`run` now. Cog reads the inputs from this source when it builds, so they are literals; a test compares them with
+`seesr/options.py`.
+"""
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
 from pathlib import Path as LocalPath
 
 from cog import BasePredictor, Input, Path
+from PIL import Image
 
 from seesr import Options, Upscaler
+from seesr.errors import InputError, SeeSRError
 from seesr.images.save import save
+from seesr.options import SaveOptions
+from seesr.result import Result
+from seesr.runtime.device import dtype_name
 
 
 class Predictor(BasePredictor):
     """Loads the models once, upscales a picture for each request."""
 
     def setup(self) -> None:
-        """Loads the weights that SEESR_WEIGHTS names, or the embedded model."""
+        """Loads the weights that SEESR_WEIGHTS names, or the embedded model, and runs them once."""
+        # Cog puts what it fetches where Python's temporary files go: a folder of our own tells it from other files.
+        self.folder = LocalPath(tempfile.mkdtemp(prefix="seesr-")).resolve()
+        tempfile.tempdir = str(self.folder)
+        print("loading the models")
         self.upscaler = Upscaler.load()
+        print(f"weights: {self.upscaler.weights.name}, on {self.upscaler.device} in {dtype_name(self.upscaler.dtype)}")
+        warm_up = self.upscaler.upscale(Image.effect_noise((64, 64), 64).convert("RGB"), scale=2, steps=1, seed=0)
+        self.upscaler.clear_caches()
+        print(f"ready: a first picture took {sum(warm_up.seconds.values()):.1f} s")
 
     def predict(
         self,
-        image: Path = Input(description="The picture to upscale."),
+        image: Path = Input(description="The picture to upscale: JPEG, PNG, WebP, TIFF, HEIC, AVIF, GIF or BMP."),
         scale: float = Input(description="Output side over input side; any number.", default=4.0, ge=1, le=8),
-        steps: int = Input(description="Denoising steps: 1 is fastest, 4 adds most.", default=2, ge=1, le=4),
-        prompt: str = Input(description="What is in the picture, in your words; tags are added to it.", default=""),
+        prompt: str = Input(
+            description="What is in the picture, in your words; tags are added to it.", default="", max_length=1000
+        ),
+        num_inference_steps: int | None = Input(
+            description="Denoising steps: 1 is fastest, 4 adds most; 2 unless a preset differs.", default=None, ge=1, le=4
+        ),
+        preset: str | None = Input(
+            description="speed, quality or memory; what is given beside it wins.",
+            default=None,
+            choices=["speed", "quality", "memory"],
+        ),
         tags: bool = Input(description="Let RAM name what it sees and add it to the prompt.", default=True),
         conditioning_scale: float = Input(
             description="How strongly the input steers: lower invents more.", default=1.0, ge=0, le=2
@@ -33,22 +62,126 @@ class Predictor(BasePredictor):
             default="wavelet",
             choices=["wavelet", "adain", "none"],
         ),
+        kds: bool = Input(
+            description="Kernel density steering: several tries, drawn to what most agree on; slower.", default=False
+        ),
+        kds_particles: int = Input(description="Tries of kernel density steering.", default=10, ge=1, le=16),
+        kds_bandwidth: float | None = Input(
+            description="Width of its kernel: large is faithful, small keeps detail; none is the median rule.",
+            default=None,
+            ge=0.001,
+            le=1000,
+        ),
+        kds_patch: int = Input(description="Side of its patches in latent pixels.", default=2, ge=1, le=16),
+        tile: int | None = Input(
+            description="Side of the diffusion's tiles in latent pixels; 0 is never, else at least 16.",
+            default=None,
+            ge=0,
+            le=1024,
+        ),
+        tile_overlap: int | None = Input(
+            description="Latent pixels that neighbouring tiles share.", default=None, ge=0, le=512
+        ),
+        tile_tags: bool = Input(description="Let RAM look at each tile's own part of the picture.", default=False),
+        vae_tile: int | None = Input(
+            description="Side of the VAE's tiles in latent pixels; 0 is never, else at least 16.",
+            default=None,
+            ge=0,
+            le=1024,
+        ),
         sharpen: float = Input(description="Unsharp mask at the end; 0 is off.", default=0.0, ge=0, le=2),
-        seed: int = Input(description="Same seed, same picture; -1 draws one and reports it.", default=-1),
+        seed: int | None = Input(
+            description="Same seed, same picture; without one a seed is drawn and reported.",
+            default=None,
+            ge=0,
+            le=4294967295,
+        ),
+        output_format: str = Input(
+            description="File format of the result.", default="png", choices=["png", "jpg", "webp", "tiff", "bmp", "avif"]
+        ),
+        output_quality: int = Input(description="Of jpg, webp and avif: 100 is best and largest.", default=95, ge=1, le=100),
+        keep_metadata: bool = Input(
+            description="Keep what the input's file says: camera, date, author, place.", default=False
+        ),
     ) -> Path:
-        """Returns a PNG."""
-        options = Options.make(
-            scale=scale,
-            steps=steps,
-            prompt=prompt,
-            tags=tags,
-            conditioning_scale=conditioning_scale,
-            color_fix=color_fix,
-            sharpen=sharpen,
-            seed=None if seed == -1 else seed,
-        )
-        result = self.upscaler.upscale(LocalPath(image), options)
-        print(f"seed: {result.seed}\nprompt: {result.prompt}")
-        target = LocalPath(tempfile.mkdtemp(prefix="seesr-")) / "upscaled.png"
-        save(result.image, target, settings=result.settings())
+        """Returns the picture file."""
+        source = self._fetched(image)
+        self._clear(source)
+        try:
+            options = Options.make(
+                preset,
+                scale=scale,
+                prompt=prompt,
+                steps=num_inference_steps,
+                tags=tags,
+                conditioning_scale=conditioning_scale,
+                color_fix=color_fix,
+                kds=kds,
+                kds_particles=kds_particles,
+                kds_bandwidth=kds_bandwidth,
+                kds_patch=kds_patch,
+                tile=tile,
+                tile_overlap=tile_overlap,
+                tile_tags=tile_tags,
+                vae_tile=vae_tile,
+                sharpen=sharpen,
+                seed=seed,
+            )
+            saving = SaveOptions.make(format=output_format, quality=output_quality, metadata=keep_metadata)
+            result = self.upscaler.upscale(source, options, _log_step)
+            self._report(result)
+            target = self.folder / f"upscaled.{output_format}"
+            save(result.image, target, saving, result.settings())
+        except SeeSRError as error:
+            # Where the file lies is nobody's business.
+            message = str(error).replace(str(source), "image").replace(f"{self.folder}/", "")
+            raise type(error)(message) from None
+        except Exception as error:
+            if os.environ.get("SEESR_DEBUG", "") not in ("", "0"):
+                raise
+            # What a library says may name files; SEESR_DEBUG=1 shows it.
+            raise RuntimeError(f"something went wrong inside ({type(error).__name__}); please report it.") from None
         return Path(target)
+
+    def _fetched(self, image: Path) -> LocalPath:
+        """The file that Cog fetched or was sent. It hands on a path of the server's own disk as well: that is refused."""
+        path = LocalPath(image).resolve()
+        if path.parent != self.folder or not path.is_file():
+            raise InputError("image is neither a data URL nor an http(s) address; files of the server are not read.")
+        return path
+
+    def _clear(self, source: LocalPath) -> None:
+        """Removes what an earlier prediction left: its result, which Cog reads after `predict`, or what a cancel stopped."""
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path != source:
+                path.unlink()
+
+    def _report(self, result: Result) -> None:
+        """The log and metrics of a prediction that is done."""
+        width, height = result.sizes.output
+        seconds = {stage: round(seconds, 3) for stage, seconds in result.seconds.items()}
+        print(f"seed: {result.seed}")
+        print(f"tags: {', '.join(tag.name for tag in result.tags) or 'none'}")
+        print(f"prompt: {result.prompt}")
+        print(f"size: {width}x{height}, way: {result.rung}, VAE: {result.vae}")
+        for attempt in result.attempts:
+            print(f"memory did not suffice for {attempt.rung}: {attempt.reason}")
+        for note in result.notes:
+            print(f"note: {note}")
+        print(f"seconds: {sum(seconds.values()):.1f} ({', '.join(f'{name} {value}' for name, value in seconds.items())})")
+        self.record_metric("seed", result.seed)
+        self.record_metric("output_width", width)
+        self.record_metric("output_height", height)
+        self.record_metric("rung", result.rung)
+        self.record_metric("attempts", len(result.attempts))
+        self.record_metric("peak_memory_bytes", result.peak_memory)
+        for stage, value in seconds.items():
+            self.record_metric(f"seconds.{stage}", value)
+
+
+def _log_step(stage: str, done: int, total: int) -> None:
+    """A line for each denoising step."""
+    if stage == "denoise":
+        print(f"step {done} of {total}")

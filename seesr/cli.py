@@ -97,7 +97,7 @@ def upscale(
                 try:
                     if isinstance(result, SeeSRError):
                         raise result
-                    save(result.image, job.target, saving.quality, result.settings())
+                    save(result.image, job.target, saving, result.settings())
                     if compare:
                         _save_comparison(job, result, upscaler)
                 except SeeSRError as error:

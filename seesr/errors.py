@@ -25,5 +25,9 @@ class OutOfMemoryError(SeeSRError):
     """Memory ran out on every way there is."""
 
 
+class TimeLimitError(SeeSRError):
+    """The picture took longer than the operator allows."""
+
+
 class ComputeError(SeeSRError):
     """The models gave numbers that are none, in every precision."""

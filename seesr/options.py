@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import reprlib
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self
 
@@ -41,7 +42,7 @@ class _Checked(BaseModel):
                 raise OptionError(f"option {name!r} is unknown; there are {', '.join(cls.model_fields)}.") from None
             if first["type"] == "tile":
                 raise OptionError(f"{first['msg']}.") from None
-            raise OptionError(f"{name} is {first['input']!r}: {_lower_first(first['msg'])}.") from None
+            raise OptionError(f"{name} is {reprlib.repr(first['input'])}: {_lower_first(first['msg'])}.") from None
 
     @classmethod
     def describe(cls, name: str) -> str:
@@ -62,7 +63,7 @@ class Options(_Checked):
 
     scale: float = Field(4.0, ge=1, le=8, description="Output side over input side; any number.")
     max_side: int | None = Field(None, ge=16, le=65535, description="Longer side of the output in pixels, instead of scale.")
-    steps: int = Field(2, ge=1, le=4, description="Denoising steps: 1 is fastest, 4 adds most.")
+    steps: int = Field(2, ge=1, le=4, description="Denoising steps: 1 is fastest, 4 adds most; 2 unless a preset differs.")
     prompt: str = Field("", max_length=1000, description="What is in the picture, in your words; tags are added to it.")
     tags: bool = Field(True, description="Let RAM name what it sees and add it to the prompt.")
     conditioning_scale: float = Field(1.0, ge=0, le=2, description="How strongly the input steers: lower invents more.")
@@ -70,7 +71,7 @@ class Options(_Checked):
     kds_particles: int = Field(10, ge=1, le=16, description="Tries of kernel density steering.")
     kds_bandwidth: float | None = Field(
         None,
-        gt=0,
+        ge=0.001,
         le=1000,
         description="Width of its kernel: large is faithful, small keeps detail; none is the median rule.",
     )
@@ -132,6 +133,7 @@ class SaveOptions(_Checked):
         None, description="png, jpg, webp, tiff, bmp or avif; without it a file's suffix decides, in folders png."
     )
     quality: int = Field(95, ge=1, le=100, description="Of jpg, webp and avif: 100 is best and largest.")
+    metadata: bool = Field(True, description="Keep what the input's file says: camera, date, author, place.")
 
 
 def _lower_first(text: str) -> str:
@@ -142,14 +144,18 @@ def _lower_first(text: str) -> str:
 class Limits:
     """What an operator lets users ask for; each is set by an environment variable named like it, in SEESR_ capitals."""
 
+    input_bytes: int = 256_000_000
+    """Size of an input's file, checked before it is read."""
     input_pixels: int = 64_000_000
     """Width times height of an input, checked before it is decoded."""
     output_side: int = 8192
     """Longest side of a result in pixels."""
+    seconds: int = 86_400
+    """Longest time for a picture, checked at each stage and step."""
 
     @classmethod
     def from_environment(cls) -> Limits:
-        """The limits with what `SEESR_INPUT_PIXELS` and `SEESR_OUTPUT_SIDE` say.
+        """The limits with what `SEESR_INPUT_BYTES`, `SEESR_INPUT_PIXELS`, `SEESR_OUTPUT_SIDE` and `SEESR_SECONDS` say.
 
         Raises:
             OptionError: such a variable is not a positive whole number.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -19,7 +20,7 @@ from seesr.conditioning import Conditioner, Conditions, Seen
 from seesr.diffusion.sampler import ddim_step, sample
 from seesr.diffusion.steering import Steering, nearest_to_mean
 from seesr.diffusion.tiles import Tiles, predict_tiled
-from seesr.errors import OutOfMemoryError
+from seesr.errors import OutOfMemoryError, TimeLimitError
 from seesr.images.colour import adain_fix, wavelet_fix
 from seesr.images.decode import ImageSource, Picture, open_picture
 from seesr.images.finish import finish
@@ -115,6 +116,7 @@ class Upscaler:
             InputError: the picture cannot be used.
             OptionError: an option has a value that it cannot have.
             OutOfMemoryError: memory does not suffice on any way.
+            TimeLimitError: it takes longer than the operator allows.
         """
         return self.upscale_many([image], options, progress, **values)[0]
 
@@ -132,7 +134,6 @@ class Upscaler:
         Otherwise as `upscale`. With a seed each picture gets that one: what becomes of it does not depend on the others.
         """
         options = options or Options.make(**values)
-        tell = progress or (lambda stage, done, total: None)
         with self._one_at_a_time, torch.inference_mode():
             stages = Stages()
             with stages.stage("decode"):
@@ -144,6 +145,7 @@ class Upscaler:
                 count = self._how_many(sizes, options, min(len(group), together or self.together))
                 for first in range(0, len(group), count):
                     part = group[first : first + count]
+                    tell = _within(self.limits.seconds * len(part), progress)
                     seeds = [secrets.randbits(32) if options.seed is None else options.seed for _ in part]
                     results += self._upscale(Job(part, sizes, options, seeds, tell, stages))
                     stages = Stages()
@@ -313,3 +315,19 @@ class Upscaler:
         rung = rungs(options, height, width, self.device, costs, budget)[0]
         counts = range(most, 1, -1)
         return next((count for count in counts if costs.estimate(rung, height, width, count) <= limit_of(rung, budget)), 1)
+
+
+def _within(seconds: int, progress: Progress | None) -> Progress:
+    """`progress`, which raises TimeLimitError once the time is over."""
+    end = time.monotonic() + seconds
+
+    def tell(stage: str, done: int, total: int) -> None:
+        if time.monotonic() > end:
+            raise TimeLimitError(
+                f"it took longer than {seconds} seconds, which is all that is allowed here (SEESR_SECONDS); "
+                "ask for a smaller scale or fewer steps."
+            )
+        if progress is not None:
+            progress(stage, done, total)
+
+    return tell

@@ -153,7 +153,7 @@ def test_a_result_says_enough_to_be_made_again(upscaler: Upscaler, tmp_path: Pat
 def test_quality_makes_files_smaller(tmp_path: Path) -> None:
     sizes = []
     for quality in (20, 95):
-        save(photograph(200, 200), tmp_path / f"{quality}.jpg", quality=quality)
+        save(photograph(200, 200), tmp_path / f"{quality}.jpg", SaveOptions(quality=quality))
         sizes.append((tmp_path / f"{quality}.jpg").stat().st_size)
     assert sizes[0] < sizes[1] / 2
     with pytest.raises(OptionError, match="quality is 0"):

@@ -63,6 +63,7 @@ def open_picture(source: ImageSource, limits: Limits) -> Picture:
         return _decode(source, limits, "the data")
     path = Path(source)
     try:
+        _check_bytes(path.stat().st_size, limits, str(path))
         content = path.read_bytes()
     except FileNotFoundError:
         raise InputError(f"{path} does not exist.") from None
@@ -82,6 +83,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
 def _decode(content: bytes, limits: Limits, name: str) -> Picture:
     if not content:
         raise InputError(f"{name} is empty (0 bytes).")
+    _check_bytes(len(content), limits, name)
     pillow_heif.register_heif_opener()
     try:
         with _own_limit():
@@ -137,6 +139,11 @@ def _own_limit() -> Iterator[None]:
             yield
         finally:
             Image.MAX_IMAGE_PIXELS = before
+
+
+def _check_bytes(count: int, limits: Limits, name: str) -> None:
+    if count > limits.input_bytes:
+        raise InputError(f"{name} has {count:,} bytes; at most {limits.input_bytes:,} are taken (SEESR_INPUT_BYTES).")
 
 
 def _check_size(size: tuple[int, int], limits: Limits, name: str) -> None:

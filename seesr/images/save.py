@@ -11,6 +11,7 @@ from seesr.errors import OutputError
 from seesr.files import whole_file
 from seesr.images.metadata import save_arguments
 from seesr.images.resize import resize
+from seesr.options import SaveOptions
 
 FORMATS = {
     ".png": "PNG",
@@ -38,26 +39,27 @@ def output_format(path: Path) -> str:
         raise OutputError(f"{path} has no known picture suffix; use one of {', '.join(FORMATS)}.") from None
 
 
-def save(image: Image.Image, path: Path, quality: int = 95, settings: dict[str, Any] | None = None) -> None:
-    """Writes `image` beside `path` under a temporary name and moves it into place.
+def save(image: Image.Image, path: Path, options: SaveOptions | None = None, settings: dict[str, Any] | None = None) -> None:
+    """Writes `image` beside `path` under a temporary name and moves it into place; its suffix decides the format.
 
     Args:
-        quality: of JPEG, WebP and AVIF, 1 to 100.
-        settings: what made the picture; with its EXIF and profile (in `image.info`) written into the file.
+        options: quality, and whether the EXIF in `image.info` goes into the file; the profile always does.
+        settings: what made the picture; written into the file.
 
     Raises:
         OutputError: the folder cannot be written to, or is full; nothing is left behind then.
     """
-    kind = output_format(path)
+    kind, options = output_format(path), options or SaveOptions()
     if kind in OPAQUE and image.mode == "RGBA":
         flat = Image.new("RGB", image.size, "white")
         flat.paste(image, mask=image.getchannel("A"))
         flat.info = image.info
         image = flat
-    metadata = save_arguments(kind, image.info.get("exif"), settings)
+    metadata = save_arguments(kind, image.info.get("exif") if options.metadata else None, settings)
+    profile = image.info.get("icc_profile")
     try:
         with whole_file(path) as temporary:
-            image.save(temporary, format=kind, quality=quality, icc_profile=image.info.get("icc_profile"), **metadata)
+            image.save(temporary, format=kind, quality=options.quality, icc_profile=profile, **metadata)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}.") from error
 
