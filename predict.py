@@ -107,6 +107,8 @@ class Predictor(BasePredictor):
         """Returns the picture file."""
         source = self._fetched(image)
         self._clear(source)
+        # In a folder of its own, where `_fetched` finds nothing.
+        target = self.folder / "result" / f"upscaled.{output_format}"
         try:
             options = Options.make(
                 preset,
@@ -130,11 +132,11 @@ class Predictor(BasePredictor):
             saving = SaveOptions.make(format=output_format, quality=output_quality, metadata=keep_metadata)
             result = self.upscaler.upscale(source, options, _log_step)
             self._report(result)
-            target = self.folder / f"upscaled.{output_format}"
+            target.parent.mkdir()
             save(result.image, target, saving, result.settings())
         except SeeSRError as error:
-            # Where the file lies is nobody's business.
-            message = str(error).replace(str(source), "image").replace(f"{self.folder}/", "")
+            # Where files lie is nobody's business.
+            message = str(error).replace(str(source), "image").replace(str(target), "the result")
             raise type(error)(message) from None
         except Exception as error:
             if os.environ.get("SEESR_DEBUG", "") not in ("", "0"):

@@ -6,7 +6,7 @@ import os
 import re
 import reprlib
 from dataclasses import dataclass, fields
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -56,6 +56,12 @@ class _Checked(BaseModel):
         low = next((item.ge for item in metadata if hasattr(item, "ge")), None)
         high = next((item.le for item in metadata if hasattr(item, "le")), None)
         return low, high
+
+    @classmethod
+    def choices(cls, name: str) -> tuple[str, ...]:
+        """The words that the option `name` may be; empty where it is none of several words."""
+        kinds = [cls.model_fields[name].annotation, *get_args(cls.model_fields[name].annotation)]
+        return next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), ())
 
 
 class Options(_Checked):
