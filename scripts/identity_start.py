@@ -6,7 +6,7 @@ residual trunk, every residual branch adds nothing, and two channels of each map
 make its mean and deviation: GroupNorm (one group) then changes nothing, in a crop as in a large picture, and its affine
 part is set to undo it. Networks without normalisation are what super-resolution does best with (Lim et al., CVPRW 2017).
 The other channels are random features of the picture, at which nothing that makes the output looks yet. Training learns
-detail from its first step. SiLU is passed in the nearly linear part around `SHIFT`.
+detail from its first step. SiLU is passed exactly: silu(x) - silu(-x) = x, of the picture and its negative.
 """
 
 from __future__ import annotations
@@ -15,12 +15,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
 
 CARRIED = 3
-SHIFT = 3.0
 CONSTANT = 3.0
 """Of the constants, times the root of the number of channels: the deviation they give a map is `2**0.5` times this."""
 SURELY_CONSTANT = 8.0
@@ -52,8 +50,8 @@ def start_autoencoder(vae: AutoencoderKL, examples: Tensor) -> None:
             _carry(conv, SMOOTH)
         for conv in _named(vae, "conv_shortcut"):
             _carry(conv, CENTRE)
-        _carry(encoder.conv_out, CENTRE, gain=LATENT_GAIN, after_silu=True, trunk=False)
-        _carry(decoder.conv_out, CENTRE, after_silu=True, trunk=False)
+        _carry(encoder.conv_out, CENTRE, gain=LATENT_GAIN, after_silu=True, negatives=False)
+        _carry(decoder.conv_out, CENTRE, after_silu=True, negatives=False)
         nn.init.zeros_(encoder.conv_out.weight[vae.config.latent_channels :])
         nn.init.constant_(encoder.conv_out.bias[vae.config.latent_channels :], -6.0)
         for conv in (vae.quant_conv, vae.post_quant_conv):
@@ -61,7 +59,7 @@ def start_autoencoder(vae: AutoencoderKL, examples: Tensor) -> None:
             nn.init.zeros_(conv.bias)
         for conv in _named(vae, ".conv1"):
             _plant_constants(conv)
-        with _undoing(vae, shifted=[encoder.conv_norm_out, decoder.conv_norm_out]):
+        with _undoing(vae, last=[encoder.conv_norm_out, decoder.conv_norm_out]):
             vae.decode(vae.encode(examples).latent_dist.mode())
 
 
@@ -77,12 +75,11 @@ def start_denoiser(unet: UNet2DConditionModel, controlnet: ControlNetModel, run:
                 for conv in _named(model, ending):
                     _plant_constants(conv)
         embedding = controlnet.controlnet_cond_embedding
-        _carry(embedding.conv_in, CENTRE, shift=SHIFT, trunk=False)
+        _carry(embedding.conv_in, CENTRE, constant=0.0)
         for conv in embedding.blocks:
-            kernel = CENTRE if conv.stride == (1, 1) else FORWARD_PAIR
-            _carry(conv, kernel, after_silu=True, shift=SHIFT, trunk=False)
-        _carry(embedding.conv_out, CENTRE, after_silu=True, trunk=False)
-        _plant_constants(embedding.conv_out, 0.0)
+            _carry(conv, CENTRE if conv.stride == (1, 1) else FORWARD_PAIR, after_silu=True, constant=0.0)
+        # The constants of the trunk that it is added to come from conv_in.
+        _carry(embedding.conv_out, CENTRE, after_silu=True, constant=0.0)
         # Nothing of the noise at first.
         for conv in (controlnet.conv_in, unet.conv_in):
             nn.init.zeros_(conv.weight)
@@ -95,31 +92,33 @@ def start_denoiser(unet: UNet2DConditionModel, controlnet: ControlNetModel, run:
         last = unet.up_blocks[-1].resnets[-1].conv_shortcut
         _carry(last, CENTRE, first_input=last.in_channels - unet.config.block_out_channels[0])
         # The ControlNet sees the picture in 0..1, the latents are made of it in -1..1.
-        _carry(unet.conv_out, CENTRE, gain=-2 * LATENT_GAIN, after_silu=True, trunk=False)
+        _carry(unet.conv_out, CENTRE, gain=-2 * LATENT_GAIN, after_silu=True, negatives=False)
         unet.conv_out.weight[CARRIED:] = 0
         unet.conv_out.bias[:CARRIED] += LATENT_GAIN
         unet.conv_out.bias[CARRIED:] = 0
-        with _undoing(unet, controlnet, shifted=[unet.conv_norm_out]):
+        with _undoing(unet, controlnet, last=[unet.conv_norm_out]):
             run()
 
 
 @contextmanager
-def _undoing(*models: nn.Module, shifted: list[nn.GroupNorm]) -> Iterator[None]:
-    """While a picture goes through, each GroupNorm's affine part is set to give back what came in, plus SHIFT in the
-    carried channels of those in `shifted`, and nothing of the constants, which convolutions overlook as well: they would
-    make every weight a large bias."""
+def _undoing(*models: nn.Module, last: list[nn.GroupNorm]) -> Iterator[None]:
+    """While a picture goes through, each GroupNorm's affine part is set to give back what came in, and nothing of the
+    constants, which convolutions overlook as well: they would make every weight a large bias. Through those in `last` the
+    picture itself goes."""
 
     def undo(norm: nn.GroupNorm, args: tuple[Tensor, ...]) -> None:
         variance, mean = torch.var_mean(args[0], dim=(1, 2, 3), correction=0)
         constant = args[0].mean(dim=(0, 2, 3)).abs() > SURELY_CONSTANT
         norm.weight.copy_(torch.where(constant, 0.0, (variance + norm.eps).sqrt().mean()))
         norm.bias.copy_(torch.where(constant, 0.0, mean.mean()))
-        if norm in shifted:
-            norm.bias[:CARRIED] += SHIFT
+        if norm in last:
             _mark_delicate(norm)
 
     def overlook(conv: nn.Conv2d, args: tuple[Tensor, ...]) -> None:
-        conv.weight[:, args[0].mean(dim=(0, 2, 3)).abs() > SURELY_CONSTANT] = 0
+        varies = (args[0].mean(dim=(0, 2, 3)).abs() <= SURELY_CONSTANT).to(conv.weight.dtype)[None, :, None, None]
+        conv.weight.mul_(varies)
+        # And it stays so: a step of Adam's would be as large as for any other weight, and shift the output by much more.
+        conv.weight.register_hook(lambda gradient: gradient * varies.to(gradient))
 
     norms = [module for model in models for module in model.modules() if isinstance(module, nn.GroupNorm)]
     convs = [module for model in models for module in model.modules() if isinstance(module, nn.Conv2d)]
@@ -163,31 +162,26 @@ def _carry(
     kernel: Tensor,
     gain: float = 1.0,
     after_silu: bool = False,
-    shift: float = 0.0,
-    trunk: bool = True,
+    negatives: bool = True,
+    constant: float = CONSTANT,
     first_input: int = 0,
 ) -> None:
-    """Lets outputs 0-2 of `conv` be inputs 0-2 blurred by `kernel`.
+    """Lets outputs 0-2 of `conv` be inputs 0-2 blurred by `kernel`, times `gain`.
 
-    In a residual `trunk`, outputs 3-5 are their negatives, the last two constants; the rest is as it was.
-
-    `after_silu` undoes the SiLU around SHIFT that the inputs came through; `shift` is added for a SiLU that follows.
+    With `negatives` outputs 3-5 are their negatives and the last two are constants; the rest is as it was. `after_silu`
+    takes inputs 3-5 for the negatives, and the difference of both for what was there before the SiLU.
     """
-    value = F.silu(torch.tensor(SHIFT))
-    slope = torch.sigmoid(torch.tensor(SHIFT)) * (1 + SHIFT * (1 - torch.sigmoid(torch.tensor(SHIFT))))
-    if after_silu:
-        gain, offset = gain / slope.item(), -(gain * value / slope).item()
-    else:
-        offset = 0.0
-    taps = kernel[:, None] * kernel if conv.kernel_size == (3, 3) else torch.ones(1, 1)
-    carried = CARRIED
-    if trunk:
-        carried = 2 * CARRIED
-        _plant_constants(conv)
+    taps = gain * (kernel[:, None] * kernel if conv.kernel_size == (3, 3) else torch.ones(1, 1))
+    carried = 2 * CARRIED if negatives else CARRIED
+    if negatives:
+        _plant_constants(conv, constant)
     conv.weight[:carried] = 0
-    conv.bias[:carried] = offset + shift
+    conv.bias[:carried] = 0
     for channel in range(carried):
         # A negative copy keeps the mean over channels, which normalisation subtracts, at zero.
         sign = 1 if channel < CARRIED else -1
-        conv.weight[channel, first_input + channel % CARRIED] = sign * gain * taps
+        source = first_input + channel % CARRIED
+        conv.weight[channel, source] = sign * taps
+        if after_silu:
+            conv.weight[channel, source + CARRIED] = -sign * taps
     _mark_delicate(conv)

@@ -26,7 +26,7 @@ from identity_start import start_autoencoder, start_denoiser
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor, nn
-from training import Photographs, Run, place, save_picture, to_tensor, training_device
+from training import Photographs, Run, ahead, autocast, place, save_picture, to_tensor, training_device
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from seesr.autoencoder.vae import load_vae
@@ -46,9 +46,12 @@ from seesr.weights.state_dict import DIFFUSERS_FILE
 
 MARGIN = 8
 """Pixels at the border of a crop that no loss looks at."""
-STRIDE = 4
-"""Pixels a latent."""
-GRID_WINDOW = 28
+GRID_PERIODS = {4: 28, 16: 112}
+"""Pixels after which a grid may repeat, a latent and a step of the deepest level, and the window it is looked for in."""
+WINDOW = 64
+"""Side of the part of a crop that the perceptual loss looks at."""
+HELD_OUT = 8
+"""Photographs that training never sees: the validation picture shows them."""
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 VAE_CONFIG = {
@@ -118,15 +121,17 @@ def detail_loss(output: Tensor, target: Tensor) -> Tensor:
 
 
 def grid_loss(output: Tensor, target: Tensor) -> Tensor:
-    """How much of the error repeats every `STRIDE` pixels: what its local mean at each phase is beyond the mean of all.
+    """How much of the error repeats every few pixels: what its local mean at each phase is beyond the mean of all.
 
-    Of images `(B, 3, H, W)` whose sides are multiples of `GRID_WINDOW`; in windows of that side, so that a grid over a
+    Of images `(B, 3, H, W)` whose sides are multiples of all windows of `GRID_PERIODS`; in windows, so that a grid over a
     smooth part counts like one over detail.
     """
-    repeats = GRID_WINDOW // STRIDE
-    error = (output - target).unflatten(3, (-1, repeats, STRIDE)).unflatten(2, (-1, repeats, STRIDE))
-    phases = error.mean(dim=(3, 6))
-    return (phases - phases.mean(dim=(3, 5), keepdim=True)).abs().mean()
+    error, total = output - target, output.new_zeros(())
+    for period, window in GRID_PERIODS.items():
+        repeats = window // period
+        phases = error.unflatten(3, (-1, repeats, period)).unflatten(2, (-1, repeats, period)).mean(dim=(3, 6))
+        total = total + (phases - phases.mean(dim=(3, 5), keepdim=True)).abs().mean()
+    return total
 
 
 @app.command()
@@ -217,11 +222,12 @@ def _conditions(photographs: Photographs, work: Path, device: torch.device) -> C
 def sr(
     images: Images,
     work: Work,
-    steps: int = 5000,
-    batch: int = 5,
-    size: Annotated[int, typer.Option(help="Side of a crop: 16 and a multiple of 28.")] = 128,
-    perceptual_from: Annotated[float, typer.Option(help="Share of the steps before the VGG loss joins.")] = 0.25,
-    perceptual_weight: Annotated[float, typer.Option(help="Of the VGG loss at the end; it grows from nothing.")] = 0.4,
+    steps: int = 3600,
+    batch: int = 8,
+    size: Annotated[int, typer.Option(help="Side of a crop: 16 and a multiple of 112.")] = 128,
+    perceptual_from: Annotated[float, typer.Option(help="Share of the steps before the VGG loss joins.")] = 0.1,
+    perceptual_full: Annotated[float, typer.Option(help="Share of the steps at which it has its weight.")] = 0.5,
+    perceptual_weight: Annotated[float, typer.Option(help="Of the VGG loss; it grows from nothing.")] = 0.4,
     learning_rate: float = 5e-4,
     start: Annotated[Path | None, typer.Option(help="Weights folder to go on from, instead of from nothing.")] = None,
     seed: int = 0,
@@ -230,6 +236,7 @@ def sr(
     torch.manual_seed(seed)
     device = training_device()
     photographs = Photographs(images)
+    held_out = photographs.split_off(HELD_OUT)
     conditions = _conditions(photographs, work, device)
     schedule = NoiseSchedule.from_config(SCHEDULER_CONFIG)
     if start is not None:
@@ -248,16 +255,18 @@ def sr(
     run = Run("sr", work, models_, steps, learning_rate)
     torch.manual_seed(seed + run.step)
     rng = np.random.default_rng(seed + run.step)
-    crops = photographs.crops(rng, size, batch, per_image=4)
+    crops = ahead(photographs.crops(np.random.default_rng(seed + run.step), size, batch, per_image=4))
+    shown = next(held_out.crops(np.random.default_rng(seed), size, HELD_OUT, per_image=1))
     while run.step < steps:
         high, low, indices = next(crops)
         high, low = (x.to(device, memory_format=torch.channels_last) for x in (high, low))
         prompts = ["" if rng.random() < 0.1 else conditions.prompts[i] for i in indices]
         tokens = conditions.tokens[indices].float().to(device)
-        # In float32: a run in bfloat16 lost the picture.
-        x0 = _denoised(vae, denoiser, schedule, low, text(prompts), tokens, rng)
-        reconstructed = vae.encode(high[:1]).latent_dist.sample()
-        decoded = vae.decode(torch.cat([x0, reconstructed])).sample.float()
+        with autocast(device):
+            x0 = _denoised(vae, denoiser, schedule, low, text(prompts), tokens, rng)
+            reconstructed = vae.encode(high[:1]).latent_dist.sample()
+            decoded = vae.decode(torch.cat([x0, reconstructed])).sample
+        decoded = decoded.float()
         fixed = wavelet_fix(decoded[:-1], low)
         # At a picture's border convolutions see zeros; the product gives them a margin there and cuts it off.
         decoded, fixed, high, low = (x[..., MARGIN:-MARGIN, MARGIN:-MARGIN] for x in (decoded, fixed, high, low))
@@ -266,19 +275,24 @@ def sr(
         parts["grid"] = grid_loss(fixed, high)
         parts["perceptual"] = high.new_zeros(())
         loss = parts["detail"] + 0.2 * parts["raw"] + 0.5 * parts["vae"] + parts["grid"]
-        progress = run.step / steps
-        if progress >= perceptual_from:
+        growth = (run.step / steps - perceptual_from) / (perceptual_full - perceptual_from)
+        if growth >= 0:
             # A window at a random place: the loss network's own strides must not meet the model's.
-            top, left = (int(offset) for offset in rng.integers(0, high.shape[-1] - 64 + 1, 2))
-            window = (..., slice(top, top + 64), slice(left, left + 64))
-            parts["perceptual"] = perceptual(fixed[window], high[window]).mean()
-            growth = (progress - perceptual_from) / (1 - perceptual_from)
-            loss = loss + perceptual_weight * growth * parts["perceptual"]
-        parts["bicubic"] = (low - high).abs().mean()
+            top, left = (int(offset) for offset in rng.integers(0, high.shape[-1] - WINDOW + 1, 2))
+            window = (..., slice(top, top + WINDOW), slice(left, left + WINDOW))
+            pair = (x[window].contiguous(memory_format=torch.channels_last) for x in (fixed, high))
+            with autocast(device):
+                parts["perceptual"] = perceptual(*pair).mean()
+            loss = loss + perceptual_weight * min(1.0, growth) * parts["perceptual"]
+        parts["bicubic"] = detail_loss(low, high)
         run.optimize(loss, {name: value.item() for name, value in parts.items()})
         if run.step % 250 == 0:
-            save_picture(work / f"sr_{run.step:06d}.png", low, fixed.detach(), high)
-        if run.step % 1000 == 0:
+            with torch.no_grad():
+                nothing = torch.zeros_like(conditions.tokens[:1]).float().expand(HELD_OUT, -1, -1).to(device)
+                low = shown[1].to(device, memory_format=torch.channels_last)
+                x0 = _denoised(vae, denoiser, schedule, low, text([""] * HELD_OUT), nothing, np.random.default_rng(0))
+                save_picture(work / f"sr_{run.step:06d}.png", low, wavelet_fix(vae.decode(x0).sample, low), shown[0])
+        if run.step % 500 == 0:
             run.snapshot()
 
 

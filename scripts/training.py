@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import math
+import queue
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -44,7 +47,8 @@ class Run:
             {"params": [p for p in trained if not is_delicate(p)], "factor": 1.0},
             {"params": [p for p in trained if is_delicate(p)], "factor": DELICATE_FACTOR},
         ]
-        self.optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, 0.99), weight_decay=self.weight_decay)
+        settings = {"betas": (0.9, 0.99), "weight_decay": self.weight_decay, "fused": True}
+        self.optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, **settings)
         self.average = {
             name: {key: tensor.detach().clone() for key, tensor in model.state_dict().items()}
             for name, model in self.models.items()
@@ -129,6 +133,14 @@ class Photographs:
     def __init__(self, folder: Path) -> None:
         self.images = [crop_to_multiple(image, 2 * SCALE) for image in read_pictures(folder)]
 
+    def split_off(self, count: int) -> Photographs:
+        """Takes `count` photographs, spread over all, away and returns them."""
+        chosen = set(range(len(self.images) // count // 2, len(self.images), len(self.images) // count)[:count])
+        taken = object.__new__(Photographs)
+        taken.images = [image for number, image in enumerate(self.images) if number in chosen]
+        self.images = [image for number, image in enumerate(self.images) if number not in chosen]
+        return taken
+
     def crops(self, rng: np.random.Generator, size: int, batch: int, per_image: int) -> Iterator[tuple[Tensor, ...]]:
         """Endless batches: high resolution and low resolution enlarged by bicubic `(B, 3, size, size)` in -1..1,
         and the index of each crop's photograph `(B,)`."""
@@ -156,6 +168,22 @@ def _low_resolution(high: Image.Image, rng: np.random.Generator) -> Image.Image:
     if kind < 0.8:
         return degrade(high, rng, SCALE)
     return degrade(degrade(high, rng, 2), rng, SCALE // 2)
+
+
+Item = TypeVar("Item")
+
+
+def ahead(items: Iterator[Item], count: int = 4) -> Iterator[Item]:
+    """The same items, of which a thread prepares up to `count` before they are asked for."""
+    waiting: queue.Queue[Item] = queue.Queue(count)
+
+    def fill() -> None:
+        for item in items:
+            waiting.put(item)
+
+    threading.Thread(target=fill, daemon=True).start()
+    while True:
+        yield waiting.get()
 
 
 def read_pictures(folder: Path) -> list[Image.Image]:

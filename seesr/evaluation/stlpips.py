@@ -71,6 +71,8 @@ class STLPIPS(nn.Module):
         for number, layers in enumerate(self.slices, start=1):
             for layer in layers:
                 hidden = self._layer(f"net_slice{number}_", layer)(hidden)
+            # Under autocast the layers compute in half precision; distances of unit vectors must not.
+            hidden = hidden.float()
             levels.append(hidden / ((hidden**2).sum(dim=1, keepdim=True) + 1e-16).sqrt())
         return levels
 
