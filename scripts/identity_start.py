@@ -21,6 +21,7 @@ from torch import Tensor, nn
 CARRIED = 3
 CONSTANT = 3.0
 """Of the constants, times the root of the number of channels: the deviation they give a map is `2**0.5` times this."""
+LEAST_DEVIATION = 0.02
 SURELY_CONSTANT = 8.0
 """Means beyond this have only constants."""
 LATENT_GAIN = 2.0
@@ -102,17 +103,21 @@ def start_denoiser(unet: UNet2DConditionModel, controlnet: ControlNetModel, run:
 
 @contextmanager
 def _undoing(*models: nn.Module, last: list[nn.GroupNorm]) -> Iterator[None]:
-    """While a picture goes through, each GroupNorm's affine part is set to give back what came in, and nothing of the
-    constants, which convolutions overlook as well: they would make every weight a large bias. Through those in `last` the
-    picture itself goes."""
+    """While examples go through, each GroupNorm's affine part is set to give every channel mean 0 and deviation 1, for
+    SiLU to bend it (Mishkin and Matas, ICLR 2016), or as it was where the picture itself goes through, in `last`; and
+    nothing of the constants, which convolutions overlook as well: they would make every weight a large bias."""
 
     def undo(norm: nn.GroupNorm, args: tuple[Tensor, ...]) -> None:
         variance, mean = torch.var_mean(args[0], dim=(1, 2, 3), correction=0)
-        constant = args[0].mean(dim=(0, 2, 3)).abs() > SURELY_CONSTANT
-        norm.weight.copy_(torch.where(constant, 0.0, (variance + norm.eps).sqrt().mean()))
-        norm.bias.copy_(torch.where(constant, 0.0, mean.mean()))
+        deviation, mean = (variance + norm.eps).sqrt().mean(), mean.mean()
+        own_deviation, own_mean = torch.std_mean(args[0], dim=(0, 2, 3))
+        gain, centre = 1 / own_deviation.clamp(min=LEAST_DEVIATION), own_mean
         if norm in last:
+            gain[: 2 * CARRIED], centre[: 2 * CARRIED] = 1.0, 0.0
             _mark_delicate(norm)
+        constant = own_mean.abs() > SURELY_CONSTANT
+        norm.weight.copy_(torch.where(constant, 0.0, gain * deviation))
+        norm.bias.copy_(torch.where(constant, 0.0, gain * (mean - centre)))
 
     def overlook(conv: nn.Conv2d, args: tuple[Tensor, ...]) -> None:
         varies = (args[0].mean(dim=(0, 2, 3)).abs() <= SURELY_CONSTANT).to(conv.weight.dtype)[None, :, None, None]

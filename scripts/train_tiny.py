@@ -228,7 +228,7 @@ def sr(
     perceptual_from: Annotated[float, typer.Option(help="Share of the steps before the VGG loss joins.")] = 0.1,
     perceptual_full: Annotated[float, typer.Option(help="Share of the steps at which it has its weight.")] = 0.5,
     perceptual_weight: Annotated[float, typer.Option(help="Of the VGG loss; it grows from nothing.")] = 0.4,
-    learning_rate: float = 5e-4,
+    learning_rate: float = 2.5e-4,
     start: Annotated[Path | None, typer.Option(help="Weights folder to go on from, instead of from nothing.")] = None,
     seed: int = 0,
 ) -> None:
