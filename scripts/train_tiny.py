@@ -48,6 +48,9 @@ MARGIN = 8
 """Pixels at the border of a crop that no loss looks at."""
 GRID_PERIODS = {4: 28, 16: 112}
 """Pixels after which a grid may repeat, a latent and a step of the deepest level, and the window it is looked for in."""
+RAW_WEIGHT = 0.03
+"""Of the loss before the colour fix. Brightness and tint are one direction that all weights share: were they to weigh as
+much as detail, Adam would hardly learn anything else."""
 WINDOW = 64
 """Side of the part of a crop that the perceptual loss looks at."""
 HELD_OUT = 8
@@ -267,23 +270,23 @@ def sr(
             reconstructed = vae.encode(high[:1]).latent_dist.sample()
             decoded = vae.decode(torch.cat([x0, reconstructed])).sample
         decoded = decoded.float()
-        fixed = wavelet_fix(decoded[:-1], low)
+        fixed = wavelet_fix(decoded, torch.cat([low, high[:1]]))
         # At a picture's border convolutions see zeros; the product gives them a margin there and cuts it off.
         decoded, fixed, high, low = (x[..., MARGIN:-MARGIN, MARGIN:-MARGIN] for x in (decoded, fixed, high, low))
-        parts = {"detail": detail_loss(fixed, high), "raw": (decoded[:-1] - high).abs().mean()}
-        parts["vae"] = detail_loss(decoded[-1:], high[:1])
-        parts["grid"] = grid_loss(fixed, high)
+        parts = {"raw": (decoded - torch.cat([high, high[:1]])).abs().mean(), "vae": detail_loss(fixed[-1:], high[:1])}
+        fixed = fixed[:-1]
+        parts |= {"detail": detail_loss(fixed, high), "grid": grid_loss(fixed, high)}
         parts["perceptual"] = high.new_zeros(())
-        loss = parts["detail"] + 0.2 * parts["raw"] + 0.5 * parts["vae"] + parts["grid"]
-        growth = (run.step / steps - perceptual_from) / (perceptual_full - perceptual_from)
-        if growth >= 0:
+        growth = max(0.0, min(1.0, (run.step / steps - perceptual_from) / (perceptual_full - perceptual_from)))
+        loss = parts["detail"] + 0.5 * parts["vae"] + (0.1 + 0.9 * growth) * parts["grid"] + RAW_WEIGHT * parts["raw"]
+        if growth > 0:
             # A window at a random place: the loss network's own strides must not meet the model's.
             top, left = (int(offset) for offset in rng.integers(0, high.shape[-1] - WINDOW + 1, 2))
             window = (..., slice(top, top + WINDOW), slice(left, left + WINDOW))
             pair = (x[window].contiguous(memory_format=torch.channels_last) for x in (fixed, high))
             with autocast(device):
                 parts["perceptual"] = perceptual(*pair).mean()
-            loss = loss + perceptual_weight * min(1.0, growth) * parts["perceptual"]
+            loss = loss + perceptual_weight * growth * parts["perceptual"]
         parts["bicubic"] = detail_loss(low, high)
         run.optimize(loss, {name: value.item() for name, value in parts.items()})
         if run.step % 250 == 0:

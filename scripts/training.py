@@ -86,7 +86,7 @@ class Run:
 
     def optimize(self, loss: Tensor, parts: dict[str, float]) -> None:
         """One optimizer step: warm-up, then cosine decay; gradients clipped. Logs, and saves every two minutes."""
-        warmup = min(1.0, (self.step + 1) / 200)
+        warmup = min(1.0, (self.step + 1) / 100)
         progress = min(1.0, self.step / self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = (
