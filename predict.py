@@ -21,6 +21,7 @@ from seesr.images.save import save
 from seesr.options import SaveOptions
 from seesr.result import Result
 from seesr.runtime.device import dtype_name
+from seesr.runtime.memory import trim
 
 
 class Predictor(BasePredictor):
@@ -143,6 +144,8 @@ class Predictor(BasePredictor):
                 raise
             # What a library says may name files; SEESR_DEBUG=1 shows it.
             raise RuntimeError(f"something went wrong inside ({type(error).__name__}); please report it.") from None
+        finally:
+            trim()
         return Path(target)
 
     def _fetched(self, image: Path) -> LocalPath:

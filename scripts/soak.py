@@ -1,6 +1,6 @@
 """A long run against one real server: memory over many predictions, temporary files, and clients that compete for it.
 
-    ./scripts/soak.sh        this, and the fuzz tests ten times as long
+./scripts/soak.sh        this, and the fuzz tests ten times as long
 """
 
 from __future__ import annotations
@@ -80,16 +80,16 @@ def soak(server: Server, photo: Image.Image, count: int) -> list[tuple[str, str,
 def load(server: Server, photo: Image.Image, count: int, clients: int) -> list[tuple[str, str, bool]]:
     """`count` requests of clients that try again when the server is busy: each gets its own right answer."""
     pictures = [photo.crop((20 * n, 40, 20 * n + 48, 80)) for n in range(clients)]
-    expected = [server.predict(image=data_url(one), scale=2, num_inference_steps=1, seed=n) for n, one in enumerate(pictures)]
+    alone = [server.predict(**_inputs(picture, client)) for client, picture in enumerate(pictures)]
     busy = Counter[int]()
 
     def ask(number: int) -> bool:
         client = number % clients
-        inputs = {"image": data_url(pictures[client]), "scale": 2, "num_inference_steps": 1, "seed": client}
-        while (answer := requests.post(f"{server.address}/predictions", json={"input": inputs}, timeout=300)).status_code == 409:
+        request = {"input": _inputs(pictures[client], client)}
+        while (answer := requests.post(f"{server.address}/predictions", json=request, timeout=300)).status_code == 409:
             busy[client] += 1
             time.sleep(RETRY_SECONDS)
-        return answer.status_code == 200 and answer.json().get("output") == expected[client]["output"]
+        return answer.status_code == 200 and answer.json().get("output") == alone[client]["output"]
 
     with ThreadPoolExecutor(clients) as pool:
         right = sum(pool.map(ask, range(count)))
@@ -97,6 +97,10 @@ def load(server: Server, photo: Image.Image, count: int, clients: int) -> list[t
         (f"{count} requests of {clients} clients: right answers", str(right), right == count),
         ("times a client was told to come again (409)", str(busy.total()), True),
     ]
+
+
+def _inputs(picture: Image.Image, seed: int) -> dict[str, Any]:
+    return {"image": data_url(picture), "scale": 2, "num_inference_steps": 1, "seed": seed}
 
 
 if __name__ == "__main__":

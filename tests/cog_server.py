@@ -36,6 +36,8 @@ class Server:
     log: Path
     temporary: Path
     """Where its temporary files go."""
+    first_worker: int = 0
+    """Process number of the worker that it began with, where a test wants to see that it is still there."""
     session: requests.Session = field(default_factory=requests.Session)
 
     def get(self, path: str) -> requests.Response:

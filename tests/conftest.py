@@ -16,6 +16,12 @@ from seesr import Upscaler, cli
 # `pytest --hypothesis-profile=long` tries ten times as much.
 settings.register_profile("long", max_examples=1000)
 
+
+def cases(count: int) -> int:
+    """What a test gives as `max_examples` that wants `count` cases, or ten times as many in a long run."""
+    return count * 10 if settings.get_current_profile_name() == "long" else count
+
+
 IMAGES = Path(__file__).parent / "images"
 
 
