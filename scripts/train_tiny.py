@@ -51,6 +51,8 @@ GRID_PERIODS = {4: 28, 16: 112}
 RAW_WEIGHT = 0.03
 """Of the loss before the colour fix. Brightness and tint are one direction that all weights share: were they to weigh as
 much as detail, Adam would hardly learn anything else."""
+LINES = {2: 16}
+"""The same for lines of a grid, each pixel row or column by itself: the last enlargement may leave every second one apart."""
 WINDOW = 64
 """Side of the part of a crop that the perceptual loss looks at."""
 HELD_OUT = 8
@@ -126,14 +128,18 @@ def detail_loss(output: Tensor, target: Tensor) -> Tensor:
 def grid_loss(output: Tensor, target: Tensor) -> Tensor:
     """How much of the error repeats every few pixels: what its local mean at each phase is beyond the mean of all.
 
-    Of images `(B, 3, H, W)` whose sides are multiples of all windows of `GRID_PERIODS`; in windows, so that a grid over a
-    smooth part counts like one over detail.
+    Of images `(B, 3, H, W)` whose sides are multiples of all windows of `GRID_PERIODS` and `LINES`; in windows, so that a
+    grid over a smooth part counts like one over detail.
     """
     error, total = output - target, output.new_zeros(())
     for period, window in GRID_PERIODS.items():
         repeats = window // period
         phases = error.unflatten(3, (-1, repeats, period)).unflatten(2, (-1, repeats, period)).mean(dim=(3, 6))
         total = total + (phases - phases.mean(dim=(3, 5), keepdim=True)).abs().mean()
+    for period, window in LINES.items():
+        for turned in (error, error.transpose(2, 3)):
+            phases = turned.unflatten(3, (-1, window // period, period)).mean(dim=4)
+            total = total + (phases - phases.mean(dim=4, keepdim=True)).abs().mean()
     return total
 
 
@@ -230,7 +236,7 @@ def sr(
     size: Annotated[int, typer.Option(help="Side of a crop: 16 and a multiple of 112.")] = 128,
     perceptual_from: Annotated[float, typer.Option(help="Share of the steps before the VGG loss joins.")] = 0.1,
     perceptual_full: Annotated[float, typer.Option(help="Share of the steps at which it has its weight.")] = 0.5,
-    perceptual_weight: Annotated[float, typer.Option(help="Of the VGG loss; it grows from nothing.")] = 0.4,
+    perceptual_weight: Annotated[float, typer.Option(help="Of the VGG loss; it grows from nothing.")] = 0.8,
     learning_rate: float = 2.5e-4,
     start: Annotated[Path | None, typer.Option(help="Weights folder to go on from, instead of from nothing.")] = None,
     seed: int = 0,

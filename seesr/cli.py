@@ -1,4 +1,7 @@
-"""The `seesr` command: translates arguments to options, shows progress, reports errors."""
+"""The `seesr` command: translates arguments to options, shows progress, reports errors.
+
+PyTorch and what needs it is imported where it is used: help and mistyped options need not wait for it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,6 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
@@ -23,14 +25,10 @@ from seesr.batch import Job, plan_jobs
 from seesr.errors import OutputError, SeeSRError
 from seesr.evaluation.command import evaluate
 from seesr.flags import takes_options, takes_save_options
-from seesr.images.decode import open_picture
-from seesr.images.save import save, side_by_side
+from seesr.images.save import save
 from seesr.options import Options, SaveOptions, parse_bytes
-from seesr.runtime.device import choose_device, choose_dtype, dtype_name
-from seesr.runtime.memory import memory_bytes
 from seesr.version import __version__
 from seesr.weights import commands as weights_commands
-from seesr.weights.resolve import resolve_weights
 
 if TYPE_CHECKING:
     from seesr.result import Result
@@ -89,6 +87,8 @@ def upscale(
         _say("nothing to do: every output exists.")
         return
     upscaler = _load(weights, device, dtype, limit, sequential)
+    from seesr.runtime.device import dtype_name
+
     _say(f"weights: {upscaler.weights.name}, on {upscaler.device} in {dtype_name(upscaler.dtype)}")
     failures: list[str] = []
     try:
@@ -138,6 +138,12 @@ def tags(
 @app.command()
 def info(device: Device = "auto", dtype: Dtype = "auto", weights: Weights = None) -> None:
     """Print versions, device, dtype, memory and weights."""
+    import torch
+
+    from seesr.runtime.device import choose_device, choose_dtype, dtype_name
+    from seesr.runtime.memory import memory_bytes
+    from seesr.weights.resolve import resolve_weights
+
     chosen = choose_device(device)
     free, total = memory_bytes(chosen)
     packages = ", ".join(f"{name} {installed_version(name)}" for name in PACKAGES)
@@ -152,7 +158,6 @@ def info(device: Device = "auto", dtype: Dtype = "auto", weights: Weights = None
 def _load(
     weights: str | None, device: str, dtype: str, memory_limit: int | None = None, sequential: bool = False
 ) -> Upscaler:
-    """Imported here: the models' libraries take seconds that help and mistyped options need not wait for."""
     from seesr.upscaler import Upscaler
 
     return Upscaler.load(weights, device, dtype, memory_limit=memory_limit, sequential=sequential)
@@ -208,6 +213,9 @@ def _report(job: Job, result: Result, as_json: bool) -> None:
 
 
 def _save_comparison(job: Job, result: Result, upscaler: Upscaler) -> None:
+    from seesr.images.decode import open_picture
+    from seesr.images.resize import side_by_side
+
     before = open_picture(job.source, upscaler.limits).rgb
     save(side_by_side(before, result.image), _comparison(job))
 

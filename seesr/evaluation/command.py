@@ -14,7 +14,6 @@ from seesr.errors import OptionError, OutputError
 from seesr.files import whole_file
 from seesr.flags import takes_options
 from seesr.options import Options, parse_bytes
-from seesr.runtime.device import dtype_name
 from seesr.weights.cache import Cache
 
 OURS, BICUBIC = "seesr", "bicubic"
@@ -55,6 +54,7 @@ def evaluate(
         from seesr.evaluation.stlpips import INSTALL_HINT, STLPIPS
     except ModuleNotFoundError as error:
         raise OptionError(f"evaluating needs {error.name}: pip install 'seesr[evaluate]'.") from error
+    from seesr.runtime.device import dtype_name
     from seesr.upscaler import Upscaler
 
     perceptual = STLPIPS("alex").eval() if STLPIPS.is_installed() else None

@@ -112,3 +112,12 @@ def part_of_input(sizes: Sizes, box: tuple[int, int, int, int]) -> tuple[int, in
         found.append((first, last))
     (left, right), (top, bottom) = found
     return left, top, right, bottom
+
+
+def side_by_side(before: Image.Image, after: Image.Image) -> Image.Image:
+    """`before` enlarged by bicubic and `after`, next to each other."""
+    after = after.convert("RGB")
+    pair = Image.new("RGB", (2 * after.width, after.height))
+    pair.paste(resize(before.convert("RGB"), after.size), (0, 0))
+    pair.paste(after, (after.width, 0))
+    return pair

@@ -10,7 +10,6 @@ from PIL import Image
 from seesr.errors import OutputError
 from seesr.files import whole_file
 from seesr.images.metadata import save_arguments
-from seesr.images.resize import resize
 from seesr.options import SaveOptions
 
 FORMATS = {
@@ -62,12 +61,3 @@ def save(image: Image.Image, path: Path, options: SaveOptions | None = None, set
             image.save(temporary, format=kind, quality=options.quality, icc_profile=profile, **metadata)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}.") from error
-
-
-def side_by_side(before: Image.Image, after: Image.Image) -> Image.Image:
-    """`before` enlarged by bicubic and `after`, next to each other."""
-    after = after.convert("RGB")
-    pair = Image.new("RGB", (2 * after.width, after.height))
-    pair.paste(resize(before.convert("RGB"), after.size), (0, 0))
-    pair.paste(after, (after.width, 0))
-    return pair

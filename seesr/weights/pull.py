@@ -17,7 +17,6 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HTTPError, Lo
 
 from seesr.errors import WeightsError
 from seesr.weights.cache import Cache, git_blob_sha1, sha256
-from seesr.weights.convert import convert_legacy
 from seesr.weights.manifest import File, Manifest, Place, Source
 
 ACCEPT_VARIABLE = "SEESR_ACCEPT_LICENSE"
@@ -96,6 +95,9 @@ def _keep(found: Path, file: File, cache: Cache) -> None:
         return
     converted = found.with_suffix(".safetensors")
     try:
+        # Here: PyTorch takes a second to import, and only legacy files need it.
+        from seesr.weights.convert import convert_legacy
+
         convert_legacy(found, converted)
         cache.keep(converted, file)
     finally:
