@@ -58,7 +58,12 @@ class Measured:
 
     def record(self, peaks: dict[torch.dtype, float]) -> dict[str, Any]:
         stages = {
-            stage: {"seconds": seconds, "flop": flop, "gflop_s": flop / seconds / 1e9, "share": flop / seconds / peaks[self.dtype]}
+            stage: {
+                "seconds": seconds,
+                "flop": flop,
+                "gflop_s": flop / seconds / 1e9,
+                "share": flop / seconds / peaks[self.dtype],
+            }
             for stage, seconds in self.seconds.items()
             for flop in [self.flop.get(stage, 0)]
         }
@@ -214,7 +219,9 @@ def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
 
 def _table(title: str, measured: list[Measured], peaks: dict[torch.dtype, float]) -> Table:
     ours = measured[0]
-    table = Table("stage", *(f"{one.name}\n{dtype_name(one.dtype)}" for one in measured), "TFLOP", "GFLOP/s", "of peak", title=title)
+    table = Table(
+        "stage", *(f"{one.name}\n{dtype_name(one.dtype)}" for one in measured), "TFLOP", "GFLOP/s", "of peak", title=title
+    )
     for stage, seconds in ours.seconds.items():
         flop = ours.flop.get(stage, 0)
         cells = [f"{one.seconds[stage]:.2f} s" if stage in one.seconds else "" for one in measured]

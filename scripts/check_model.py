@@ -1,0 +1,162 @@
+"""What `seesr evaluate` does not tell of a weights folder: its autoencoder alone, its use of tags, its colours, its tagger.
+
+    ./scripts/start_seesr.sh python scripts/check_model.py autoencoder TRUTHS
+    ./scripts/start_seesr.sh python scripts/check_model.py semantics LOW HIGH
+    ./scripts/start_seesr.sh python scripts/check_model.py colour LOW
+    ./scripts/start_seesr.sh python scripts/check_model.py tagger TAGGED
+
+Each takes `--weights`. They need what `evaluate` fetches.
+"""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from tagger import TaggedPictures
+from training import SCALE, read_pictures
+
+from seesr import Options, Upscaler
+from seesr.autoencoder.vae import decode, encode
+from seesr.evaluation.degradation import crop_to_multiple
+from seesr.evaluation.evaluate import from_pairs
+from seesr.evaluation.metrics import Scales
+from seesr.evaluation.stlpips import STLPIPS
+from seesr.images.resize import to_image, to_tensor
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+Weights = Annotated[str | None, typer.Option(help="As in `seesr upscale`.")]
+WORDS = 3
+"""Tags that count as what a picture shows: the most certain ones of the sharp picture."""
+
+
+@app.command()
+def autoencoder(truths: Path, weights: Weights = None) -> None:
+    """Encodes and decodes each picture."""
+    vae, scales = Upscaler.load(weights).models.vae, _scales()
+    figures = []
+    for image in read_pictures(truths):
+        truth = crop_to_multiple(image, 8)
+        with torch.inference_mode():
+            again = decode(vae, encode(vae, to_tensor(truth).to(vae.dtype))).float()
+        figures.append(scales(to_image(again), truth))
+    _print_means({"autoencoder alone": figures})
+
+
+@app.command()
+def semantics(low: Path, high: Path, weights: Weights = None, steps: int = 1) -> None:
+    """The same pictures with the right tags, with none, and with those of another picture."""
+    upscaler, scales = Upscaler.load(weights), _scales()
+    cases = list(from_pairs(low, high))
+    names = [_most_certain(upscaler, case.truth) for case in cases]
+    told = {
+        "right tags": names,
+        "no tags": [""] * len(cases),
+        "wrong tags": names[len(names) // 2 :] + names[: len(names) // 2],
+    }
+    outputs = {
+        kind: [
+            upscaler.upscale(case.low, scale=SCALE, steps=steps, seed=0, tags=False, prompt=prompt).image
+            for case, prompt in zip(cases, prompts, strict=True)
+        ]
+        for kind, prompts in told.items()
+    }
+    _print_means(
+        {
+            kind: [scales(image, case.truth) for image, case in zip(made, cases, strict=True)]
+            for kind, made in outputs.items()
+        }
+    )
+    for kind in ("right tags", "wrong tags"):
+        pairs = zip(outputs[kind], outputs["no tags"], strict=True)
+        change = statistics.fmean(float(np.abs(_array(one) - _array(other)).mean()) for one, other in pairs)
+        print(f"{kind} change a picture by {change:.3f} grey levels on average")
+
+
+@app.command()
+def colour(low: Path, weights: Weights = None) -> None:
+    """Mean difference of each channel between result and input, in grey levels."""
+    upscaler = Upscaler.load(weights)
+    shifts = []
+    for image in read_pictures(low):
+        made = upscaler.upscale(image, scale=SCALE, steps=1, seed=0).image
+        shifts.append(_array(made).mean(axis=(0, 1)) - _array(image).mean(axis=(0, 1)))
+    print(f"largest of {len(shifts)} pictures, R G B: {np.abs(shifts).max(axis=0).round(3).tolist()}")
+
+
+@app.command()
+def tagger(
+    tagged: Path, weights: Weights = None, least: Annotated[int, typer.Option(help="Pictures with a tag.")] = 3
+) -> None:
+    """Precision and recall of each tag, and average precision, on the half of the held-out pictures nobody looked at."""
+    upscaler = Upscaler.load(weights)
+    ram, tag_list, data = upscaler.models.ram, upscaler.models.tag_list, TaggedPictures.read(tagged)
+    numbers = data.held_out[1::2]
+    with torch.inference_mode():
+        logits = torch.cat([ram(data.whole(number, ram.config.image_size)[None])[1].float() for number in numbers])
+    labels, confidences = data.labels[numbers].bool(), logits.sigmoid()
+    given = confidences > tag_list.thresholds
+    table = Table("tag", "pictures", "average precision", "given", "precision", "recall")
+    average_precisions = []
+    for index, name in enumerate(tag_list.names):
+        true = labels[:, index]
+        if not true.any():
+            continue
+        ranked = true[confidences[:, index].argsort(descending=True)].float()
+        average_precisions.append(
+            ((ranked.cumsum(0) / torch.arange(1, len(ranked) + 1)) * ranked).sum().item() / ranked.sum()
+        )
+        if true.sum() >= least:
+            right = (given[:, index] & true).sum().item()
+            count = int(given[:, index].sum())
+            precision = f"{right / count:.2f}" if count else ""
+            table.add_row(
+                name,
+                str(int(true.sum())),
+                f"{average_precisions[-1]:.2f}",
+                str(count),
+                precision,
+                f"{right / true.sum():.2f}",
+            )
+    Console(width=100).print(table)
+    right, count = int((given & labels).sum()), int(given.sum())
+    print(
+        f"{len(numbers)} pictures: mean average precision {statistics.fmean(map(float, average_precisions)):.3f}", end=", "
+    )
+    print(f"precision {right / max(1, count):.2f}, recall {right / int(labels.sum()):.2f}", end=", ")
+    print(f"most certain tag right {labels.gather(1, logits.argmax(1, keepdim=True)).float().mean():.2f}", end=", ")
+    print(f"without any tag {int((~given.any(1)).sum())}")
+
+
+def _most_certain(upscaler: Upscaler, image: Image.Image) -> str:
+    ram = upscaler.models.ram
+    with torch.inference_mode():
+        logits = ram(to_tensor(image).to(ram.image_proj.weight))[1][0]
+    return ", ".join(upscaler.models.tag_list.names[index] for index in logits.topk(WORDS).indices.tolist())
+
+
+def _scales() -> Scales:
+    return Scales(STLPIPS("alex").eval(), None)
+
+
+def _array(image: Image.Image) -> np.ndarray:
+    return np.asarray(image.convert("RGB"), dtype=np.float64)
+
+
+def _print_means(figures: dict[str, list[dict[str, float]]]) -> None:
+    names = list(next(iter(figures.values()))[0])
+    table = Table("", *names)
+    for kind, rows in figures.items():
+        table.add_row(kind, *(f"{statistics.fmean(row[name] for row in rows):.4f}" for name in names))
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    app()
