@@ -29,7 +29,7 @@ from seesr.diffusion.denoiser import load_denoiser
 from seesr.diffusion.sampler import sample
 from seesr.diffusion.schedule import NoiseSchedule
 from seesr.diffusion.text import load_prompt_encoder
-from seesr.runtime.device import DTYPES, dtype_name
+from seesr.runtime.device import dtype_name
 from seesr.runtime.memory import PeakMemory, free_memory
 from seesr.tagging.ram import load_ram
 from seesr.weights.files import read_config

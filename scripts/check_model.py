@@ -23,7 +23,7 @@ from rich.table import Table
 from tagger import TaggedPictures
 from training import SCALE, read_pictures
 
-from seesr import Options, Upscaler
+from seesr import Upscaler
 from seesr.autoencoder.vae import decode, encode
 from seesr.evaluation.degradation import crop_to_multiple
 from seesr.evaluation.evaluate import from_pairs
@@ -93,46 +93,35 @@ def colour(low: Path, weights: Weights = None) -> None:
 
 @app.command()
 def tagger(
-    tagged: Path, weights: Weights = None, least: Annotated[int, typer.Option(help="Pictures with a tag.")] = 3
+    tagged: Annotated[Path, typer.Argument(help="Folder with images/ and labels.tsv.")],
+    weights: Weights = None,
+    least: Annotated[int, typer.Option(help="Pictures with a tag from which on it gets a line.")] = 3,
 ) -> None:
-    """Precision and recall of each tag, and average precision, on the half of the held-out pictures nobody looked at."""
+    """Average precision, precision and recall of each tag, on the held-out pictures that no threshold was chosen on."""
     upscaler = Upscaler.load(weights)
     ram, tag_list, data = upscaler.models.ram, upscaler.models.tag_list, TaggedPictures.read(tagged)
-    numbers = data.held_out[1::2]
     with torch.inference_mode():
-        logits = torch.cat([ram(data.whole(number, ram.config.image_size)[None])[1].float() for number in numbers])
-    labels, confidences = data.labels[numbers].bool(), logits.sigmoid()
+        logits = torch.cat([ram(data.whole(number)[None].to(ram.image_proj.weight))[1].float() for number in data.reported])
+    labels, confidences = data.labels[data.reported].bool(), logits.sigmoid()
     given = confidences > tag_list.thresholds
-    table = Table("tag", "pictures", "average precision", "given", "precision", "recall")
-    average_precisions = []
+    table, precisions = Table("tag", "pictures", "average precision", "given", "precision", "recall"), []
     for index, name in enumerate(tag_list.names):
-        true = labels[:, index]
+        true, count = labels[:, index], int(given[:, index].sum())
         if not true.any():
             continue
         ranked = true[confidences[:, index].argsort(descending=True)].float()
-        average_precisions.append(
-            ((ranked.cumsum(0) / torch.arange(1, len(ranked) + 1)) * ranked).sum().item() / ranked.sum()
-        )
+        precisions.append((ranked.cumsum(0) / torch.arange(1, len(ranked) + 1) * ranked).sum().item() / ranked.sum().item())
         if true.sum() >= least:
-            right = (given[:, index] & true).sum().item()
-            count = int(given[:, index].sum())
-            precision = f"{right / count:.2f}" if count else ""
-            table.add_row(
-                name,
-                str(int(true.sum())),
-                f"{average_precisions[-1]:.2f}",
-                str(count),
-                precision,
-                f"{right / true.sum():.2f}",
-            )
+            right = int((given[:, index] & true).sum())
+            share = f"{right / count:.2f}" if count else ""
+            recall = f"{right / int(true.sum()):.2f}"
+            table.add_row(name, str(int(true.sum())), f"{precisions[-1]:.2f}", str(count), share, recall)
     Console(width=100).print(table)
     right, count = int((given & labels).sum()), int(given.sum())
-    print(
-        f"{len(numbers)} pictures: mean average precision {statistics.fmean(map(float, average_precisions)):.3f}", end=", "
-    )
-    print(f"precision {right / max(1, count):.2f}, recall {right / int(labels.sum()):.2f}", end=", ")
-    print(f"most certain tag right {labels.gather(1, logits.argmax(1, keepdim=True)).float().mean():.2f}", end=", ")
-    print(f"without any tag {int((~given.any(1)).sum())}")
+    print(f"{len(labels)} pictures: mean average precision {statistics.fmean(precisions):.3f}")
+    print(f"precision {right / max(1, count):.2f}, recall {right / int(labels.sum()):.2f}")
+    print(f"most certain tag right: {labels.gather(1, logits.argmax(1, keepdim=True)).float().mean():.2f}")
+    print(f"pictures without a tag: {int((~given.any(1)).sum())}, with a wrong one: {int((given & ~labels).any(1).sum())}")
 
 
 def _most_certain(upscaler: Upscaler, image: Image.Image) -> str:

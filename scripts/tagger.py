@@ -53,8 +53,10 @@ TEACHER_BLOCKS = (2, 4, 10, 15)
 """Blocks of EfficientNet-Lite0 whose grids equal those of the Swin's four stages."""
 TEACHER_CHANNELS = (24, 40, 112, 320)
 CLASSES = 1000
-WANTED_PRECISION = 0.75
-"""Share of right tags among those given, on pictures held out; decides the threshold."""
+WANTED_PRECISION = 0.9
+"""Share of right tags among those given, on pictures held out; decides the thresholds."""
+LOWEST, NEVER, OFTEN = 0.5, 0.97, 5
+"""Bounds of a threshold, and how often a tag must be given to get one of its own."""
 
 
 @dataclass
@@ -67,19 +69,25 @@ class TaggedPictures:
     tags: list[str]
 
     @classmethod
-    def read(cls, folder: Path, unlabelled: Path) -> TaggedPictures:
+    def read(cls, folder: Path, unlabelled: Path | None = None) -> TaggedPictures:
         lines = [line.split("\t") for line in (folder / "labels.tsv").read_text().splitlines() if line]
         named = [{tag.strip() for tag in names.split("|")} for _, names in lines]
         tags = sorted(set().union(*named))
         labels = torch.tensor([[float(tag in names) for tag in tags] for names in named])
         tagged = [Image.open(folder / "images" / name).convert("RGB") for name, _ in lines]
         # Larger than the model's side, so that a crop of half the width is still sharp.
-        pictures = [image.resize((3 * SIDE // 2,) * 2) for image in tagged + read_pictures(unlabelled)]
+        others = [] if unlabelled is None else read_pictures(unlabelled)
+        pictures = [image.resize((3 * SIDE // 2,) * 2) for image in tagged + others]
         return cls(pictures, labels, tags)
 
     @property
     def held_out(self) -> list[int]:
+        """What training never sees: on the one half thresholds are chosen, on the other figures are taken."""
         return list(range(9, len(self.labels), 10))
+
+    @property
+    def reported(self) -> list[int]:
+        return self.held_out[1::2]
 
     @property
     def training(self) -> list[int]:
@@ -198,27 +206,49 @@ def train_ram(data: TaggedPictures, work: Path, steps: int, batch: int, seed: in
 
 
 @torch.no_grad()
-def report(ram: RAM, data: TaggedPictures, device: torch.device) -> dict[str, float]:
-    """How well held-out pictures are tagged, and the confidence at which `WANTED_PRECISION` of the tags are right."""
-    logits = torch.cat([ram(data.whole(i)[None].to(device))[1].cpu() for i in data.held_out])
-    labels, confidences = data.labels[data.held_out], logits.sigmoid()
+def report(ram: RAM, data: TaggedPictures, device: torch.device) -> list[float]:
+    """Prints how well the reported half of the held-out pictures is tagged; thresholds come from the other half."""
+    logits = {i: ram(data.whole(i)[None].to(device))[1][0].cpu() for i in data.held_out}
+    chosen_on = [i for i in data.held_out if i not in data.reported]
+    thresholds = choose_thresholds(torch.stack([logits[i] for i in chosen_on]).sigmoid(), data.labels[chosen_on])
+    confidences, labels = torch.stack([logits[i] for i in data.reported]).sigmoid(), data.labels[data.reported]
+    given = confidences > torch.tensor(thresholds)
     ranked = labels.flatten()[confidences.flatten().argsort(descending=True)]
     precision = ranked.cumsum(0) / torch.arange(1, len(ranked) + 1)
-    good = torch.nonzero(precision >= WANTED_PRECISION).flatten()
-    count = int(good[-1]) + 1 if len(good) else 1
     result = {
-        "threshold": confidences.flatten().sort(descending=True).values[count - 1].item(),
-        "precision": precision[count - 1].item(),
-        "recall": (ranked[:count].sum() / labels.sum()).item(),
-        "first_tag_right": labels.gather(1, logits.argmax(1, keepdim=True)).mean().item(),
+        "precision": (given * labels).sum().item() / max(1, given.sum().item()),
+        "recall": ((given * labels).sum() / labels.sum()).item(),
+        "first_tag_right": labels.gather(1, confidences.argmax(1, keepdim=True)).mean().item(),
         "average_precision": ((precision * ranked).sum() / labels.sum()).item(),
     }
     print("tags", {name: round(value, 3) for name, value in result.items()}, flush=True)
-    return result
+    return thresholds
 
 
-def write_facts(work: Path, data: TaggedPictures, result: dict[str, float]) -> None:
-    (work / "ram_tags.json").write_text(json.dumps(result | {"tags": data.tags}))
+def choose_thresholds(confidences: Tensor, labels: Tensor) -> list[float]:
+    """For each tag the confidence above which `WANTED_PRECISION` of the tags given are right: `(pictures, tags)` both.
+
+    Tags that are given often have one of their own, the others one for all. A wrong tag is worse than none.
+    """
+    often = (confidences > LOWEST).sum(dim=0) >= OFTEN
+    common = _threshold(confidences[:, ~often], labels[:, ~often])
+    return [
+        max(common, _threshold(confidences[:, tag], labels[:, tag])) if often[tag] else common
+        for tag in range(labels.shape[1])
+    ]
+
+
+def _threshold(confidences: Tensor, labels: Tensor) -> float:
+    """The lowest from `LOWEST` on that gives enough precision, else `NEVER`."""
+    for threshold in torch.arange(LOWEST, NEVER, 0.01).tolist():
+        given = confidences > threshold
+        if given.any() and labels[given].mean() >= WANTED_PRECISION:
+            return round(threshold, 2)
+    return NEVER
+
+
+def write_facts(work: Path, data: TaggedPictures, thresholds: list[float]) -> None:
+    (work / "ram_tags.json").write_text(json.dumps({"tags": data.tags, "thresholds": thresholds}))
 
 
 def train_dape(ram: RAM, data: TaggedPictures, work: Path, steps: int, batch: int, seed: int, device: torch.device) -> None:
@@ -265,7 +295,7 @@ class Lora(nn.Module):
 
 
 def load_trained(work: Path) -> tuple[dict, dict[str, Tensor], dict[str, Tensor], dict]:
-    """The trained RAM's config, weights, DAPE and facts (`tags`, `threshold`)."""
+    """The trained RAM's config, weights, DAPE and facts (`tags`, `thresholds`)."""
     facts = json.loads((work / "ram_tags.json").read_text())
     config = RAM_CONFIG | {"num_tags": len(facts["tags"])}
     student = torch.load(work / "ram.pt", map_location="cpu", weights_only=True)["models"]["student"]

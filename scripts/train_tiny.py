@@ -52,7 +52,7 @@ RAW_WEIGHT = 0.03
 """Of the loss before the colour fix. Brightness and tint are one direction that all weights share: were they to weigh as
 much as detail, Adam would hardly learn anything else."""
 LINES = {2: 16}
-"""The same for lines of a grid, each pixel row or column by itself: the last enlargement may leave every second one apart."""
+"""The same for lines, each row or column of pixels by itself: the last enlargement may leave every second one apart."""
 WINDOW = 64
 """Side of the part of a crop that the perceptual loss looks at."""
 HELD_OUT = 8
@@ -221,7 +221,7 @@ def _conditions(photographs: Photographs, work: Path, device: torch.device) -> C
         for image in photographs.images:
             pixels = (to_tensor(degrade(image, rng)) / 2 + 0.5)[None].to(device)
             found, logits = model(pixels)
-            chosen = torch.nonzero(logits[0].sigmoid() > facts["threshold"]).flatten()
+            chosen = torch.nonzero(logits[0].sigmoid().cpu() > torch.tensor(facts["thresholds"])).flatten()
             tokens.append(found.half().cpu())
             prompts.append(build_prompt([facts["tags"][i] for i in chosen], ""))
     return Conditions(torch.cat(tokens), prompts)
@@ -231,7 +231,7 @@ def _conditions(photographs: Photographs, work: Path, device: torch.device) -> C
 def sr(
     images: Images,
     work: Work,
-    steps: int = 3600,
+    steps: int = 3000,
     batch: int = 8,
     size: Annotated[int, typer.Option(help="Side of a crop: 16 and a multiple of 112.")] = 128,
     perceptual_from: Annotated[float, typer.Option(help="Share of the steps before the VGG loss joins.")] = 0.1,
@@ -377,7 +377,9 @@ def export(work: Work, output: Annotated[Path, typer.Option(help="Folder to writ
     _write_model(ram_folder, ram_config, ram_weights, "ram_swin_tiny")
     _write_tensors(ram_folder / "DAPE.safetensors", lora)
     (ram_folder / "ram_tag_list.txt").write_text("".join(f"{tag}\n" for tag in facts["tags"]))
-    (ram_folder / "ram_tag_list_threshold.txt").write_text(f"{facts['threshold']:.2f}\n" * len(facts["tags"]))
+    (ram_folder / "ram_tag_list_threshold.txt").write_text(
+        "".join(f"{threshold:.2f}\n" for threshold in facts["thresholds"])
+    )
     # In bfloat16 so small networks with one group a norm leave blotches of colour.
     _write_json(output / WISHES, {"dtype": "float32"})
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
