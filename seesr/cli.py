@@ -68,6 +68,9 @@ def upscale(
     options: Options,
     memory_limit: Annotated[str | None, typer.Option(help="Like 4GB; without it all that is free.")] = None,
     sequential: Annotated[bool, typer.Option(help="Keep only the running model on the device.")] = False,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the models' blocks first: for many pictures.")
+    ] = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
     weights: Weights = None,
@@ -86,7 +89,7 @@ def upscale(
     if not jobs:
         _say("nothing to do: every output exists.")
         return
-    upscaler = _load(weights, device, dtype, limit, sequential)
+    upscaler = _load(weights, device, dtype, limit, sequential, compiled)
     from seesr.runtime.device import dtype_name
 
     _say(f"weights: {upscaler.weights.name}, on {upscaler.device} in {dtype_name(upscaler.dtype)}")
@@ -156,11 +159,16 @@ def info(device: Device = "auto", dtype: Dtype = "auto", weights: Weights = None
 
 
 def _load(
-    weights: str | None, device: str, dtype: str, memory_limit: int | None = None, sequential: bool = False
+    weights: str | None,
+    device: str,
+    dtype: str,
+    memory_limit: int | None = None,
+    sequential: bool = False,
+    compiled: bool = False,
 ) -> Upscaler:
     from seesr.upscaler import Upscaler
 
-    return Upscaler.load(weights, device, dtype, memory_limit=memory_limit, sequential=sequential)
+    return Upscaler.load(weights, device, dtype, memory_limit=memory_limit, sequential=sequential, compiled=compiled)
 
 
 def _upscale_each(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,7 +46,9 @@ class Models:
     """Where the networks are."""
 
     @classmethod
-    def load(cls, weights: Weights, device: torch.device, dtype: torch.dtype, sequential: bool) -> Models:
+    def load(
+        cls, weights: Weights, device: torch.device, dtype: torch.dtype, sequential: bool = False, compiled: bool = False
+    ) -> Models:
         """Of a weights folder.
 
         Raises:
@@ -68,6 +71,15 @@ class Models:
         make_precise(models.vae)
         for network in models.networks:
             place(network, CPU)
+        if device.type == "cuda" and importlib.util.find_spec("xformers") is not None:
+            models.denoiser.unet.enable_xformers_memory_efficient_attention()
+            models.denoiser.controlnet.enable_xformers_memory_efficient_attention()
+        if compiled:
+            # Imported here: it takes as long as everything else together.
+            from seesr.runtime.compile import compile_blocks
+
+            for network in (models.vae, models.denoiser):
+                compile_blocks(network)
         return models
 
     @property

@@ -77,6 +77,7 @@ class Upscaler:
         limits: Limits | None = None,
         memory_limit: int | None = None,
         sequential: bool = False,
+        compiled: bool = False,
     ) -> Upscaler:
         """Loads the models.
 
@@ -88,6 +89,7 @@ class Upscaler:
             limits: what may be asked for; None reads the SEESR_ environment variables.
             memory_limit: bytes of the device's memory (the machine's, on a CPU) to use at most, weights included.
             sequential: keep only the running model on the device.
+            compiled: compile the networks' blocks at their first run, which takes minutes and needs a C++ compiler.
 
         Raises:
             WeightsError: files are missing or do not fit.
@@ -95,7 +97,7 @@ class Upscaler:
         """
         found, on = resolve_weights(weights), choose_device(device)
         precision = choose_dtype(dtype, on, found.dtype)
-        models = Models.load(found, on, precision, sequential)
+        models = Models.load(found, on, precision, sequential, compiled)
         return cls(models, found, precision, limits or Limits.from_environment(), memory_limit)
 
     def upscale(

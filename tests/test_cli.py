@@ -29,6 +29,12 @@ def photo(tmp_path: Path, small_photo: Image.Image) -> Path:
 QUICK = ("--scale", 2, "--steps", 1, "--seed", 7)
 
 
+def test_help_does_not_wait_for_pytorch() -> None:
+    heavy = {"torch", "diffusers", "transformers", "scipy"}
+    code = f"import sys, seesr.cli; sys.exit(', '.join({heavy} & sys.modules.keys()) or 0)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_upscale_to_a_file_with_json_and_comparison(seesr: Run, photo: Path, tmp_path: Path) -> None:
     target = tmp_path / "large.webp"
     outcome = seesr("upscale", photo, "-o", target, *QUICK, "--json", "--compare")
