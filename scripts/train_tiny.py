@@ -53,6 +53,7 @@ RAW_WEIGHT = 0.03
 much as detail, Adam would hardly learn anything else."""
 LINES = {2: 16}
 """The same for lines, each row or column of pixels by itself: the last enlargement may leave every second one apart."""
+LINES_WEIGHT = 4.0
 WINDOW = 64
 """Side of the part of a crop that the perceptual loss looks at."""
 HELD_OUT = 8
@@ -139,7 +140,7 @@ def grid_loss(output: Tensor, target: Tensor) -> Tensor:
     for period, window in LINES.items():
         for turned in (error, error.transpose(2, 3)):
             phases = turned.unflatten(3, (-1, window // period, period)).mean(dim=4)
-            total = total + (phases - phases.mean(dim=4, keepdim=True)).abs().mean()
+            total = total + LINES_WEIGHT * (phases - phases.mean(dim=4, keepdim=True)).abs().mean()
     return total
 
 
@@ -236,7 +237,7 @@ def sr(
     size: Annotated[int, typer.Option(help="Side of a crop: 16 and a multiple of 112.")] = 128,
     perceptual_from: Annotated[float, typer.Option(help="Share of the steps before the VGG loss joins.")] = 0.1,
     perceptual_full: Annotated[float, typer.Option(help="Share of the steps at which it has its weight.")] = 0.5,
-    perceptual_weight: Annotated[float, typer.Option(help="Of the VGG loss; it grows from nothing.")] = 0.8,
+    perceptual_weight: Annotated[float, typer.Option(help="Of the VGG loss; it grows from nothing.")] = 0.5,
     learning_rate: float = 2.5e-4,
     start: Annotated[Path | None, typer.Option(help="Weights folder to go on from, instead of from nothing.")] = None,
     seed: int = 0,

@@ -24,7 +24,7 @@ from seesr.evaluation.degradation import crop_to_multiple, degrade, downscale_bi
 SCALE = 4
 DELICATE_FACTOR = 0.3
 """Learning rate of what carries the picture, relative to the rest."""
-AVERAGING = 0.999
+AVERAGING = 0.998
 """Share of the average of weights that a step keeps."""
 
 
