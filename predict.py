@@ -10,18 +10,20 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path as LocalPath
 
 from cog import BasePredictor, Input, Path
 from PIL import Image
 
 from seesr import Options, Upscaler
-from seesr.errors import InputError, SeeSRError
+from seesr.errors import InputError, OutOfMemoryError, SeeSRError
 from seesr.images.save import save
 from seesr.options import SaveOptions
 from seesr.result import Result
 from seesr.runtime.device import dtype_name
-from seesr.runtime.memory import trim
+from seesr.runtime.memory import is_out_of_memory, trim
 
 
 class Predictor(BasePredictor):
@@ -106,11 +108,12 @@ class Predictor(BasePredictor):
         ),
     ) -> Path:
         """Returns the picture file."""
-        source = self._fetched(image)
-        self._clear(source)
-        # In a folder of its own, where `_fetched` finds nothing.
+        source = LocalPath(os.path.realpath(image))
+        # In a folder of its own, where `_check_fetched` finds nothing.
         target = self.folder / "result" / f"upscaled.{output_format}"
-        try:
+        with self._prediction(source, target):
+            self._check_fetched(source)
+            self._clear(source)
             options = Options.make(
                 preset,
                 scale=scale,
@@ -135,33 +138,39 @@ class Predictor(BasePredictor):
             self._report(result)
             target.parent.mkdir()
             save(result.image, target, saving, result.settings())
-        except SeeSRError as error:
-            # Where files lie is nobody's business.
-            message = str(error).replace(str(source), "image").replace(str(target), "the result")
-            raise type(error)(message) from None
-        except Exception as error:
-            if os.environ.get("SEESR_DEBUG", "") not in ("", "0"):
-                raise
-            # What a library says may name files; SEESR_DEBUG=1 shows it.
-            raise RuntimeError(f"something went wrong inside ({type(error).__name__}); please report it.") from None
-        finally:
-            trim()
         return Path(target)
 
-    def _fetched(self, image: Path) -> LocalPath:
-        """The file that Cog fetched or was sent. It hands on a path of the server's own disk as well: that is refused."""
-        path = LocalPath(image).resolve()
-        if path.parent != self.folder or not path.is_file():
-            raise InputError("image is neither a data URL nor an http(s) address; files of the server are not read.")
-        return path
+    @contextmanager
+    def _prediction(self, source: LocalPath, target: LocalPath) -> Iterator[None]:
+        """Tells a client what went wrong, not where files lie; nothing stays of what failed or was cancelled."""
+        try:
+            yield
+        except BaseException as error:
+            self._clear()
+            if isinstance(error, SeeSRError):
+                message = str(error).replace(str(source), "image").replace(str(target), "the result")
+                raise type(error)(message) from None
+            if is_out_of_memory(error):
+                raise OutOfMemoryError("memory ran out beside the models; send a smaller picture.") from None
+            if isinstance(error, Exception) and os.environ.get("SEESR_DEBUG", "") in ("", "0"):
+                # What a library says may name files; SEESR_DEBUG=1 shows it.
+                raise RuntimeError(f"something went wrong inside ({type(error).__name__}); please report it.") from None
+            raise
+        finally:
+            trim()
 
-    def _clear(self, source: LocalPath) -> None:
-        """Removes what an earlier prediction left: its result, which Cog reads after `predict`, or what a cancel stopped."""
+    def _check_fetched(self, source: LocalPath) -> None:
+        """Cog hands on what it fetched or was sent, but a path of the server's own disk as well: that is refused."""
+        if source.parent != self.folder or not os.path.isfile(source):
+            raise InputError("image is neither a data URL nor an http(s) address; files of the server are not read.")
+
+    def _clear(self, source: LocalPath | None = None) -> None:
+        """Removes all but `source`: the result of an earlier prediction, which Cog reads after `predict`, is still there."""
         for path in self.folder.iterdir():
             if path.is_dir():
-                shutil.rmtree(path)
+                shutil.rmtree(path, ignore_errors=True)
             elif path != source:
-                path.unlink()
+                path.unlink(missing_ok=True)
 
     def _report(self, result: Result) -> None:
         """The log and metrics of a prediction that is done."""

@@ -34,8 +34,14 @@ from seesr.runtime.memory import PeakMemory, free_memory
 from seesr.tagging.ram import load_ram
 from seesr.weights.files import read_config
 
-NETWORKS = {"tags": "RAM", "prompt": "PromptEncoder", "encode": "Encoder", "denoise": "Denoiser", "pixels": "Decoder"}
-"""Which module's operations belong to which stage."""
+NETWORKS = {
+    "tags": ("RAM", "SwinTransformer", "TagHead"),
+    "prompt": ("PromptEncoder",),
+    "encode": ("Encoder",),
+    "denoise": ("Denoiser",),
+    "pixels": ("Decoder",),
+}
+"""Which outermost modules' operations belong to which stage. The tiled VAE's are not seen: it runs layer by layer."""
 MATMUL_SIDE = 2048
 PROMPT = "clean, high-resolution, 8k"
 
@@ -203,7 +209,7 @@ class Published:
 
 def flop_by_stage(counter: FlopCounterMode) -> dict[str, int]:
     counts = counter.get_flop_counts()
-    return {stage: sum(counts.get(module, {}).values()) for stage, module in NETWORKS.items()}
+    return {stage: sum(sum(counts.get(module, {}).values()) for module in modules) for stage, modules in NETWORKS.items()}
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:

@@ -1,4 +1,4 @@
-"""The real Predictor in which a stage runs out of memory, as often as a file says."""
+"""The real Predictor in which a stage, or saving, runs out of memory, as often as a file says."""
 
 from __future__ import annotations
 
@@ -7,29 +7,37 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from predict import Predictor as RealPredictor
+import predict
 from seesr.runtime.stages import Note, Stages
 
 
-class Predictor(RealPredictor):
+class Predictor(predict.Predictor):
     """Reads `SEESR_TEST_FAULT` before each stage: the name of one, and how many more of its runs fail."""
 
     def setup(self) -> None:
-        plan, stage = Path(os.environ["SEESR_TEST_FAULT"]), Stages.stage
+        plan, stage, save = Path(os.environ["SEESR_TEST_FAULT"]), Stages.stage, predict.save
+
+        def fail(name: str, error: type[BaseException]) -> None:
+            wanted, left = plan.read_text().split() if plan.exists() else ("", "0")
+            if name == wanted and int(left):
+                plan.write_text(f"{wanted} {int(left) - 1}")
+                raise error(f"injected in {name}")
 
         @contextmanager
         def failing(self: Stages, name: str) -> Iterator[Note]:
             with stage(self, name) as note:
-                wanted, left = plan.read_text().split() if plan.exists() else ("", "0")
-                if name == wanted and int(left):
-                    plan.write_text(f"{wanted} {int(left) - 1}")
-                    raise torch.OutOfMemoryError(f"injected in {name}")
+                fail(name, MemoryError if name == "decode" else torch.OutOfMemoryError)
                 yield note
 
-        Stages.stage = failing
+        def failing_save(*given: Any) -> None:
+            fail("save", MemoryError)
+            save(*given)
+
+        Stages.stage, predict.save = failing, failing_save
         super().setup()

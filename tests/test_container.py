@@ -82,7 +82,8 @@ def test_inputs_are_described_as_in_options() -> None:
             assert field.default == model.model_fields[option].default, name
         assert (field.ge, field.le) == model.bounds(option), name
         assert tuple(field.choices or ()) == model.choices(option), name
-    assert inputs["prompt"].max_length == 1000
+    (longest,) = [item.max_length for item in Options.model_fields["prompt"].metadata if hasattr(item, "max_length")]
+    assert inputs["prompt"].max_length == longest
     left_out = {(Options, name) for name in Options.model_fields} | {
         (SaveOptions, name) for name in SaveOptions.model_fields
     }

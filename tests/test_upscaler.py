@@ -172,9 +172,9 @@ def test_a_bomb_is_refused_before_it_is_decoded(upscaler: Upscaler) -> None:
 
 
 def test_a_result_beyond_the_limit_names_the_scale_that_fits(upscaler: Upscaler) -> None:
-    with pytest.raises(OptionError, match=r"16000x1600; at most 8192 .* --scale 4.09 or less"):
+    with pytest.raises(OptionError, match=r"16000x1600; at most 8192 .* a scale of 4.09 or less"):
         upscaler.upscale(Image.new("RGB", (2000, 200)), scale=8)
-    with pytest.raises(OptionError, match="make it smaller first, or use --max-side 8192"):
+    with pytest.raises(OptionError, match=r"at most 8192 .* make it smaller first"):
         upscaler.upscale(Image.new("RGB", (20000, 1)))
     with pytest.raises(OptionError, match="8192x1 result is too narrow"):
         upscaler.upscale(Image.new("RGB", (8192, 1)), scale=1)

@@ -52,7 +52,7 @@ def plan_sizes(size: Size, scale: float, max_side: int | None, minimum: int, mul
     limit = limits.output_side
     if max(output) > limit:
         fitting = math.floor(limit / max(size) * 100) / 100
-        advice = f"use --scale {fitting:g} or less" if fitting >= 1 else f"make it smaller first, or use --max-side {limit}"
+        advice = f"ask for a scale of {fitting:g} or less" if fitting >= 1 else "make it smaller first"
         raise OptionError(
             f"the result would be {output[0]}x{output[1]}; at most {limit} pixels a side are made. "
             f"For this picture {advice}."

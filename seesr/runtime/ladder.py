@@ -43,7 +43,7 @@ def climb_down(ladder: list[Rung], run: Callable[[Rung], T]) -> tuple[T, Rung, l
     tried = ", ".join(attempt.rung for attempt in attempts)
     raise OutOfMemoryError(
         f"memory ran out on every way ({tried}; {attempts[-1].reason}). "
-        "Use a smaller --scale or --max-side, --preset memory, or close other programs."
+        "Ask for a smaller scale or the preset memory, or close other programs."
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from seesr.errors import WeightsError
 from seesr.runtime.device import DTYPES
 from seesr.weights.cache import Cache
 from seesr.weights.files import read_config
-from seesr.weights.manifest import beside_package, read_manifest
+from seesr.weights.manifest import File, beside_package, read_manifest
 from seesr.weights.pull import ACCEPT_VARIABLE, COMMAND, is_accepted, pull
 
 PARTS = ("sd-turbo", "seesr", "ram")
@@ -72,6 +73,12 @@ def _folder(root: Path) -> Weights:
     return Weights(root, str(root))
 
 
+def _tell(file: File, what: str) -> None:
+    """A line for each file that is fetched: at 17 GB nobody should wonder."""
+    if what == "fetch":
+        print(f"fetching {file.remote} ({file.megabytes:,.0f} MB)", file=sys.stderr, flush=True)
+
+
 def _full() -> Weights:
     """The full model from the cache; what is missing there is fetched when its licence is accepted."""
     cache, manifest = Cache.default(), read_manifest()
@@ -83,5 +90,5 @@ def _full() -> Weights:
             f"(the first is {missing[0].kept_as}). `{COMMAND}` fetches them (about {size:.1f} GB); "
             f"with {ACCEPT_VARIABLE}=1 that happens by itself."
         )
-    pull(manifest, cache, accepted=True)
+    pull(manifest, cache, accepted=True, tell=_tell)
     return Weights(cache.full, "full (cache)")
