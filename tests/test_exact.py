@@ -220,6 +220,6 @@ def test_the_products_vae_is_the_stock_one_in_another_layout() -> None:
         Upscaler.load(device="cpu", dtype="float32").models,
         load_vae(beside_package("tiny") / "sd-turbo" / "vae"),
     )
-    latents = torch.randn(1, 8, 128, 192)
+    latents = torch.randn(1, stock.config.latent_channels, 128, 192)
     with torch.inference_mode():
         assert (models.vae.decode(latents).sample - stock.decode(latents).sample).abs().max() <= LIMIT
