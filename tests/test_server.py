@@ -183,12 +183,12 @@ class Listener:
     address: str = ""
 
     def wait_for(self, seconds: float = 60) -> dict[str, Any]:
-        """The call that says how it ended."""
+        """The call that says how it ended; Cog sends each by itself, so another may come in after it."""
         end = time.monotonic() + seconds
-        while not self.calls or self.calls[-1]["status"] not in FINISHED:
-            assert time.monotonic() < end, self.calls
+        while not (finished := [call for call in self.calls if call["status"] in FINISHED]):
+            assert time.monotonic() < end, [call["status"] for call in self.calls]
             time.sleep(0.05)
-        return self.calls[-1]
+        return finished[0]
 
 
 @pytest.fixture
@@ -236,7 +236,7 @@ class TestWebhooks:
         self._begin(server, image, listener.address)
         last = listener.wait_for()
         assert picture_of(last).size == (96, 80)
-        assert listener.calls[0]["status"] in ("starting", "processing")
+        assert any(call["status"] in ("starting", "processing") for call in listener.calls)
         assert "seed: 4" in last["logs"]
 
     def test_logs_come_while_it_works(self, server: Server, image: str, listener: Listener) -> None:
