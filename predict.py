@@ -24,6 +24,7 @@ from seesr.options import SaveOptions
 from seesr.result import Result
 from seesr.runtime.device import dtype_name
 from seesr.runtime.memory import is_out_of_memory, trim
+from seesr.runtime.own_thread import OwnThread
 
 
 class Predictor(BasePredictor):
@@ -37,7 +38,10 @@ class Predictor(BasePredictor):
         print("loading the models")
         self.upscaler = Upscaler.load()
         print(f"weights: {self.upscaler.weights.name}, on {self.upscaler.device} in {dtype_name(self.upscaler.dtype)}")
-        warm_up = self.upscaler.upscale(Image.effect_noise((64, 64), 64).convert("RGB"), scale=2, steps=1, seed=0)
+        # Cog calls `predict` on another thread each time.
+        self.thread = OwnThread()
+        noise = Image.effect_noise((64, 64), 64).convert("RGB")
+        warm_up = self.thread.run(lambda: self.upscaler.upscale(noise, scale=2, steps=1, seed=0))
         self.upscaler.clear_caches()
         print(f"ready: a first picture took {sum(warm_up.seconds.values()):.1f} s")
 
@@ -134,7 +138,7 @@ class Predictor(BasePredictor):
                 seed=seed,
             )
             saving = SaveOptions.make(format=output_format, quality=output_quality, metadata=keep_metadata)
-            result = self.upscaler.upscale(source, options, _log_step)
+            result = self.thread.run(lambda: self.upscaler.upscale(source, options, _log_step))
             self._report(result)
             target.parent.mkdir()
             save(result.image, target, saving, result.settings())

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextvars
+import ctypes
 import gc
 import json
 import math
+import queue
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +40,7 @@ from seesr.images.resize import part_of_input, plan_sizes
 from seesr.options import Limits, parse_bytes
 from seesr.runtime.guard import guarded
 from seesr.runtime.memory import PeakMemory, is_out_of_memory
+from seesr.runtime.own_thread import OwnThread
 from seesr.runtime.plan import Budget, Costs, Rung, rungs
 from seesr.runtime.recent import Recent
 from seesr.runtime.stages import Stages
@@ -521,3 +528,52 @@ def test_a_rung_can_be_made_by_hand() -> None:
     rung = Rung("whole", CPU, 0, 96, 32)
     assert rung.tiles(50, 200).corners == [(0, 0), (0, 56), (0, 112)]
     assert replace(rung, tile=300).tiles(50, 200).corners == [(0, 0)]
+
+
+def test_all_calls_run_on_one_thread_and_in_the_callers_context() -> None:
+    asked, own = contextvars.ContextVar("asked", default=0), OwnThread()
+
+    def ask(number: int) -> tuple[int, int]:
+        asked.set(number)
+        return own.run(lambda: (asked.get(), threading.get_ident()))
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(ask, range(1, 20)))
+    assert [number for number, _ in answers] == list(range(1, 20))
+    assert len({thread for _, thread in answers}) == 1
+    with pytest.raises(ValueError, match="invalid literal"):
+        own.run(lambda: int("no number"))
+
+
+@pytest.mark.parametrize("seconds", [0.001, 0.06])
+def test_an_interrupt_reaches_the_call_and_nothing_after_it(seconds: float) -> None:
+    own, reached = OwnThread(), []
+
+    def work() -> None:
+        end = time.monotonic() + 5
+        try:
+            while time.monotonic() < end:
+                pass
+        except InterruptedError:
+            reached.append(True)
+            raise
+
+    for _ in range(10):
+        threads: queue.Queue[int] = queue.Queue()
+
+        def wait_for_work(threads: queue.Queue[int] = threads) -> str:
+            try:
+                threads.put(threading.get_ident())
+                own.run(work)
+            except InterruptedError:
+                return "interrupted"
+            return "done"
+
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(wait_for_work)
+            caller = threads.get()
+            time.sleep(seconds)
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(caller), ctypes.py_object(InterruptedError))
+            assert answer.result(4) == "interrupted"
+        assert own.run(lambda: 7) == 7
+    assert seconds < 0.01 or len(reached) == 10
