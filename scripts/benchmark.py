@@ -82,7 +82,9 @@ def main(
     steps: int = 1,
     repeat: Annotated[int, typer.Option(min=1, help="Runs that count, after one that does not.")] = 2,
     baseline: Annotated[bool, typer.Option(help="Time the stock modules too; takes long on a CPU.")] = True,
-    sequential: Annotated[bool, typer.Option(help="Keep only the running model on the device.")] = False,
+    sequential: Annotated[
+        bool, typer.Option(help="Keep only the running model on the device; on a CPU, in memory.")
+    ] = False,
     compiled: Annotated[bool, typer.Option("--compile", help="Compile the networks' blocks.")] = False,
     weights: str | None = None,
     device: str = "auto",

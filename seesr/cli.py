@@ -67,7 +67,9 @@ def upscale(
     recursive: Annotated[bool, typer.Option(help="Look into sub-folders too.")] = False,
     options: Options,
     memory_limit: Annotated[str | None, typer.Option(help="Like 4GB; without it all that is free.")] = None,
-    sequential: Annotated[bool, typer.Option(help="Keep only the running model on the device.")] = False,
+    sequential: Annotated[
+        bool, typer.Option(help="Keep only the running model on the device; on a CPU, in memory.")
+    ] = False,
     compiled: Annotated[
         bool, typer.Option("--compile", help="Compile the models' blocks first: for many pictures.")
     ] = False,

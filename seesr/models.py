@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from diffusers import AutoencoderKL
@@ -19,6 +19,7 @@ from seesr.diffusion.schedule import NoiseSchedule
 from seesr.diffusion.text import PromptEncoder, load_prompt_encoder
 from seesr.runtime.device import place
 from seesr.runtime.guard import in_float32
+from seesr.runtime.memory import trim
 from seesr.runtime.plan import Costs, Rung
 from seesr.tagging.prompt import TagList, load_tag_list
 from seesr.tagging.ram import RAM, load_ram
@@ -40,7 +41,9 @@ class Models:
     schedule: NoiseSchedule
     device: torch.device
     sequential: bool
-    """Only the running network is on `device`, the others wait on the CPU."""
+    """Only the running network is on `device`, the others wait on the CPU; on a CPU, in their files."""
+    _loaders: dict[nn.Module, Callable[[], nn.Module]] = field(default_factory=dict)
+    """What reads those networks again that wait in their files."""
     _rung: Rung | None = None
     _at: torch.device = CPU
     """Where the networks are."""
@@ -57,20 +60,29 @@ class Models:
         base = weights.root / "sd-turbo"
         # A VAE that says so overflows in float16.
         upcast = dtype == torch.float16 and read_config(base / "vae" / "config.json").get("force_upcast", False)
-        ram = load_ram(weights.root / "ram", dtype=dtype)
+        loaders: dict[str, Callable[[], nn.Module]] = {
+            "vae": lambda: load_vae(base / "vae", torch.float32 if upcast else dtype),
+            "denoiser": lambda: load_denoiser(weights.root, dtype),
+            "prompt_encoder": lambda: load_prompt_encoder(base, dtype),
+            "ram": lambda: load_ram(weights.root / "ram", dtype=dtype),
+        }
+        networks, reloaders = {}, {}
+        for name, loader in loaders.items():
+            networks[name] = loader()
+            if sequential and device == CPU:
+                leave_weights(networks[name])
+                reloaders[networks[name]] = loader
+            else:
+                place(networks[name], CPU)
         models = cls(
-            vae=load_vae(base / "vae", torch.float32 if upcast else dtype),
-            denoiser=load_denoiser(weights.root, dtype),
-            prompt_encoder=load_prompt_encoder(base, dtype),
-            ram=ram,
-            tag_list=load_tag_list(weights.root / "ram", ram.config.num_tags),
+            **networks,
+            tag_list=load_tag_list(weights.root / "ram", networks["ram"].config.num_tags),
             schedule=NoiseSchedule.from_config(read_config(base / "scheduler" / "scheduler_config.json")),
             device=device,
             sequential=sequential,
+            _loaders=reloaders,
         )
         make_precise(models.vae)
-        for network in models.networks:
-            place(network, CPU)
         if device.type == "cuda" and importlib.util.find_spec("xformers") is not None:
             models.denoiser.unet.enable_xformers_memory_efficient_attention()
             models.denoiser.controlnet.enable_xformers_memory_efficient_attention()
@@ -126,6 +138,14 @@ class Models:
     @contextmanager
     def running(self, network: nn.Module) -> Iterator[None]:
         """`network` on the device; if it was not there, for as long as it runs."""
+        if network in self._loaders:
+            try:
+                take_weights(network, self._loaders[network]())
+                place(network, CPU)
+                yield
+            finally:
+                leave_weights(network)
+            return
         device = (self._rung or self).device
         if self._at == device:
             yield
@@ -148,6 +168,21 @@ class Models:
                 network.to(self._at)
             raise
         self._at = device
+
+
+def leave_weights(network: nn.Module) -> None:
+    """Lets go of the weights, of which only shapes stay."""
+    for module in network.modules():
+        for name, weight in module.named_parameters(recurse=False):
+            setattr(module, name, nn.Parameter(weight.to("meta"), requires_grad=False))
+    trim()
+
+
+def take_weights(network: nn.Module, other: nn.Module) -> None:
+    """Gives `network` the weights of `other`, which is built alike."""
+    for module, source in zip(network.modules(), other.modules(), strict=True):
+        for name, weight in source.named_parameters(recurse=False):
+            setattr(module, name, weight)
 
 
 def dtype_of(network: nn.Module) -> torch.dtype:

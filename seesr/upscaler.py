@@ -88,7 +88,7 @@ class Upscaler:
             dtype: auto, float32, bfloat16 or float16.
             limits: what may be asked for; None reads the SEESR_ environment variables.
             memory_limit: bytes of the device's memory (the machine's, on a CPU) to use at most, weights included.
-            sequential: keep only the running model on the device.
+            sequential: keep only the running model on the device; on a CPU, in memory: the others are read anew each time.
             compiled: compile the networks' blocks at their first run, which takes minutes and needs a C++ compiler.
 
         Raises:

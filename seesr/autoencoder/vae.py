@@ -31,7 +31,7 @@ def load_vae(folder: Path, dtype: torch.dtype = torch.float32) -> AutoencoderKL:
     """
     with torch.device("meta"):
         vae = AutoencoderKL.from_config(read_config(folder / "config.json")).eval()
-    weights = {_current_name(key): tensor for key, tensor in read_state_dict(folder, DIFFUSERS_FILE).items()}
+    weights = {_current_name(key): tensor for key, tensor in read_state_dict(folder, DIFFUSERS_FILE, dtype).items()}
     assign_state_dict(vae, weights, str(folder), dtype)
     return vae
 

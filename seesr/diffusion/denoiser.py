@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from seesr.diffusion.image_attention import IMAGE_TOKENS, build_controlnet, build_unet
 from seesr.weights.files import read_config
-from seesr.weights.state_dict import DIFFUSERS_FILE, StateDict, assign_state_dict, read_state_dict
+from seesr.weights.state_dict import DIFFUSERS_FILE, assign_state_dict, read_state_dict
 
 
 class Denoiser(nn.Module):
@@ -71,8 +71,8 @@ def load_denoiser(root: Path, dtype: torch.dtype = torch.float32) -> Denoiser:
 def load_unet(base: Path, seesr: Path, dtype: torch.dtype = torch.float32) -> UNet2DConditionModel:
     """The base's UNet with SeeSR's image attention: of SeeSR's file only `image_attentions` counts."""
     unet = build_unet(read_config(base / "config.json"))
-    weights = read_state_dict(base, DIFFUSERS_FILE)
-    weights |= _image_attention_weights(read_state_dict(seesr, DIFFUSERS_FILE))
+    weights = read_state_dict(base, DIFFUSERS_FILE, dtype)
+    weights |= read_state_dict(seesr, DIFFUSERS_FILE, dtype, part=".image_attentions.")
     assign_state_dict(unet, weights, f"{base} with {seesr}", dtype)
     return unet
 
@@ -80,9 +80,5 @@ def load_unet(base: Path, seesr: Path, dtype: torch.dtype = torch.float32) -> UN
 def load_controlnet(folder: Path, dtype: torch.dtype = torch.float32) -> ControlNetModel:
     """SeeSR's ControlNet."""
     controlnet = build_controlnet(read_config(folder / "config.json"))
-    assign_state_dict(controlnet, read_state_dict(folder, DIFFUSERS_FILE), str(folder), dtype)
+    assign_state_dict(controlnet, read_state_dict(folder, DIFFUSERS_FILE, dtype), str(folder), dtype)
     return controlnet
-
-
-def _image_attention_weights(state_dict: StateDict) -> StateDict:
-    return {key: value for key, value in state_dict.items() if ".image_attentions." in key}

@@ -44,7 +44,7 @@ def load_prompt_encoder(base: Path, dtype: torch.dtype = torch.float32) -> Promp
         text_encoder = CLIPTextModel(config).eval()
     weights = {
         key.removeprefix("text_model."): tensor
-        for key, tensor in read_state_dict(folder, "model").items()
+        for key, tensor in read_state_dict(folder, "model", dtype).items()
         if not key.endswith("position_ids")
     }
     assign_state_dict(text_encoder, weights, str(folder), dtype)

@@ -41,7 +41,7 @@ class Rung:
     particles: int = 1
     """Versions of each picture that the diffusion works on."""
     sequential: bool = False
-    """Only the running model is on the device."""
+    """Only the running model is on the device; on a CPU, in memory at all."""
     map_bytes: float = float("inf")
     """What the tiled VAE may keep in memory; the rest goes into files."""
 
@@ -70,11 +70,11 @@ class Costs:
     """Latent pixels up to which the VAE's tiles are exact."""
 
     def estimate(self, rung: Rung, height: int, width: int, batch: int = 1) -> float:
-        """Bytes at the peak on `rung` for latents of this size; on a CPU beyond the weights, which are there already."""
+        """Bytes at the peak on `rung` for latents of this size; on a CPU beyond the weights that are there already."""
         picture = height * width * self.factor**2 * 3 * 4 * batch
         networks = max(self.of_vae(rung, height, width, batch), self.of_unet(rung, height, width, batch))
         if rung.device.type == "cpu":
-            return networks + picture * HOST_COPIES
+            return networks + picture * HOST_COPIES + (self.largest if rung.sequential else 0)
         return networks + (self.largest if rung.sequential else self.weights)
 
     def of_vae(self, rung: Rung, height: int, width: int, batch: int = 1) -> float:

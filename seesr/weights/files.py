@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from seesr.errors import WeightsError
 
 StateDict = dict[str, Tensor]
+TOGETHER = 64
+"""Tensors that are read at once."""
 HINT = "`seesr weights pull` fetches the published model"
 
 
@@ -35,14 +36,24 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def read_safetensors(path: Path) -> StateDict:
-    """Tensors of a safetensors file, mapped into memory.
+def read_safetensors(path: Path, dtype: torch.dtype | None = None, part: str = "") -> StateDict:
+    """Tensors of a safetensors file whose names hold `part`, mapped into memory; or made `dtype`, while little of the file
+    is in memory beside them.
 
     Raises:
         WeightsError: the file is damaged.
     """
     try:
-        return load_file(path)
+        with safe_open(path, framework="pt") as file:
+            names = file.keys()
+        keys, tensors = sorted(key for key in names if part in key), StateDict()
+        for first in range(0, len(keys), TOGETHER):
+            # Opened for each part: closing it is what lets go of the pages that were read.
+            with safe_open(path, framework="pt") as file:
+                for key in keys[first : first + TOGETHER]:
+                    tensor = file.get_tensor(key)
+                    tensors[key] = tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
+        return tensors
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} is not a whole safetensors file ({error}); delete it and get it again.") from error
 

@@ -19,10 +19,11 @@ DIFFUSERS_FILE = "diffusion_pytorch_model"
 SHOWN_KEYS = 3
 
 
-def read_state_dict(folder: Path, stem: str) -> StateDict:
+def read_state_dict(folder: Path, stem: str, dtype: torch.dtype | None = None, part: str = "") -> StateDict:
     """Tensors of `stem`.safetensors in `folder`, or of the legacy `stem`.pth or .bin (read with `weights_only=True`).
 
-    `stem` may be a glob pattern, for families such as `ram_swin_*`.
+    `stem` may be a glob pattern, for families such as `ram_swin_*`. As `dtype`, or else as they are; only those whose
+    names hold `part`.
 
     Raises:
         WeightsError: no such file, several, or one that is not what its name says.
@@ -33,17 +34,19 @@ def read_state_dict(folder: Path, stem: str) -> StateDict:
             names = ", ".join(path.name for path in found)
             raise WeightsError(f"{folder} holds more than one {stem}{suffix} ({names}); keep one.")
         if found:
-            return read_safetensors(found[0]) if suffix == ".safetensors" else _read_converted(found[0])
+            return _read(found[0], dtype, part)
     raise WeightsError(f"{folder / stem}.safetensors is missing; {HINT}.")
 
 
-def _read_converted(path: Path) -> StateDict:
+def _read(path: Path, dtype: torch.dtype | None, part: str) -> StateDict:
     """A legacy file by way of the cache: from the second time on it is mapped into memory, without its unused parts."""
+    if path.suffix == ".safetensors":
+        return read_safetensors(path, dtype, part)
     try:
-        return read_safetensors(converted(path, Cache.default()))
+        return read_safetensors(converted(path, Cache.default()), dtype, part)
     except OSError as error:
         logger.warning("%s is not kept as safetensors, the cache cannot be written (%s)", path, error)
-        return read_legacy(path)
+        return {key: tensor for key, tensor in read_legacy(path).items() if part in key}
 
 
 def assign_state_dict(model: nn.Module, state_dict: StateDict, source: str, dtype: torch.dtype = torch.float32) -> None:
