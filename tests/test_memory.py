@@ -447,10 +447,7 @@ def test_a_picture_seen_again_is_not_tagged_again(upscaler: Upscaler, small_phot
     assert len(calls) == 1
 
 
-def test_sequential_keeps_one_network_at_a_time_on_the_device(
-    upscaler: Upscaler, small_photo: Image.Image, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    usual = upscaler.upscale(small_photo, scale=2, steps=1, seed=0)
+def test_sequential_keeps_one_network_at_a_time_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     models, moves = Upscaler.load(device="cpu", dtype="float32").models, []
     # A device that is not the CPU, of which only the name counts here.
     models.device, models.sequential = torch.device("meta"), True
@@ -463,8 +460,24 @@ def test_sequential_keeps_one_network_at_a_time_on_the_device(
                 assert moves[-1] == (name, "meta")
             assert moves[-1] == (name, "cpu")
     assert len(moves) == 4
-    one_by_one = Upscaler.load(device="cpu", dtype="float32", sequential=True)
-    assert one_by_one.upscale(small_photo, scale=2, steps=1, seed=0).image.tobytes() == usual.image.tobytes()
+
+
+def test_sequential_on_a_cpu_leaves_what_does_not_run_in_its_files(upscaler: Upscaler, small_photo: Image.Image) -> None:
+    usual = upscaler.upscale(small_photo, scale=2, steps=1, seed=0)
+    models = (one_by_one := Upscaler.load(device="cpu", dtype="float32", sequential=True)).models
+
+    def in_memory() -> list[str]:
+        names = ("vae", "denoiser", "prompt_encoder", "ram")
+        return [name for name in names if any(not weight.is_meta for weight in getattr(models, name).parameters())]
+
+    with models.on(Rung("whole", CPU, 0, 96, 32, sequential=True)):
+        assert in_memory() == []
+        with models.running(models.denoiser):
+            assert in_memory() == ["denoiser"]
+    for _ in range(2):
+        assert one_by_one.upscale(small_photo, scale=2, steps=1, seed=0).image.tobytes() == usual.image.tobytes()
+        assert in_memory() == []
+    assert models.costs == upscaler.models.costs, "the plan knows their sizes all the same"
 
 
 def test_a_move_that_fails_leaves_everything_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:

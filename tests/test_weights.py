@@ -263,6 +263,17 @@ def test_a_users_legacy_file_is_converted_once(cache: Cache, tmp_path: Path) -> 
     assert read_state_dict(folder, "ram_swin_*")["w"].shape == (5,)
 
 
+def test_of_a_file_a_part_is_read_in_another_precision(tmp_path: Path) -> None:
+    tensors = {f"{kind}.{n}": torch.full((2,), float(n)).half() for kind in "ab" for n in range(150)}
+    save_file(tensors | {"a.position_ids": torch.arange(3)}, tmp_path / "x.safetensors")
+    found = read_state_dict(tmp_path, "x", torch.bfloat16, part="a.")
+    assert len(found) == 151
+    assert {tensor.dtype for key, tensor in found.items() if key != "a.position_ids"} == {torch.bfloat16}
+    assert found["a.position_ids"].tolist() == [0, 1, 2]
+    assert all(found[f"a.{n}"].tolist() == [n, n] for n in range(150))
+    assert read_state_dict(tmp_path, "x")["b.7"].dtype == torch.float16
+
+
 def test_a_file_of_the_oldest_format_is_read(tmp_path: Path) -> None:
     torch.save({"w": torch.arange(3.0)}, tmp_path / "DAPE.pth", _use_new_zipfile_serialization=False)
     assert read_state_dict(tmp_path, "DAPE")["w"].tolist() == [0, 1, 2]

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 PIECE = 1 << 22
 """Numbers that are looked at together."""
+ROUNDED_PIXELS = 1 << 20
+"""Pixels of a map up to which PyTorch's own statistics are good enough for numbers of 8 bits."""
 
 
 class Statistics:
@@ -44,11 +46,13 @@ class PreciseGroupNorm(nn.GroupNorm):
     """GroupNorm that stays precise on large maps.
 
     PyTorch 2.13 sums squares in float32 on a CPU when channels lie last: on a map of 1536x1536 that moves a picture by
-    half a grey level, and more on larger ones.
+    half a grey level, and more on larger ones. Up to `ROUNDED_PIXELS` that is far less than what bfloat16 rounds away, and
+    PyTorch's is four times as fast in it.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or x.is_contiguous():
+        rounded = x.dtype != torch.float32 and x[0, 0].numel() <= ROUNDED_PIXELS
+        if x.device.type != "cpu" or x.is_contiguous() or rounded:
             return super().forward(x)
         weight, bias = self.weight.float(), self.bias.float()
         made = []
