@@ -49,7 +49,7 @@ PROMPT = "clean, high-resolution, 8k"
 
 
 STARTUP = """
-import sys, time
+import time
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from diffusers.models import Transformer2DModel
