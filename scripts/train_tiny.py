@@ -154,7 +154,8 @@ def grid_loss(output: Tensor, target: Tensor) -> Tensor:
 def stripes_loss(output: Tensor, target: Tensor) -> Tensor:
     """How much more, or less, energy than beside them lies on the lines of the stride frequencies, against the target's.
 
-    The spectrum that `seesr evaluate`'s grid measure looks at, of a square `(B, 3, side, side)`, `side` a multiple of 16.
+    Of the batch as a whole: a single crop's lines differ by chance. The spectrum that `seesr evaluate`'s grid measure looks
+    at, of a square `(B, 3, side, side)`, `side` a multiple of 16.
     """
     side = output.shape[-1]
     window = torch.hann_window(side, periodic=False, device=output.device)
@@ -340,7 +341,9 @@ def sr(
             with torch.no_grad():
                 nothing = torch.zeros_like(conditions.tokens[:1]).float().expand(HELD_OUT, -1, -1).to(device)
                 low = shown[1].to(device, memory_format=torch.channels_last)
-                x0 = _denoised(vae, denoiser, schedule, low, text([""] * HELD_OUT), nothing, np.random.default_rng(0))
+                x0 = _denoised(
+                    vae, denoiser, schedule, low, text([build_prompt([], "")] * HELD_OUT), nothing, np.random.default_rng(0)
+                )
                 save_picture(work / f"sr_{run.step:06d}.png", low, wavelet_fix(vae.decode(x0).sample, low), shown[0])
         if run.step % 500 == 0:
             run.snapshot()
@@ -358,7 +361,7 @@ def _start_as_identity(
     """Sets fresh models so that the picture goes through them nearly unchanged."""
     start_autoencoder(vae, examples)
     latents = vae.encode(examples).latent_dist.mode().detach()
-    prompt_embeds, tokens = text([""] * 16).detach(), conditions.tokens[:16].float()
+    prompt_embeds, tokens = text([build_prompt([], "")] * 16).detach(), conditions.tokens[:16].float()
     start_denoiser(
         denoiser.unet,
         denoiser.controlnet,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -84,8 +85,11 @@ class Conditioner:
             by_tile = [seen]
         else:
             boxes = [self._shown(sizes, tiles, corner) for corner in tiles.corners]
-            by_tile = [[self.look(image.crop(box), notes) for image in images] for box in boxes]
-        embeds = [torch.cat([self.embed(self.prompt(one, options), notes) for one in row]) for row in by_tile]
+            with self.models.running(self.models.ram):
+                by_tile = [[self.look(image.crop(box), notes) for image in images] for box in boxes]
+        prompts = [[self.prompt(one, options) for one in row] for row in by_tile]
+        with self.models.running(self.models.prompt_encoder) if len(prompts) > 1 else nullcontext():
+            embeds = [torch.cat([self.embed(prompt, notes) for prompt in row]) for row in prompts]
         return Conditions(embeds, [torch.cat([one.tokens for one in row]) for row in by_tile])
 
     def clear(self) -> None:

@@ -46,7 +46,8 @@ class Models:
     """What reads those networks again that wait in their files."""
     _rung: Rung | None = None
     _at: torch.device = CPU
-    """Where the networks are."""
+    """Where the networks are that do not run."""
+    _running: nn.Module | None = None
 
     @classmethod
     def load(
@@ -138,23 +139,29 @@ class Models:
     @contextmanager
     def running(self, network: nn.Module) -> Iterator[None]:
         """`network` on the device; if it was not there, for as long as it runs."""
-        if network in self._loaders:
-            try:
-                take_weights(network, self._loaders[network]())
-                place(network, CPU)
-                yield
-            finally:
-                leave_weights(network)
-            return
         device = (self._rung or self).device
-        if self._at == device:
+        if network is self._running or (self._at == device and network not in self._loaders):
             yield
             return
+        self._running = network
         try:
-            network.to(device)
+            self._fetch(network, device)
             yield
         finally:
-            network.to(self._at)
+            self._running = None
+            if network in self._loaders:
+                leave_weights(network)
+            else:
+                network.to(self._at)
+
+    def _fetch(self, network: nn.Module, device: torch.device) -> None:
+        if network not in self._loaders:
+            network.to(device)
+            return
+        # A rung may have changed the precision of what is not there.
+        dtype = dtype_of(network)
+        take_weights(network, self._loaders[network]())
+        place(network.to(dtype), CPU)
 
     def _move(self, device: torch.device) -> None:
         """Half a move is none: what did not fit is known to be elsewhere."""

@@ -314,7 +314,7 @@ class Upscaler:
             return 1
         height, width = self._latent_size(sizes)
         budget, costs = self._budget(), self.models.costs
-        rung = rungs(options, height, width, self.device, costs, budget)[0]
+        rung = rungs(options, height, width, self.device, costs, budget, self.models.sequential)[0]
         counts = range(most, 1, -1)
         return next((count for count in counts if costs.estimate(rung, height, width, count) <= limit_of(rung, budget)), 1)
 

@@ -215,6 +215,18 @@ def test_norms_are_precise_where_channels_lie_last() -> None:
         assert torch.equal(model(values.contiguous()), norm(values.contiguous()))
 
 
+@pytest.mark.parametrize("mean", [0, 5, 30])
+def test_norms_of_bfloat16_maps_round_and_no_more(mean: float) -> None:
+    values = (torch.randn(1, 64, 300, 300) + mean).bfloat16().contiguous(memory_format=torch.channels_last)
+    model = torch.nn.Sequential(torch.nn.GroupNorm(32, 64))
+    expected = model.double()(values.double())
+    make_precise(model.bfloat16())
+    with torch.inference_mode():
+        assert ((model(values) - expected) ** 2).mean() ** 0.5 < 0.002
+        flat = torch.full_like(values, 3)
+        assert model(flat).abs().max() < 1e-3, "a map that is the same everywhere has no deviation"
+
+
 def test_the_products_vae_is_the_stock_one_in_another_layout() -> None:
     models, stock = (
         Upscaler.load(device="cpu", dtype="float32").models,

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -588,5 +589,32 @@ def test_an_interrupt_reaches_the_call_and_nothing_after_it(seconds: float) -> N
             time.sleep(seconds)
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(caller), ctypes.py_object(InterruptedError))
             assert answer.result(4) == "interrupted"
+        started = time.monotonic()
         assert own.run(lambda: 7) == 7
+        assert time.monotonic() - started < 4, "the call itself has ended"
     assert seconds < 0.01 or len(reached) == 10
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_call_that_fails_lets_go_of_what_it_held(interrupted: bool) -> None:
+    own, held, caller = OwnThread(), [], threading.get_ident()
+
+    def work() -> None:
+        tensor = torch.zeros(10)
+        held.append(weakref.ref(tensor))
+        if not interrupted:
+            raise InterruptedError
+        time.sleep(0.1)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(caller), ctypes.py_object(InterruptedError))
+        end = time.monotonic() + 5
+        while time.monotonic() < end:
+            pass
+
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(InterruptedError):
+            own.run(work)
+        assert held[0]() is None
+    finally:
+        gc.enable()

@@ -8,8 +8,10 @@ from torch import Tensor, nn
 
 PIECE = 1 << 22
 """Numbers that are looked at together."""
-ROUNDED_PIXELS = 1 << 20
-"""Pixels of a map up to which PyTorch's own statistics are good enough for numbers of 8 bits."""
+FAST_PIECE = 1 << 20
+"""The same where float32 sums of squares over them are to be precise enough for bfloat16."""
+LARGEST_INVERSE = 1e6
+"""Of a deviation: what is less is none."""
 
 
 class Statistics:
@@ -46,23 +48,41 @@ class PreciseGroupNorm(nn.GroupNorm):
     """GroupNorm that stays precise on large maps.
 
     PyTorch 2.13 sums squares in float32 on a CPU when channels lie last: on a map of 1536x1536 that moves a picture by
-    half a grey level, and more on larger ones. Up to `ROUNDED_PIXELS` that is far less than what bfloat16 rounds away, and
-    PyTorch's is four times as fast in it.
+    half a grey level, and more on larger ones.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        rounded = x.dtype != torch.float32 and x[0, 0].numel() <= ROUNDED_PIXELS
-        if x.device.type != "cpu" or x.is_contiguous() or rounded:
+        if x.device.type != "cpu" or x.is_contiguous():
             return super().forward(x)
         weight, bias = self.weight.float(), self.bias.float()
         made = []
         for one in x.split(1):
-            statistics = Statistics(x.shape[1])
-            rows = max(1, PIECE // one[0, :, 0].numel())
-            for piece in one.split(rows, dim=2):
-                statistics.add(piece)
-            made.append(F.batch_norm(one, *statistics.of_groups(self.num_groups), weight, bias, eps=self.eps))
+            found = _fast_statistics if x.dtype == torch.bfloat16 and x.ndim == 4 else _statistics
+            made.append(F.batch_norm(one, *found(one, self.num_groups), weight, bias, eps=self.eps))
         return made[0] if len(made) == 1 else torch.cat(made)
+
+
+def _statistics(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """Mean and variance `(channels,)` of each channel's group in one map `(1, channels, height, ...)`."""
+    statistics = Statistics(x.shape[1])
+    for piece in x.split(max(1, PIECE // x[0, :, 0].numel()), dim=2):
+        statistics.add(piece)
+    return statistics.of_groups(groups)
+
+
+def _fast_statistics(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """The same from PyTorch's own sums over pieces, two to three times as fast: good to what bfloat16 rounds away."""
+    channels = x.shape[1]
+    ones, zeros = torch.ones(channels), torch.zeros(channels)
+    total, mean, squares = 0, torch.zeros(groups, dtype=torch.float64), torch.zeros(groups, dtype=torch.float64)
+    for piece in x.split(max(1, FAST_PIECE // x[0, :, 0].numel()), dim=2):
+        pixels = piece.shape[2] * piece.shape[3]
+        _, middle, inverse = torch.native_group_norm(piece, ones, zeros, 1, channels, pixels, groups, 0.0)
+        difference, total = middle[0].double() - mean, total + pixels
+        squares += pixels * inverse[0].double().clamp(max=LARGEST_INVERSE) ** -2
+        squares += difference**2 * ((total - pixels) * pixels / total)
+        mean += difference * (pixels / total)
+    return tuple(one.repeat_interleave(channels // groups).float() for one in (mean, squares / total))
 
 
 def make_precise(model: nn.Module) -> None:

@@ -23,7 +23,7 @@ def choose_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError):
         raise OptionError(f"device {name!r} is not available here; use auto, cpu, or one that `seesr info` lists.") from None
-    return device
+    return torch.device("cpu") if device.type == "cpu" else device
 
 
 def choose_dtype(name: str, device: torch.device, wanted: str | None = None) -> torch.dtype:

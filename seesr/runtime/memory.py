@@ -76,7 +76,7 @@ def free_memory(device: torch.device) -> None:
 def trim() -> None:
     """Gives host memory that nothing refers to any more back to the system.
 
-    glibc keeps freed memory for each thread that asked for it; a server that works on ever other threads would grow.
+    glibc keeps freed memory for what comes next, in pieces that the next picture may not fit into: a server would grow.
     """
     gc.collect()
     if sys.platform == "linux":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import ctypes
 import threading
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Generic, TypeVar
@@ -23,6 +24,8 @@ class OwnThread:
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="seesr")
+        # Started here: who is interrupted while it starts a thread would not know of the call.
+        self._pool.submit(int).result()
 
     def run(self, call: Callable[[], T]) -> T:
         """What `call` gives or raises, in the caller's context variables.
@@ -39,8 +42,19 @@ class OwnThread:
             if not future.cancel():
                 running.interrupt(type(error))
                 wait([future])
+                _forget(future.exception())
             raise
-        return future.result()
+        try:
+            return future.result()
+        finally:
+            # What was raised refers to this frame, and so to itself.
+            del future
+
+
+def _forget(error: BaseException | None) -> None:
+    """Lets go of what the call held when it was interrupted."""
+    if error is not None:
+        traceback.clear_frames(error.__traceback__)
 
 
 class _Interruptible(Generic[T]):

@@ -128,7 +128,7 @@ def rungs(
     ladder = [first, tiled_vae, tiled, smaller]
     if device.type != "cpu":
         ladder.append(replace(smaller, name="offload", sequential=True))
-        ladder.append(replace(smaller, name="CPU", device=torch.device("cpu")))
+        ladder.append(replace(smaller, name="CPU", device=torch.device("cpu"), sequential=False))
     ladder = _descending(ladder, height, width, costs)
     fits = [rung for rung in ladder if costs.estimate(rung, height, width) <= limit_of(rung, budget)]
     start = ladder.index(fits[0]) if fits else len(ladder) - 1

@@ -46,7 +46,9 @@ def _read(path: Path, dtype: torch.dtype | None, part: str) -> StateDict:
         return read_safetensors(converted(path, Cache.default()), dtype, part)
     except OSError as error:
         logger.warning("%s is not kept as safetensors, the cache cannot be written (%s)", path, error)
-        return {key: tensor for key, tensor in read_legacy(path).items() if part in key}
+        return {
+            key: tensor if dtype is None else tensor.to(dtype) for key, tensor in read_legacy(path).items() if part in key
+        }
 
 
 def assign_state_dict(model: nn.Module, state_dict: StateDict, source: str, dtype: torch.dtype = torch.float32) -> None:
