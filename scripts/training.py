@@ -22,8 +22,6 @@ from torch import Tensor, nn
 from seesr.evaluation.degradation import crop_to_multiple, degrade, downscale_bicubic
 
 SCALE = 4
-PLAIN = 0.35
-"""Share of pictures whose low resolution is plain bicubic."""
 DELICATE_FACTOR = 0.3
 """Learning rate of what carries the picture, relative to the rest."""
 AVERAGING = 0.998
@@ -145,27 +143,29 @@ class Photographs:
 
     def crops(self, rng: np.random.Generator, size: int, batch: int, per_image: int) -> Iterator[tuple[Tensor, ...]]:
         """Endless batches: high resolution and low resolution enlarged by bicubic `(B, 3, size, size)` in -1..1,
-        whether that is plain bicubic `(B,)`, and the index of each crop's photograph `(B,)`."""
-        buffer: list[tuple[Tensor, Tensor, bool, int]] = []
+        and the index of each crop's photograph `(B,)`."""
+        buffer: list[tuple[Tensor, Tensor, int]] = []
         while True:
             while len(buffer) < 8 * batch:
                 index = int(rng.integers(len(self.images)))
                 high = self.images[index]
                 if min(high.size) < size:
                     continue
-                plain = rng.random() < PLAIN
-                low = downscale_bicubic(high, SCALE) if plain else _as_in_the_world(high, rng)
+                low = _low_resolution(high, rng)
                 enlarged = low.resize(high.size, Image.Resampling.BICUBIC)
-                buffer += [(*_crop_pair(high, enlarged, rng, size), plain, index) for _ in range(per_image)]
+                buffer += [(*_crop_pair(high, enlarged, rng, size), index) for _ in range(per_image)]
             rng.shuffle(buffer)
             taken, buffer = buffer[:batch], buffer[batch:]
-            high_batch, low_batch, *about = zip(*taken, strict=True)
-            yield torch.stack(high_batch), torch.stack(low_batch), *map(torch.tensor, about)
+            high_batch, low_batch, indices = zip(*taken, strict=True)
+            yield torch.stack(high_batch), torch.stack(low_batch), torch.tensor(indices)
 
 
-def _as_in_the_world(high: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """A photograph's way once, or twice as in Real-ESRGAN's second-order model, each by half the scale."""
-    if rng.random() < 0.7:
+def _low_resolution(high: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Plain bicubic, a photograph's way once, or twice as in Real-ESRGAN's second-order model, each by half the scale."""
+    kind = rng.random()
+    if kind < 0.35:
+        return downscale_bicubic(high, SCALE)
+    if kind < 0.8:
         return degrade(high, rng, SCALE)
     return degrade(degrade(high, rng, 2), rng, SCALE // 2)
 
