@@ -246,7 +246,7 @@ def sr(
     perceptual_weight: Annotated[float, typer.Option(help="Of the VGG loss; it grows from nothing.")] = 0.5,
     learning_rate: float = 2.5e-4,
     start: Annotated[Path | None, typer.Option(help="Weights folder to go on from, instead of from nothing.")] = None,
-    checkpointing: Annotated[bool, typer.Option(help="Computes activations twice, for half the memory.")] = False,
+    checkpointing: Annotated[bool, typer.Option(help="Computes activations twice, to save memory.")] = False,
     seed: int = 0,
 ) -> None:
     """VAE, UNet, ControlNet and text encoder together, through the decoder, at the timesteps of 1 to 4 steps."""

@@ -161,7 +161,9 @@ class Models:
         # A rung may have changed the precision of what is not there.
         dtype = dtype_of(network)
         take_weights(network, self._loaders[network]())
-        place(network.to(dtype), CPU)
+        if dtype_of(network) != dtype:
+            network.to(dtype)
+        place(network, CPU)
 
     def _move(self, device: torch.device) -> None:
         """Half a move is none: what did not fit is known to be elsewhere."""
