@@ -154,7 +154,7 @@ def is_delicate(parameter: nn.Parameter) -> bool:
 
 def _silence_residuals(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
-        # Not attention's own outputs as well: what is zero twice in a row hardly ever leaves it.
+        # Not attention's own outputs as well: what is zero twice in a row has no gradient to begin with.
         if ".conv2." in name or ".proj_out." in name:
             nn.init.zeros_(parameter)
 
