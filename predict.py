@@ -40,6 +40,7 @@ class Predictor(BasePredictor):
         print(f"weights: {self.upscaler.weights.name}, on {self.upscaler.device} in {dtype_name(self.upscaler.dtype)}")
         # Cog calls `predict` on another thread each time.
         self.thread = OwnThread()
+        print("trying them on a first picture")  # Cog 0.23 can leave the very last line out of what /health-check tells
         noise = Image.effect_noise((64, 64), 64).convert("RGB")
         warm_up = self.thread.run(lambda: self.upscaler.upscale(noise, scale=2, steps=1, seed=0))
         self.upscaler.clear_caches()
