@@ -25,14 +25,14 @@ from seesr.images.colour import adain_fix, wavelet_fix
 from seesr.images.decode import ImageSource, Picture, open_picture
 from seesr.images.finish import finish
 from seesr.images.resize import Sizes, crop, pad, plan_sizes, resize, to_image, to_tensor
-from seesr.models import CPU, Models, like
+from seesr.models import Models, like
 from seesr.options import Limits, Options
 from seesr.result import Result
 from seesr.runtime.device import choose_device, choose_dtype
 from seesr.runtime.guard import guarded
 from seesr.runtime.ladder import climb_down
-from seesr.runtime.memory import PeakMemory, memory_bytes, used_bytes
-from seesr.runtime.plan import Budget, Rung, limit_of, rungs
+from seesr.runtime.memory import PeakMemory
+from seesr.runtime.plan import Budget, Rung, how_many, limit_of, rungs
 from seesr.runtime.stages import Stages
 from seesr.tagging.prompt import Tag
 from seesr.weights.resolve import Weights, resolve_weights
@@ -144,7 +144,7 @@ class Upscaler:
             for _, same in groupby(pictures, key=lambda picture: picture.rgb.size):
                 group = list(same)
                 sizes = self._plan(group[0], options)
-                count = self._how_many(sizes, options, min(len(group), together or self.together))
+                count = self._together(sizes, options, min(len(group), together or self.together))
                 for first in range(0, len(group), count):
                     part = group[first : first + count]
                     tell = _within(self.limits.seconds * len(part), progress)
@@ -170,9 +170,8 @@ class Upscaler:
 
     def _upscale(self, job: Job) -> list[Result]:
         """Down the ladder until memory suffices; several pictures together only on its first rung, else one by one."""
-        peak, (height, width), budget = PeakMemory(self.device), self._latent_size(job.sizes), self._budget()
-        costs = self.models.costs
-        ladder = rungs(job.options, height, width, self.device, costs, budget, self.models.sequential)
+        peak, (height, width) = PeakMemory(self.device), self._latent_size(job.sizes)
+        ladder, budget = self._ladder(job.sizes, job.options)
         try:
             tried = ladder if len(job.pictures) == 1 else ladder[:1]
             (images, seen, prompts, notes), rung, attempts = climb_down(tried, lambda rung: self._travel(job, rung))
@@ -182,7 +181,7 @@ class Upscaler:
             parts = zip(job.pictures, job.seeds, strict=True)
             alone = [replace(job, pictures=[picture], seeds=[seed], stages=Stages()) for picture, seed in parts]
             return [result for one in alone for result in self._upscale(one)]
-        if not attempts and costs.estimate(rung, height, width) > limit_of(rung, budget):
+        if not attempts and self.models.costs.estimate(rung, height, width) > limit_of(rung, budget):
             notes.append("no way was estimated to fit into the memory allowed; the smallest was taken")
         return [
             Result(
@@ -295,28 +294,22 @@ class Upscaler:
         size, models = picture.rgb.size, self.models
         return plan_sizes(size, options.scale, options.max_side, models.minimum, models.factor, self.limits)
 
+    def _ladder(self, sizes: Sizes, options: Options) -> tuple[list[Rung], Budget]:
+        """The ways through the models for pictures of this size, and what they may take at this moment."""
+        height, width = self._latent_size(sizes)
+        budget = Budget.now(self.device, self.memory_limit)
+        return rungs(options, height, width, self.device, self.models.costs, budget, self.models.sequential), budget
+
+    def _together(self, sizes: Sizes, options: Options, most: int) -> int:
+        """Pictures in one pass."""
+        if most == 1:
+            return 1
+        ladder, budget = self._ladder(sizes, options)
+        return how_many(ladder[0], *self._latent_size(sizes), self.models.costs, budget, most)
+
     def _latent_size(self, sizes: Sizes) -> tuple[int, int]:
         width, height = (side // self.models.factor for side in sizes.padded)
         return height, width
-
-    def _budget(self) -> Budget:
-        """On a GPU for everything, on a CPU for what comes on top of what the process has."""
-        host, limit = 0.9 * memory_bytes(CPU)[0], self.memory_limit
-        if self.device.type == "cpu":
-            host = host if limit is None else min(host, limit - used_bytes(CPU))
-            return Budget(host, host)
-        everything = 0.9 * memory_bytes(self.device)[0] + used_bytes(self.device)
-        return Budget(everything if limit is None else min(everything, limit), host)
-
-    def _how_many(self, sizes: Sizes, options: Options, most: int) -> int:
-        """Pictures, at most `most`, that fit into one pass on the first rung."""
-        if most == 1:
-            return 1
-        height, width = self._latent_size(sizes)
-        budget, costs = self._budget(), self.models.costs
-        rung = rungs(options, height, width, self.device, costs, budget, self.models.sequential)[0]
-        counts = range(most, 1, -1)
-        return next((count for count in counts if costs.estimate(rung, height, width, count) <= limit_of(rung, budget)), 1)
 
 
 def _within(seconds: int, progress: Progress | None) -> Progress:

@@ -40,7 +40,7 @@ from seesr.images.colour import low_frequencies, wavelet_fix
 from seesr.images.resize import part_of_input, plan_sizes
 from seesr.options import Limits, parse_bytes
 from seesr.runtime.guard import guarded
-from seesr.runtime.memory import PeakMemory, is_out_of_memory
+from seesr.runtime.memory import PeakMemory, is_out_of_memory, used_bytes
 from seesr.runtime.own_thread import OwnThread
 from seesr.runtime.plan import Budget, Costs, Rung, rungs
 from seesr.runtime.recent import Recent
@@ -272,7 +272,7 @@ def test_weights_that_do_not_fit_on_a_gpu_go_there_one_by_one() -> None:
 def test_a_small_budget_is_planned_for(
     upscaler: Upscaler, large_photo: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    used = seesr.upscaler.used_bytes(CPU)
+    used = used_bytes(CPU)
     monkeypatch.setattr(upscaler, "memory_limit", used + 40_000_000)
     result = upscale(upscaler, large_photo)
     assert result.rung != "whole"

@@ -9,6 +9,7 @@ import torch
 from seesr.autoencoder.estimated import SAMPLES, sample_side
 from seesr.diffusion.tiles import Tiles
 from seesr.options import Options
+from seesr.runtime.memory import memory_bytes, used_bytes
 
 TILE_PIXELS = 768
 """Side of the diffusion's tiles in pixels: 96 latent pixels of the published model."""
@@ -24,6 +25,9 @@ KEPT_MAPS = 1.4
 UNET_MAPS = 60
 """Maps of the UNet's first width that it and the ControlNet hold at once, skip connections included."""
 MOST_TILES_AT_ONCE = 8
+FREE_SHARE = 0.9
+"""Of the memory that is free, what a plan may use."""
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,16 @@ class Budget:
     device: float
     host: float
 
+    @classmethod
+    def now(cls, device: torch.device, limit: int | None) -> Budget:
+        """Nine tenths of what is free at this moment, of the device within `limit` bytes."""
+        host = FREE_SHARE * memory_bytes(CPU)[0]
+        if device.type == "cpu":
+            host = host if limit is None else min(host, limit - used_bytes(CPU))
+            return cls(host, host)
+        everything = FREE_SHARE * memory_bytes(device)[0] + used_bytes(device)
+        return cls(everything if limit is None else min(everything, limit), host)
+
 
 def rungs(
     options: Options, height: int, width: int, device: torch.device, costs: Costs, budget: Budget, sequential: bool = False
@@ -128,7 +142,7 @@ def rungs(
     ladder = [first, tiled_vae, tiled, smaller]
     if device.type != "cpu":
         ladder.append(replace(smaller, name="offload", sequential=True))
-        ladder.append(replace(smaller, name="CPU", device=torch.device("cpu"), sequential=False))
+        ladder.append(replace(smaller, name="CPU", device=CPU, sequential=False))
     ladder = _descending(ladder, height, width, costs)
     fits = [rung for rung in ladder if costs.estimate(rung, height, width) <= limit_of(rung, budget)]
     start = ladder.index(fits[0]) if fits else len(ladder) - 1
@@ -138,10 +152,16 @@ def rungs(
 def _vae_tile(height: int, width: int, costs: Costs, budget: float) -> int:
     """The largest tile that is small beside the map and beside the budget: large ones waste least on their borders."""
     for side in VAE_TILES[:-1]:
-        one = Rung("", torch.device("cpu"), side, NEVER, 0, map_bytes=0)
+        one = Rung("", CPU, side, NEVER, 0, map_bytes=0)
         if side <= max(height, width) // 2 and costs.of_vae(one, side, side) <= budget / 8:
             return side
     return VAE_TILES[-1]
+
+
+def how_many(rung: Rung, height: int, width: int, costs: Costs, budget: Budget, most: int) -> int:
+    """Pictures, at most `most`, that fit into one pass on this rung; one, where none is estimated to."""
+    limit = limit_of(rung, budget)
+    return next((count for count in range(most, 1, -1) if costs.estimate(rung, height, width, count) <= limit), 1)
 
 
 def limit_of(rung: Rung, budget: Budget) -> float:
