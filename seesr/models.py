@@ -139,31 +139,23 @@ class Models:
     @contextmanager
     def running(self, network: nn.Module) -> Iterator[None]:
         """`network` on the device; if it was not there, for as long as it runs."""
-        device = (self._rung or self).device
-        if network is self._running or (self._at == device and network not in self._loaders):
+        device, in_file = (self._rung or self).device, network in self._loaders
+        if network is self._running or (self._at == device and not in_file):
             yield
             return
         self._running = network
         try:
-            self._fetch(network, device)
+            self._read(network) if in_file else network.to(device)
             yield
         finally:
             self._running = None
-            if network in self._loaders:
-                leave_weights(network)
-            else:
-                network.to(self._at)
+            leave_weights(network) if in_file else network.to(self._at)
 
-    def _fetch(self, network: nn.Module, device: torch.device) -> None:
-        if network not in self._loaders:
-            network.to(device)
-            return
-        # A rung may have changed the precision of what is not there.
+    def _read(self, network: nn.Module) -> None:
+        """Takes the weights from their file; a rung may have changed the precision of what was not there."""
         dtype = dtype_of(network)
         take_weights(network, self._loaders[network]())
-        if dtype_of(network) != dtype:
-            network.to(dtype)
-        place(network, CPU)
+        place(network if dtype_of(network) == dtype else network.to(dtype), CPU)
 
     def _move(self, device: torch.device) -> None:
         """Half a move is none: what did not fit is known to be elsewhere."""
