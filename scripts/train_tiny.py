@@ -22,7 +22,7 @@ import tagger
 import torch
 import typer
 from diffusers import AutoencoderKL
-from identity_start import start_autoencoder, start_denoiser
+from identity_start import smooth_upsampling, start_autoencoder, start_denoiser
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor, nn
@@ -51,11 +51,13 @@ GRID_PERIODS = {4: 28, 16: 112}
 RAW_WEIGHT = 0.03
 """Of the loss before the colour fix. Brightness and tint are one direction that all weights share: were they to weigh as
 much as detail, Adam would hardly learn anything else."""
-LINES = {2: 16}
+LINES = {2: 16, 4: 16}
 """The same for lines, each row or column of pixels by itself: the last enlargement may leave every second one apart."""
 LINES_WEIGHT = 4.0
 WINDOW = 64
 """Side of the part of a crop that the perceptual loss looks at."""
+PLAIN_FACTOR, DEGRADED_FACTOR = 0.7, 2.0
+"""Of the perceptual loss of a plain bicubic picture, of which pixels are known better, and of a degraded one."""
 WORDS = 3
 """Most tags in a prompt. The tagger gives them only where it is sure, which would teach the prompt's use too rarely."""
 HELD_OUT = 8
@@ -272,13 +274,13 @@ def sr(
         for model in (vae, denoiser.unet, denoiser.controlnet):
             model.enable_gradient_checkpointing()
     perceptual = place(STLPIPS("vgg"), device).eval()
-    run = Run("sr", work, models_, steps, learning_rate)
+    run = Run("sr", work, models_, steps, learning_rate, constrain=lambda: smooth_upsampling(vae, denoiser.unet))
     torch.manual_seed(seed + run.step)
     rng = np.random.default_rng(seed + run.step)
     crops = ahead(photographs.crops(np.random.default_rng(seed + run.step), size, batch, per_image=4))
     shown = next(held_out.crops(np.random.default_rng(seed), size, HELD_OUT, per_image=1))
     while run.step < steps:
-        high, low, indices = next(crops)
+        high, low, plain, indices = next(crops)
         high, low = (x.to(device, memory_format=torch.channels_last) for x in (high, low))
         prompts = [conditions.prompt(i, rng) for i in indices]
         tokens = conditions.tokens[indices].float().to(device)
@@ -302,7 +304,8 @@ def sr(
             window = (..., slice(top, top + WINDOW), slice(left, left + WINDOW))
             pair = (x[window].contiguous(memory_format=torch.channels_last) for x in (fixed, high))
             with autocast(device):
-                parts["perceptual"] = perceptual(*pair).mean()
+                distances = perceptual(*pair).flatten()
+            parts["perceptual"] = (distances * torch.where(plain.to(device), PLAIN_FACTOR, DEGRADED_FACTOR)).mean()
             loss = loss + perceptual_weight * growth * parts["perceptual"]
         parts["bicubic"] = detail_loss(low, high)
         run.optimize(loss, {name: value.item() for name, value in parts.items()})

@@ -7,7 +7,7 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from seesr.evaluation.degradation import crop_to_multiple, degrade, downscale_bicubic
 
 SCALE = 4
+PLAIN = 0.35
+"""Share of pictures whose low resolution is plain bicubic."""
 DELICATE_FACTOR = 0.3
 """Learning rate of what carries the picture, relative to the rest."""
 AVERAGING = 0.998
@@ -38,6 +40,8 @@ class Run:
     steps: int
     learning_rate: float
     weight_decay: float = 1e-4
+    constrain: Callable[[], None] = lambda: None
+    """Called after every step, to put weights back where they may be."""
     step: int = 0
 
     def __post_init__(self) -> None:
@@ -97,6 +101,7 @@ class Run:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = nn.utils.clip_grad_norm_(parameters, 1.0)
         self.optimizer.step()
+        self.constrain()
         self.step += 1
         self._follow()
         record = {
@@ -143,29 +148,27 @@ class Photographs:
 
     def crops(self, rng: np.random.Generator, size: int, batch: int, per_image: int) -> Iterator[tuple[Tensor, ...]]:
         """Endless batches: high resolution and low resolution enlarged by bicubic `(B, 3, size, size)` in -1..1,
-        and the index of each crop's photograph `(B,)`."""
-        buffer: list[tuple[Tensor, Tensor, int]] = []
+        whether that is plain bicubic `(B,)`, and the index of each crop's photograph `(B,)`."""
+        buffer: list[tuple[Tensor, Tensor, bool, int]] = []
         while True:
             while len(buffer) < 8 * batch:
                 index = int(rng.integers(len(self.images)))
                 high = self.images[index]
                 if min(high.size) < size:
                     continue
-                low = _low_resolution(high, rng)
+                plain = rng.random() < PLAIN
+                low = downscale_bicubic(high, SCALE) if plain else _as_in_the_world(high, rng)
                 enlarged = low.resize(high.size, Image.Resampling.BICUBIC)
-                buffer += [(*_crop_pair(high, enlarged, rng, size), index) for _ in range(per_image)]
+                buffer += [(*_crop_pair(high, enlarged, rng, size), plain, index) for _ in range(per_image)]
             rng.shuffle(buffer)
             taken, buffer = buffer[:batch], buffer[batch:]
-            high_batch, low_batch, indices = zip(*taken, strict=True)
-            yield torch.stack(high_batch), torch.stack(low_batch), torch.tensor(indices)
+            high_batch, low_batch, *about = zip(*taken, strict=True)
+            yield torch.stack(high_batch), torch.stack(low_batch), *map(torch.tensor, about)
 
 
-def _low_resolution(high: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Plain bicubic, a photograph's way once, or twice as in Real-ESRGAN's second-order model, each by half the scale."""
-    kind = rng.random()
-    if kind < 0.35:
-        return downscale_bicubic(high, SCALE)
-    if kind < 0.8:
+def _as_in_the_world(high: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """A photograph's way once, or twice as in Real-ESRGAN's second-order model, each by half the scale."""
+    if rng.random() < 0.7:
         return degrade(high, rng, SCALE)
     return degrade(degrade(high, rng, 2), rng, SCALE // 2)
 

@@ -1,7 +1,8 @@
 """Makes low-resolution training and test pictures: plain bicubic, or a photograph's way through lens, sensor and web.
 
-The real way follows the order of Real-ESRGAN's first-order model (Wang et al., ICCVW 2021): blur, resize, noise, JPEG.
-Strengths are milder than there, about what phone cameras and web pages do.
+The real way follows the order of Real-ESRGAN's first-order model (Wang et al., ICCVW 2021): blur, resize, noise, JPEG. Noise
+and JPEG are milder than there, about what phone cameras and web pages do; and before JPEG half of the pictures are
+sharpened, as cameras do it, with halos around edges.
 """
 
 from __future__ import annotations
@@ -29,16 +30,18 @@ def degrade(image: Image.Image, rng: np.random.Generator, scale: int = 4) -> Ima
     """A real-world low-resolution picture of an RGB `image`, 1/`scale` its size. `rng` decides everything."""
     target = (image.width // scale, image.height // scale)
     if rng.random() < 0.85:
-        radius, ratio = rng.uniform(0.2, 2.4), rng.uniform(0.7, 1.4)
+        radius, ratio = rng.uniform(0.2, 3.0), rng.uniform(0.7, 1.4)
         image = image.filter(ImageFilter.GaussianBlur((radius * ratio**0.5, radius / ratio**0.5)))
     if rng.random() < 0.4:
         factor = rng.uniform(0.3, 0.9)
         size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
         image = image.resize(size, RESAMPLING[rng.integers(len(RESAMPLING))])
     image = image.resize(target, RESAMPLING[rng.integers(len(RESAMPLING))])
-    if rng.random() < 0.6:
+    if rng.random() < 0.5:
         image = _add_noise(image, rng)
-    if rng.random() < 0.6:
+    if rng.random() < 0.5:
+        image = image.filter(ImageFilter.UnsharpMask(rng.uniform(0.5, 2.0), int(rng.integers(20, 151)), threshold=0))
+    if rng.random() < 0.5:
         image = _jpeg(image, int(rng.integers(50, 96)))
     return image
 
