@@ -24,11 +24,10 @@ from seesr.autoencoder.vae import load_vae, scale_factor
 from seesr.diffusion.tiles import Tiles
 from seesr.evaluation.degradation import crop_to_multiple, downscale_bicubic
 from seesr.evaluation.seams import seam_ratio, tile_borders
-from seesr.runtime.device import place
+from seesr.runtime.device import CPU, place
 from seesr.runtime.memory import PeakMemory, used_bytes
 from seesr.upscaler import Upscaler
 
-CPU = torch.device("cpu")
 app = typer.Typer(pretty_exceptions_enable=False, help=__doc__)
 Folder = Annotated[Path, typer.Argument(help="A vae/ folder.")]
 

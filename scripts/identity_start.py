@@ -147,6 +147,7 @@ def _mark_delicate(module: nn.Module) -> None:
         parameter.delicate = True
 
 
+@torch.no_grad()
 def smooth_upsampling(*models: nn.Module) -> None:
     """Makes the convolution after each enlargement a mixture of channels times one smooth kernel.
 
@@ -154,12 +155,11 @@ def smooth_upsampling(*models: nn.Module) -> None:
     turn into a weave: every second line with more energy than its neighbours.
     """
     kernel = torch.outer(SMOOTH, SMOOTH)
-    with torch.no_grad():
-        for model in models:
-            for conv in _named(model, "upsamplers.0.conv"):
-                on = kernel.to(conv.weight)
-                mixture = (conv.weight * on).sum(dim=(2, 3), keepdim=True) / (on * on).sum()
-                conv.weight.copy_(mixture * on)
+    for model in models:
+        for conv in _named(model, "upsamplers.0.conv"):
+            on = kernel.to(conv.weight)
+            mixture = (conv.weight * on).sum(dim=(2, 3), keepdim=True) / (on * on).sum()
+            conv.weight.copy_(mixture * on)
 
 
 def is_delicate(parameter: nn.Parameter) -> bool:

@@ -52,7 +52,7 @@ RAW_WEIGHT = 0.03
 """Of the loss before the colour fix. Brightness and tint are one direction that all weights share: were they to weigh as
 much as detail, Adam would hardly learn anything else."""
 LINES = {2: 16, 4: 16}
-"""The same for lines, each row or column of pixels by itself: the last enlargement may leave every second one apart."""
+"""The same for lines, each row or column of pixels by itself: an enlargement may leave every second or fourth one apart."""
 LINES_WEIGHT = 4.0
 WINDOW = 64
 """Side of the part of a crop that the perceptual loss looks at."""

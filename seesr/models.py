@@ -17,7 +17,7 @@ from seesr.autoencoder.vae import largest_exact, load_vae, scale_factor
 from seesr.diffusion.denoiser import Denoiser, load_denoiser
 from seesr.diffusion.schedule import NoiseSchedule
 from seesr.diffusion.text import PromptEncoder, load_prompt_encoder
-from seesr.runtime.device import place
+from seesr.runtime.device import CPU, place
 from seesr.runtime.guard import in_float32
 from seesr.runtime.memory import trim
 from seesr.runtime.plan import Costs, Rung
@@ -25,8 +25,6 @@ from seesr.tagging.prompt import TagList, load_tag_list
 from seesr.tagging.ram import RAM, load_ram
 from seesr.weights.files import read_config
 from seesr.weights.resolve import Weights
-
-CPU = torch.device("cpu")
 
 
 @dataclass(eq=False)
@@ -145,17 +143,25 @@ class Models:
             return
         self._running = network
         try:
-            self._read(network) if in_file else network.to(device)
+            if in_file:
+                self._read(network)
+            else:
+                network.to(device)
             yield
         finally:
             self._running = None
-            leave_weights(network) if in_file else network.to(self._at)
+            if in_file:
+                leave_weights(network)
+            else:
+                network.to(self._at)
 
     def _read(self, network: nn.Module) -> None:
         """Takes the weights from their file; a rung may have changed the precision of what was not there."""
         dtype = dtype_of(network)
         take_weights(network, self._loaders[network]())
-        place(network if dtype_of(network) == dtype else network.to(dtype), CPU)
+        if dtype_of(network) != dtype:
+            network.to(dtype)
+        place(network, CPU)
 
     def _move(self, device: torch.device) -> None:
         """Half a move is none: what did not fit is known to be elsewhere."""

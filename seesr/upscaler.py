@@ -144,7 +144,7 @@ class Upscaler:
             for _, same in groupby(pictures, key=lambda picture: picture.rgb.size):
                 group = list(same)
                 sizes = self._plan(group[0], options)
-                count = self._together(sizes, options, min(len(group), together or self.together))
+                count = self._in_one_pass(sizes, options, min(len(group), together or self.together))
                 for first in range(0, len(group), count):
                     part = group[first : first + count]
                     tell = _within(self.limits.seconds * len(part), progress)
@@ -300,8 +300,8 @@ class Upscaler:
         budget = Budget.now(self.device, self.memory_limit)
         return rungs(options, height, width, self.device, self.models.costs, budget, self.models.sequential), budget
 
-    def _together(self, sizes: Sizes, options: Options, most: int) -> int:
-        """Pictures in one pass."""
+    def _in_one_pass(self, sizes: Sizes, options: Options, most: int) -> int:
+        """Pictures, at most `most`, that go together."""
         if most == 1:
             return 1
         ladder, budget = self._ladder(sizes, options)

@@ -39,6 +39,7 @@ from seesr.evaluation.seams import seam_ratio, tile_borders
 from seesr.images.colour import low_frequencies, wavelet_fix
 from seesr.images.resize import part_of_input, plan_sizes
 from seesr.options import Limits, parse_bytes
+from seesr.runtime.device import CPU
 from seesr.runtime.guard import guarded
 from seesr.runtime.memory import PeakMemory, is_out_of_memory, used_bytes
 from seesr.runtime.own_thread import OwnThread
@@ -46,7 +47,6 @@ from seesr.runtime.plan import Budget, Costs, Rung, rungs
 from seesr.runtime.recent import Recent
 from seesr.runtime.stages import Stages
 
-CPU = torch.device("cpu")
 STAGES = ["resize", "tags", "prompt", "encode", "denoise", "pixels", "colour", "finish"]
 RUNGS = ["whole", "tiled VAE", "tiled latents", "smaller tiles"]
 

@@ -528,4 +528,5 @@ def test_no_picture_breaks_it(server: Server, photo: Image.Image, data: st.DataO
     if record["status"] == "failed":
         # Whatever is wrong with it, a sentence about what was given: never one about the server, with a path or a traceback.
         assert re.fullmatch(r"(Prediction failed: )*(InputError|OptionError): [^\n]+\.", record["error"])
+        assert "something went wrong inside" not in record["error"]
         assert str(server.temporary) not in record["error"]

@@ -7,6 +7,7 @@ from torch import nn
 
 from seesr.errors import OptionError
 
+CPU = torch.device("cpu")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -23,7 +24,7 @@ def choose_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError):
         raise OptionError(f"device {name!r} is not available here; use auto, cpu, or one that `seesr info` lists.") from None
-    return torch.device("cpu") if device.type == "cpu" else device
+    return CPU if device.type == "cpu" else device
 
 
 def choose_dtype(name: str, device: torch.device, wanted: str | None = None) -> torch.dtype:

@@ -9,6 +9,7 @@ import torch
 from seesr.autoencoder.estimated import SAMPLES, sample_side
 from seesr.diffusion.tiles import Tiles
 from seesr.options import Options
+from seesr.runtime.device import CPU
 from seesr.runtime.memory import memory_bytes, used_bytes
 
 TILE_PIXELS = 768
@@ -27,7 +28,6 @@ UNET_MAPS = 60
 MOST_TILES_AT_ONCE = 8
 FREE_SHARE = 0.9
 """Of the memory that is free, what a plan may use."""
-CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Budget:
 
     @classmethod
     def now(cls, device: torch.device, limit: int | None) -> Budget:
-        """Nine tenths of what is free at this moment, of the device within `limit` bytes."""
+        """At this moment; `limit` is the most that the process may use, bytes of the device, weights included."""
         host = FREE_SHARE * memory_bytes(CPU)[0]
         if device.type == "cpu":
             host = host if limit is None else min(host, limit - used_bytes(CPU))
