@@ -8,7 +8,6 @@ pictures and in mixtures of them (after Beyer et al., "A good teacher is patient
 from __future__ import annotations
 
 import importlib.util
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +17,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 from torch.func import functional_call
-from training import Run, autocast, place, read_pictures, to_tensor
+from training import Run, autocast, place, read_pictures, to_tensor, write_model, write_tensors
 
 from seesr.evaluation.degradation import degrade
 from seesr.tagging.dape import RANK, merge_dape
+from seesr.tagging.prompt import TAG_FILES
 from seesr.tagging.ram import RAM, RAMConfig
 
 INSTALL_HINT = (
@@ -247,11 +247,7 @@ def _threshold(confidences: Tensor, labels: Tensor) -> float:
     return NEVER
 
 
-def write_facts(work: Path, data: TaggedPictures, thresholds: list[float]) -> None:
-    (work / "ram_tags.json").write_text(json.dumps({"tags": data.tags, "thresholds": thresholds}))
-
-
-def train_dape(ram: RAM, data: TaggedPictures, work: Path, steps: int, batch: int, seed: int, device: torch.device) -> None:
+def train_dape(ram: RAM, data: TaggedPictures, work: Path, steps: int, batch: int, seed: int, device: torch.device) -> Lora:
     """DAPE: a LoRA that makes tokens and tags of a degraded picture those of the clean one."""
     ram = ram.requires_grad_(False)
     base = dict(ram.named_parameters())
@@ -272,6 +268,7 @@ def train_dape(ram: RAM, data: TaggedPictures, work: Path, steps: int, batch: in
         expected = expected_logits.float().sigmoid()
         logit_loss = F.binary_cross_entropy_with_logits(logits.float(), expected, reduction="sum") / batch
         run.optimize(token_loss + 0.1 * logit_loss, {"tokens": token_loss.item(), "logits": logit_loss.item()})
+    return lora
 
 
 class Lora(nn.Module):
@@ -294,12 +291,10 @@ class Lora(nn.Module):
         return dict(zip(keys, self.pairs, strict=True))
 
 
-def load_trained(work: Path) -> tuple[dict, dict[str, Tensor], dict[str, Tensor], dict]:
-    """The trained RAM's config, weights, DAPE and facts (`tags`, `thresholds`)."""
-    facts = json.loads((work / "ram_tags.json").read_text())
-    config = RAM_CONFIG | {"num_tags": len(facts["tags"])}
-    student = torch.load(work / "ram.pt", map_location="cpu", weights_only=True)["models"]["student"]
-    weights = {key.removeprefix("ram."): tensor for key, tensor in student.items() if key.startswith("ram.")}
-    lora = Lora(dict(RAM(RAMConfig.from_dict(config)).named_parameters()))
-    lora.load_state_dict(torch.load(work / "dape.pt", map_location="cpu", weights_only=True)["models"]["dape"])
-    return config, weights, lora.tensors(), facts
+def write_ram(folder: Path, ram: RAM, lora: Lora, tags: list[str], thresholds: list[float]) -> None:
+    """A `ram/` folder in the published layout."""
+    write_model(folder, RAM_CONFIG | {"num_tags": len(tags)}, ram.state_dict(), "ram_swin_tiny")
+    write_tensors(folder / "DAPE.safetensors", lora.tensors())
+    columns = tags, [f"{threshold:.2f}" for threshold in thresholds]
+    for name, lines in zip(TAG_FILES, columns, strict=True):
+        (folder / name).write_text("".join(f"{line}\n" for line in lines))

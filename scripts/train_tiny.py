@@ -1,18 +1,17 @@
 """Trains the embedded model: VAE, RAM, and UNet + ControlNet + text encoder, all small, in the published folder layout.
 
     python scripts/train_tiny.py ram    --tags TAGGED --images PHOTOS --work WORK
-    python scripts/train_tiny.py sr     --images PHOTOS --work WORK [--start weights/tiny]
+    python scripts/train_tiny.py sr     --images PHOTOS --work WORK [--ram weights/tiny/ram] [--start weights/tiny]
     python scripts/train_tiny.py export --work WORK --output weights/tiny
 
 Each stage is seeded, writes a checkpoint every few minutes, goes on from it when run again, logs its losses to
-`WORK/<stage>.csv` and draws a validation picture. It runs on a CPU (bfloat16 autocast where the CPU has it) and on CUDA.
+`WORK/<stage>.csv` and draws a validation picture. It runs on a CPU (in bfloat16 where the CPU is faster in it) and on CUDA.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -23,10 +22,20 @@ import torch
 import typer
 from diffusers import AutoencoderKL
 from identity_start import smooth_upsampling, start_autoencoder, start_denoiser
-from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor, nn
-from training import Photographs, Run, ahead, autocast, place, save_picture, to_tensor, training_device
+from training import (
+    Photographs,
+    Run,
+    ahead,
+    autocast,
+    place,
+    save_picture,
+    to_tensor,
+    training_device,
+    write_json,
+    write_model,
+)
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from seesr.autoencoder.vae import load_vae
@@ -38,11 +47,9 @@ from seesr.diffusion.text import PromptEncoder, load_prompt_encoder
 from seesr.evaluation.degradation import degrade
 from seesr.evaluation.stlpips import STLPIPS
 from seesr.images.colour import wavelet_fix
-from seesr.tagging.dape import merge_dape
-from seesr.tagging.prompt import QUALITY_WORDS, build_prompt
-from seesr.tagging.ram import RAM, RAMConfig
+from seesr.tagging.prompt import QUALITY_WORDS, build_prompt, load_tag_list
+from seesr.tagging.ram import load_ram
 from seesr.weights.resolve import WISHES
-from seesr.weights.state_dict import DIFFUSERS_FILE
 
 MARGIN = 8
 """Pixels at the border of a crop that no loss looks at."""
@@ -53,10 +60,10 @@ RAW_WEIGHT = 0.03
 much as detail, Adam would hardly learn anything else."""
 LINES = {2: 16, 4: 16}
 """The same for lines, each row or column of pixels by itself: an enlargement may leave every second or fourth one apart."""
-LINES_WEIGHT = 4.0
+LINES_WEIGHT = 1.0
 WINDOW = 64
 """Side of the part of a crop that the perceptual loss looks at."""
-PLAIN_FACTOR, DEGRADED_FACTOR = 0.7, 2.0
+PLAIN_FACTOR, DEGRADED_FACTOR = 0.7, 5.0
 """Of the perceptual loss of a plain bicubic picture, of which pixels are known better, and of a degraded one."""
 WORDS = 3
 """Most tags in a prompt. The tagger gives them only where it is sure, which would teach the prompt's use too rarely."""
@@ -162,8 +169,9 @@ def ram(
     device = training_device()
     data = tagger.TaggedPictures.read(tags, images)
     model = tagger.train_ram(data, work, steps, batch, seed, device)
-    tagger.write_facts(work, data, tagger.report(model, data, device))
-    tagger.train_dape(model, data, work, dape_steps, batch, seed, device)
+    thresholds = tagger.report(model, data, device)
+    lora = tagger.train_dape(model, data, work, dape_steps, batch, seed, device)
+    tagger.write_ram(work / "ram", model, lora, data.tags, thresholds)
 
 
 def train_tokenizer(tags: list[str], folder: Path) -> None:
@@ -215,25 +223,25 @@ class Conditions:
 
     tokens: Tensor
     tags: list[list[str]]
+    names: list[str]
+    """All tags there are."""
 
     def prompt(self, index: int, rng: np.random.Generator) -> str:
         """A prompt with a random number of these tags, often with none."""
         return build_prompt(self.tags[index][: max(0, int(rng.integers(-1, WORDS + 1)))], "")
 
 
-def _conditions(photographs: Photographs, work: Path, device: torch.device) -> Conditions:
-    config, weights, lora, facts = tagger.load_trained(work)
-    model = RAM(RAMConfig.from_dict(config)).eval()
-    model.load_state_dict(merge_dape(weights, lora))
-    model = model.to(device)
+def _conditions(photographs: Photographs, ram: Path, device: torch.device) -> Conditions:
+    model = load_ram(ram).to(device)
+    names = load_tag_list(ram, model.config.num_tags).names
     rng, tokens, tags = np.random.default_rng(0), [], []
     with torch.no_grad():
         for image in photographs.images:
             bad, sharp = ((to_tensor(one) / 2 + 0.5)[None].to(device) for one in (degrade(image, rng), image))
             tokens.append(model(bad)[0].half().cpu())
             surest = model(sharp)[1][0].topk(WORDS).indices
-            tags.append([facts["tags"][i] for i in surest])
-    return Conditions(torch.cat(tokens), tags)
+            tags.append([names[i] for i in surest])
+    return Conditions(torch.cat(tokens), tags, names)
 
 
 @app.command()
@@ -243,10 +251,11 @@ def sr(
     steps: int = 3000,
     batch: int = 8,
     size: Annotated[int, typer.Option(help="Side of a crop: 16 and a multiple of 112.")] = 128,
-    perceptual_from: Annotated[float, typer.Option(help="Share of the steps before the VGG loss joins.")] = 0.1,
-    perceptual_full: Annotated[float, typer.Option(help="Share of the steps at which it has its weight.")] = 0.5,
+    perceptual_from: Annotated[float, typer.Option(help="Share of the steps before the VGG loss joins.")] = 0.05,
+    perceptual_full: Annotated[float, typer.Option(help="Share of the steps at which it has its weight.")] = 0.3,
     perceptual_weight: Annotated[float, typer.Option(help="Of the VGG loss; it grows from nothing.")] = 0.5,
-    learning_rate: float = 2.5e-4,
+    learning_rate: float = 4e-4,
+    ram: Annotated[Path | None, typer.Option(help="Tagger to take, e.g. weights/tiny/ram, instead of training one.")] = None,
     start: Annotated[Path | None, typer.Option(help="Weights folder to go on from, instead of from nothing.")] = None,
     checkpointing: Annotated[bool, typer.Option(help="Computes activations twice, to save memory.")] = False,
     seed: int = 0,
@@ -256,12 +265,14 @@ def sr(
     device = training_device()
     photographs = Photographs(images)
     held_out = photographs.split_off(HELD_OUT)
-    conditions = _conditions(photographs, work, device)
+    if ram is not None:
+        shutil.copytree(ram, work / "ram", dirs_exist_ok=True)
+    conditions = _conditions(photographs, work / "ram", device)
     schedule = NoiseSchedule.from_config(SCHEDULER_CONFIG)
     if start is not None:
         shutil.copytree(start / "sd-turbo" / "tokenizer", work / "tokenizer", dirs_exist_ok=True)
     elif not (work / "tokenizer").exists():
-        train_tokenizer(json.loads((work / "ram_tags.json").read_text())["tags"], work / "tokenizer")
+        train_tokenizer(conditions.names, work / "tokenizer")
     vae, denoiser, text = _build_models(work)
     examples = next(photographs.crops(np.random.default_rng(seed), size, 16, per_image=1))[0]
     # Also where other weights follow: it marks what is to be trained slowly.
@@ -373,47 +384,26 @@ def export(work: Work, output: Annotated[Path, typer.Option(help="Folder to writ
     trained = torch.load(work / "sr.pt", map_location="cpu", weights_only=True)["average"]
     for name, model in (("vae", vae), ("denoiser", denoiser), ("text", text)):
         model.load_state_dict(trained[name])
-    ram_config, ram_weights, lora, facts = tagger.load_trained(work)
-    base, seesr, ram_folder = (output / part for part in ("sd-turbo", "seesr", "ram"))
+    base, seesr = (output / part for part in ("sd-turbo", "seesr"))
 
     unet = denoiser.unet.state_dict()
     image_attention = {key: tensor for key, tensor in unet.items() if ".image_attentions." in key}
     unet_config = UNET_CONFIG | {"_class_name": "UNet2DConditionModel"}
-    _write_model(base / "unet", unet_config, {key: unet[key] for key in unet.keys() - image_attention.keys()})
-    _write_model(seesr / "unet", unet_config | {"use_image_cross_attention": True}, image_attention)
+    write_model(base / "unet", unet_config, {key: unet[key] for key in unet.keys() - image_attention.keys()})
+    write_model(seesr / "unet", unet_config | {"use_image_cross_attention": True}, image_attention)
     controlnet_config = CONTROLNET_CONFIG | {"_class_name": "ControlNetModel", "use_image_cross_attention": True}
-    _write_model(seesr / "controlnet", controlnet_config, denoiser.controlnet.state_dict())
+    write_model(seesr / "controlnet", controlnet_config, denoiser.controlnet.state_dict())
     vae_config = VAE_CONFIG | {"_class_name": "AutoencoderKL", "scaling_factor": 1.0}
-    _write_model(base / "vae", vae_config, vae.state_dict())
+    write_model(base / "vae", vae_config, vae.state_dict())
     text_config = text.text_encoder.config.to_dict()
-    _write_model(base / "text_encoder", text_config, text.text_encoder.state_dict(), "model")
-    _write_json(base / "scheduler" / "scheduler_config.json", SCHEDULER_CONFIG)
+    write_model(base / "text_encoder", text_config, text.text_encoder.state_dict(), "model")
+    write_json(base / "scheduler" / "scheduler_config.json", SCHEDULER_CONFIG)
     shutil.copytree(work / "tokenizer", base / "tokenizer", dirs_exist_ok=True)
-
-    _write_model(ram_folder, ram_config, ram_weights, "ram_swin_tiny")
-    _write_tensors(ram_folder / "DAPE.safetensors", lora)
-    (ram_folder / "ram_tag_list.txt").write_text("".join(f"{tag}\n" for tag in facts["tags"]))
-    (ram_folder / "ram_tag_list_threshold.txt").write_text(
-        "".join(f"{threshold:.2f}\n" for threshold in facts["thresholds"])
-    )
+    shutil.copytree(work / "ram", output / "ram", dirs_exist_ok=True)
     # In bfloat16 so small networks with one group a norm leave blotches of colour.
-    _write_json(output / WISHES, {"dtype": "float32"})
+    write_json(output / WISHES, {"dtype": "float32"})
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
     print(f"{output}: {size / 2**20:.1f} MiB")
-
-
-def _write_model(folder: Path, config: dict, tensors: Mapping[str, Tensor], stem: str = DIFFUSERS_FILE) -> None:
-    _write_json(folder / "config.json", config)
-    _write_tensors(folder / f"{stem}.safetensors", tensors)
-
-
-def _write_json(path: Path, content: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n")
-
-
-def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    save_file({key: tensor.detach().half().contiguous() for key, tensor in tensors.items()}, path)
 
 
 if __name__ == "__main__":

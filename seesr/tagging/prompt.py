@@ -10,6 +10,8 @@ from torch import Tensor
 
 from seesr.errors import WeightsError
 
+TAG_FILES = "ram_tag_list.txt", "ram_tag_list_threshold.txt"
+"""Names and thresholds, a line each tag."""
 QUALITY_WORDS = "clean, high-resolution, 8k"
 """What the published script adds to every prompt."""
 
@@ -39,13 +41,13 @@ class TagList:
 
 
 def load_tag_list(folder: Path, count: int) -> TagList:
-    """Reads `ram_tag_list.txt` and `ram_tag_list_threshold.txt` for a RAM of `count` tags.
+    """Reads `TAG_FILES` for a RAM of `count` tags.
 
     Raises:
         WeightsError: a file is missing, or has not `count` lines.
     """
     columns = []
-    for name in ("ram_tag_list.txt", "ram_tag_list_threshold.txt"):
+    for name in TAG_FILES:
         try:
             lines = (folder / name).read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
