@@ -63,7 +63,7 @@ LINES = {2: 16, 4: 16}
 LINES_WEIGHT = 1.0
 WINDOW = 64
 """Side of the part of a crop that the perceptual loss looks at."""
-PLAIN_FACTOR, DEGRADED_FACTOR = 0.7, 5.0
+PLAIN_FACTOR, DEGRADED_FACTOR = 0.7, 2.0
 """Of the perceptual loss of a plain bicubic picture, of which pixels are known better, and of a degraded one."""
 WORDS = 3
 """Most tags in a prompt. The tagger gives them only where it is sure, which would teach the prompt's use too rarely."""
@@ -251,10 +251,10 @@ def sr(
     steps: int = 3000,
     batch: int = 8,
     size: Annotated[int, typer.Option(help="Side of a crop: 16 and a multiple of 112.")] = 128,
-    perceptual_from: Annotated[float, typer.Option(help="Share of the steps before the VGG loss joins.")] = 0.05,
-    perceptual_full: Annotated[float, typer.Option(help="Share of the steps at which it has its weight.")] = 0.3,
+    perceptual_from: Annotated[float, typer.Option(help="Share of the steps before the VGG loss joins.")] = 0.1,
+    perceptual_full: Annotated[float, typer.Option(help="Share of the steps at which it has its weight.")] = 0.5,
     perceptual_weight: Annotated[float, typer.Option(help="Of the VGG loss; it grows from nothing.")] = 0.5,
-    learning_rate: float = 4e-4,
+    learning_rate: float = 2.5e-4,
     ram: Annotated[Path | None, typer.Option(help="Tagger to take, e.g. weights/tiny/ram, instead of training one.")] = None,
     start: Annotated[Path | None, typer.Option(help="Weights folder to go on from, instead of from nothing.")] = None,
     checkpointing: Annotated[bool, typer.Option(help="Computes activations twice, to save memory.")] = False,
