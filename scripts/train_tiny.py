@@ -60,7 +60,6 @@ RAW_WEIGHT = 0.03
 much as detail, Adam would hardly learn anything else."""
 LINES = {2: 16, 4: 16}
 """The same for lines, each row or column of pixels by itself: an enlargement may leave every second or fourth one apart."""
-LINES_WEIGHT = 1.0
 WINDOW = 64
 """Side of the part of a crop that the perceptual loss looks at."""
 PLAIN_FACTOR, DEGRADED_FACTOR = 0.7, 2.0
@@ -151,7 +150,7 @@ def grid_loss(output: Tensor, target: Tensor) -> Tensor:
     for period, window in LINES.items():
         for turned in (error, error.transpose(2, 3)):
             phases = turned.unflatten(3, (-1, window // period, period)).mean(dim=4)
-            total = total + LINES_WEIGHT * (phases - phases.mean(dim=4, keepdim=True)).abs().mean()
+            total = total + (phases - phases.mean(dim=4, keepdim=True)).abs().mean()
     return total
 
 
