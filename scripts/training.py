@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from seesr.evaluation.degradation import crop_to_multiple, degrade, downscale_bicubic
-from seesr.runtime.device import cpu_has_fast_bfloat16
+from seesr.runtime.device import cpu_is_fastest_in_bfloat16
 from seesr.weights.state_dict import DIFFUSERS_FILE
 
 SCALE = 4
@@ -226,28 +225,8 @@ def training_device() -> torch.device:
 
 def autocast(device: torch.device) -> torch.autocast:
     """bfloat16 where it is fast, else nothing."""
-    fast = device.type == "cuda" or _cpu_trains_faster_in_bfloat16()
+    fast = device.type == "cuda" or cpu_is_fastest_in_bfloat16()
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast)
-
-
-@cache
-def _cpu_trains_faster_in_bfloat16() -> bool:
-    """By a measurement: of CPUs with AVX512-BF16 but no AMX, AMD's are twice as fast in it, Intel's half as fast."""
-
-    def seconds(dtype: torch.dtype) -> float:
-        conv = nn.Conv2d(64, 64, 3, padding=1, dtype=dtype)
-        images = torch.ones(8, 64, 64, 64, dtype=dtype).contiguous(memory_format=torch.channels_last)
-        taken = []
-        for _ in range(5):
-            started = time.monotonic()
-            output = conv(images)
-            output.backward(torch.ones_like(output))
-            taken.append(time.monotonic() - started)
-        return min(taken)
-
-    # The convolutions' weights are random; training's own random numbers must not depend on whether there was a measurement.
-    with torch.random.fork_rng(devices=[]):
-        return cpu_has_fast_bfloat16() and seconds(torch.bfloat16) < seconds(torch.float32)
 
 
 def place(module: nn.Module, device: torch.device) -> nn.Module:

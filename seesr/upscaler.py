@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import threading
@@ -31,7 +32,7 @@ from seesr.result import Result
 from seesr.runtime.device import choose_device, choose_dtype
 from seesr.runtime.guard import guarded
 from seesr.runtime.ladder import climb_down
-from seesr.runtime.memory import PeakMemory
+from seesr.runtime.memory import PeakMemory, memory_bytes
 from seesr.runtime.plan import Budget, Rung, how_many, limit_of, rungs
 from seesr.runtime.stages import Stages
 from seesr.tagging.prompt import Tag
@@ -96,7 +97,8 @@ class Upscaler:
             OptionError: the device or dtype is not to be had.
         """
         found, on = resolve_weights(weights), choose_device(device)
-        precision = choose_dtype(dtype, on, found.dtype)
+        memory = 0 if sequential else min(memory_bytes(on)[1], memory_limit or math.inf)
+        precision = choose_dtype(dtype, on, found.dtype, memory)
         models = Models.load(found, on, precision, sequential, compiled)
         return cls(models, found, precision, limits or Limits.from_environment(), memory_limit)
 

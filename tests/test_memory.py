@@ -39,7 +39,7 @@ from seesr.evaluation.seams import seam_ratio, tile_borders
 from seesr.images.colour import low_frequencies, wavelet_fix
 from seesr.images.resize import part_of_input, plan_sizes
 from seesr.options import Limits, parse_bytes
-from seesr.runtime.device import CPU
+from seesr.runtime.device import CPU, choose_dtype
 from seesr.runtime.guard import guarded
 from seesr.runtime.memory import PeakMemory, is_out_of_memory, used_bytes
 from seesr.runtime.own_thread import OwnThread
@@ -621,3 +621,26 @@ def test_a_call_that_fails_lets_go_of_what_it_held(interrupted: bool) -> None:
         assert held[0]() is None
     finally:
         gc.enable()
+
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("amx", "avx512_bf16", "name", "memory", "chosen"),
+    [
+        (True, True, "Intel Xeon", 64 * GIB, torch.bfloat16),
+        (False, True, "AMD EPYC 9654", 64 * GIB, torch.bfloat16),
+        (False, True, "Intel Xeon", 64 * GIB, torch.float32),
+        (False, True, "Intel Xeon", 8 * GIB, torch.bfloat16),
+        (False, False, "Intel Xeon", 8 * GIB, torch.float32),
+    ],
+)
+def test_a_cpu_computes_in_what_it_is_fastest_in_unless_memory_is_short(
+    monkeypatch: pytest.MonkeyPatch, amx: bool, avx512_bf16: bool, name: str, memory: int, chosen: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": name})
+    assert choose_dtype("auto", CPU, memory=memory) == chosen
+    assert choose_dtype("auto", CPU, "float32", memory) == torch.float32, "what the weights want goes first"

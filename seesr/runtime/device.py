@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 
@@ -9,6 +11,8 @@ from seesr.errors import OptionError
 
 CPU = torch.device("cpu")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+FLOAT32_MEMORY = 16 * 2**30
+"""Bytes from which on float32 is no risk: the full model takes 11 GB to make 512x512 of 128x128."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -27,9 +31,11 @@ def choose_device(name: str) -> torch.device:
     return CPU if device.type == "cpu" else device
 
 
-def choose_dtype(name: str, device: torch.device, wanted: str | None = None) -> torch.dtype:
-    """`auto` is what the weights want (`wanted`), else bfloat16 where the device is fast in it, else float16 on
-    CUDA, else float32.
+def choose_dtype(name: str, device: torch.device, wanted: str | None = None, memory: float = math.inf) -> torch.dtype:
+    """`auto` is what the weights want (`wanted`), else what the device is fastest in, which for CUDA is half precision.
+
+    A CPU that computes bfloat16 well, but float32 faster, computes in bfloat16 where `memory`, the bytes that may be used,
+    is less than the full model takes in float32.
 
     Raises:
         OptionError: float16 on a CPU, which has no kernels worth using for it.
@@ -42,7 +48,9 @@ def choose_dtype(name: str, device: torch.device, wanted: str | None = None) -> 
         return DTYPES[wanted]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
-    return torch.bfloat16 if device.type == "cpu" and cpu_has_fast_bfloat16() else torch.float32
+    if device.type != "cpu" or not cpu_computes_bfloat16():
+        return torch.float32
+    return torch.bfloat16 if cpu_is_fastest_in_bfloat16() or memory < FLOAT32_MEMORY else torch.float32
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -50,9 +58,18 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def cpu_has_fast_bfloat16() -> bool:
+def cpu_computes_bfloat16() -> bool:
     """Whether this CPU has AMX or AVX512-BF16; elsewhere bfloat16 is many times slower than float32."""
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+
+
+def cpu_is_fastest_in_bfloat16() -> bool:
+    """Whether it is faster in bfloat16 than in float32: with AMX; with AVX512-BF16 alone AMD's are, Intel's are not.
+
+    Not a measurement: the same machine must always choose the same, or a seed would not be enough to repeat a picture.
+    """
+    intel = "intel" in torch.cpu.get_capabilities().get("cpu_name", "").lower()
+    return torch.cpu._is_amx_tile_supported() or (torch.cpu._is_avx512_bf16_supported() and not intel)
 
 
 def place(model: nn.Module, device: torch.device) -> None:
