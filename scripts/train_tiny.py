@@ -1,8 +1,10 @@
-"""Trains the embedded model: VAE, RAM, and UNet + ControlNet + text encoder, all small, in the published folder layout.
+"""Trains the embedded model: RAM, cleaner, and VAE, UNet, ControlNet, text encoder, all small, in the published layout.
 
-    python scripts/train_tiny.py ram    --tags TAGGED --images PHOTOS --work WORK
-    python scripts/train_tiny.py sr     --images PHOTOS --work WORK [--ram weights/tiny/ram] [--start weights/tiny]
-    python scripts/train_tiny.py export --work WORK --output weights/tiny
+    python scripts/train_tiny.py ram     --tags TAGGED --images PHOTOS --work WORK
+    python scripts/train_tiny.py cleaner --images PHOTOS --work WORK
+    python scripts/train_tiny.py sr      --images PHOTOS --work WORK
+                                         [--ram weights/tiny/ram] [--cleaner weights/tiny/cleaner] [--start weights/tiny]
+    python scripts/train_tiny.py export  --work WORK --output weights/tiny
 
 Each stage is seeded, writes a checkpoint every few minutes, goes on from it when run again, logs its losses to
 `WORK/<stage>.csv` and draws a validation picture. It runs on a CPU (in bfloat16 where the CPU is faster in it) and on CUDA.
@@ -12,16 +14,19 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import cleaning
 import numpy as np
 import tagger
 import torch
 import typer
 from diffusers import AutoencoderKL
 from identity_start import smooth_upsampling, start_autoencoder, start_denoiser
+from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from training import (
@@ -39,6 +44,7 @@ from training import (
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from seesr.autoencoder.vae import load_vae
+from seesr.cleaner import Cleaner, clean, load_cleaner
 from seesr.diffusion.denoiser import Denoiser, load_denoiser
 from seesr.diffusion.image_attention import build_controlnet, build_unet
 from seesr.diffusion.sampler import ddim_step
@@ -46,10 +52,11 @@ from seesr.diffusion.schedule import NoiseSchedule
 from seesr.diffusion.text import PromptEncoder, load_prompt_encoder
 from seesr.evaluation.degradation import degrade
 from seesr.evaluation.stlpips import STLPIPS
+from seesr.images import resize
 from seesr.images.colour import wavelet_fix
 from seesr.tagging.prompt import QUALITY_WORDS, build_prompt, load_tag_list
 from seesr.tagging.ram import load_ram
-from seesr.weights.resolve import WISHES
+from seesr.weights.resolve import CLEANER, WISHES
 
 MARGIN = 8
 """Pixels at the border of a crop that no loss looks at."""
@@ -173,6 +180,22 @@ def ram(
     tagger.write_ram(work / "ram", model, lora, data.tags, thresholds)
 
 
+@app.command()
+def cleaner(
+    images: Images,
+    work: Work,
+    steps: int = 4000,
+    batch: int = 16,
+    size: Annotated[int, typer.Option(help="Side of a crop of the reduced photograph.")] = 64,
+    seed: int = 0,
+) -> None:
+    """The network that brings bad pictures to what the others are taught on."""
+    photographs = Photographs(images)
+    held_out = photographs.split_off(HELD_OUT)
+    model = cleaning.train_cleaner(photographs, held_out, work, steps, batch, size, seed)
+    cleaning.write_cleaner(work / CLEANER, model)
+
+
 def train_tokenizer(tags: list[str], folder: Path) -> None:
     """A byte-pair vocabulary of prompts, written as CLIP's `vocab.json` and `merges.txt`."""
     byte_letters = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -255,6 +278,7 @@ def sr(
     perceptual_weight: Annotated[float, typer.Option(help="Of the VGG loss; it grows from nothing.")] = 0.5,
     learning_rate: float = 2.5e-4,
     ram: Annotated[Path | None, typer.Option(help="Tagger to take, e.g. weights/tiny/ram, instead of training one.")] = None,
+    cleaner: Annotated[Path | None, typer.Option(help="Cleaner to take, instead of training one.")] = None,
     start: Annotated[Path | None, typer.Option(help="Weights folder to go on from, instead of from nothing.")] = None,
     checkpointing: Annotated[bool, typer.Option(help="Computes activations twice, to save memory.")] = False,
     seed: int = 0,
@@ -264,8 +288,10 @@ def sr(
     device = training_device()
     photographs = Photographs(images)
     held_out = photographs.split_off(HELD_OUT)
-    if ram is not None:
-        shutil.copytree(ram, work / "ram", dirs_exist_ok=True)
+    for given, name in ((ram, "ram"), (cleaner, CLEANER)):
+        if given is not None:
+            shutil.copytree(given, work / name, dirs_exist_ok=True)
+    prepare = _cleaning(load_cleaner(work / CLEANER))
     conditions = _conditions(photographs, work / "ram", device)
     schedule = NoiseSchedule.from_config(SCHEDULER_CONFIG)
     if start is not None:
@@ -273,7 +299,7 @@ def sr(
     elif not (work / "tokenizer").exists():
         train_tokenizer(conditions.names, work / "tokenizer")
     vae, denoiser, text = _build_models(work)
-    examples = next(photographs.crops(np.random.default_rng(seed), size, 16, per_image=1))[0]
+    examples = next(photographs.crops(np.random.default_rng(seed), size, 16, 1))[0]
     # Also where other weights follow: it marks what is to be trained slowly.
     _start_as_identity(vae, denoiser, text, examples, conditions)
     if start is not None:
@@ -287,8 +313,8 @@ def sr(
     run = Run("sr", work, models_, steps, learning_rate, constrain=lambda: smooth_upsampling(vae, denoiser.unet))
     torch.manual_seed(seed + run.step)
     rng = np.random.default_rng(seed + run.step)
-    crops = ahead(photographs.crops(np.random.default_rng(seed + run.step), size, batch, per_image=4))
-    shown = next(held_out.crops(np.random.default_rng(seed), size, HELD_OUT, per_image=1))
+    crops = ahead(photographs.crops(np.random.default_rng(seed + run.step), size, batch, 4, prepare))
+    shown = next(held_out.crops(np.random.default_rng(seed), size, HELD_OUT, 1, prepare))
     while run.step < steps:
         high, low, plain, indices = next(crops)
         high, low = (x.to(device, memory_format=torch.channels_last) for x in (high, low))
@@ -329,6 +355,16 @@ def sr(
                 save_picture(work / f"sr_{run.step:06d}.png", low, wavelet_fix(vae.decode(x0).sample, low), shown[0])
         if run.step % 500 == 0:
             run.snapshot()
+
+
+def _cleaning(cleaner: Cleaner) -> Callable[[Image.Image], Image.Image]:
+    """What the product does with a picture before it enlarges it."""
+
+    def cleaned(image: Image.Image) -> Image.Image:
+        with torch.inference_mode():
+            return resize.to_image(clean(cleaner, resize.to_tensor(image)))
+
+    return cleaned
 
 
 def _load_models(folder: Path) -> tuple[AutoencoderKL, Denoiser, PromptEncoder]:
@@ -398,7 +434,8 @@ def export(work: Work, output: Annotated[Path, typer.Option(help="Folder to writ
     write_model(base / "text_encoder", text_config, text.text_encoder.state_dict(), "model")
     write_json(base / "scheduler" / "scheduler_config.json", SCHEDULER_CONFIG)
     shutil.copytree(work / "tokenizer", base / "tokenizer", dirs_exist_ok=True)
-    shutil.copytree(work / "ram", output / "ram", dirs_exist_ok=True)
+    for part in ("ram", CLEANER):
+        shutil.copytree(work / part, output / part, dirs_exist_ok=True)
     # In bfloat16 so small networks with one group a norm leave blotches of colour.
     write_json(output / WISHES, {"dtype": "float32"})
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())

@@ -150,9 +150,16 @@ class Photographs:
         self.images = [image for number, image in enumerate(self.images) if number not in chosen]
         return taken
 
-    def crops(self, rng: np.random.Generator, size: int, batch: int, per_image: int) -> Iterator[tuple[Tensor, ...]]:
-        """Endless batches: high resolution and low resolution enlarged by bicubic `(B, 3, size, size)` in -1..1,
-        whether that is plain bicubic `(B,)`, and the index of each crop's photograph `(B,)`."""
+    def crops(
+        self,
+        rng: np.random.Generator,
+        size: int,
+        batch: int,
+        per_image: int,
+        prepare: Callable[[Image.Image], Image.Image] = lambda low: low,
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """Endless batches: high resolution and low resolution, prepared and enlarged by bicubic, `(B, 3, size, size)` in
+        -1..1, whether that is plain bicubic `(B,)`, and the index of each crop's photograph `(B,)`."""
         buffer: list[tuple[Tensor, Tensor, bool, int]] = []
         while True:
             while len(buffer) < 8 * batch:
@@ -160,18 +167,23 @@ class Photographs:
                 high = self.images[index]
                 if min(high.size) < size:
                     continue
-                plain = rng.random() < PLAIN
-                low = downscale_bicubic(high, SCALE) if plain else _as_in_the_world(high, rng)
-                enlarged = low.resize(high.size, Image.Resampling.BICUBIC)
-                buffer += [(*_crop_pair(high, enlarged, rng, size), plain, index) for _ in range(per_image)]
+                low, plain = low_resolution(high, rng)
+                enlarged = prepare(low).resize(high.size, Image.Resampling.BICUBIC)
+                buffer += [(*crop_pair(high, enlarged, rng, size), plain, index) for _ in range(per_image)]
             rng.shuffle(buffer)
             taken, buffer = buffer[:batch], buffer[batch:]
             high_batch, low_batch, *about = zip(*taken, strict=True)
             yield torch.stack(high_batch), torch.stack(low_batch), *map(torch.tensor, about)
 
 
+def low_resolution(high: Image.Image, rng: np.random.Generator) -> tuple[Image.Image, bool]:
+    """A photograph reduced, and whether plainly so; else it goes the real way, once, or twice as in Real-ESRGAN's
+    second-order model, each time by half the scale."""
+    plain = rng.random() < PLAIN
+    return downscale_bicubic(high, SCALE) if plain else _as_in_the_world(high, rng), plain
+
+
 def _as_in_the_world(high: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """A photograph's way once, or twice as in Real-ESRGAN's second-order model, each by half the scale."""
     if rng.random() < 0.7:
         return degrade(high, rng, SCALE)
     return degrade(degrade(high, rng, 2), rng, SCALE // 2)
@@ -201,7 +213,7 @@ def read_pictures(folder: Path) -> list[Image.Image]:
     return [Image.open(path).convert("RGB") for path in paths]
 
 
-def _crop_pair(high: Image.Image, low: Image.Image, rng: np.random.Generator, size: int) -> tuple[Tensor, Tensor]:
+def crop_pair(high: Image.Image, low: Image.Image, rng: np.random.Generator, size: int) -> tuple[Tensor, Tensor]:
     """The same square of both pictures, flipped and turned alike."""
     left, top = (int(rng.integers(side - size + 1)) for side in high.size)
     box = (left, top, left + size, top + size)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from seesr.autoencoder.estimated import receptive_field
 from seesr.autoencoder.statistics import make_precise
 from seesr.autoencoder.vae import largest_exact, load_vae, scale_factor
+from seesr.cleaner import Cleaner, load_cleaner
 from seesr.diffusion.denoiser import Denoiser, load_denoiser
 from seesr.diffusion.schedule import NoiseSchedule
 from seesr.diffusion.text import PromptEncoder, load_prompt_encoder
@@ -24,7 +25,7 @@ from seesr.runtime.plan import Costs, Rung
 from seesr.tagging.prompt import TagList, load_tag_list
 from seesr.tagging.ram import RAM, load_ram
 from seesr.weights.files import read_config
-from seesr.weights.resolve import Weights
+from seesr.weights.resolve import CLEANER, Weights
 
 
 @dataclass(eq=False)
@@ -37,6 +38,8 @@ class Models:
     ram: RAM
     tag_list: TagList
     schedule: NoiseSchedule
+    cleaner: Cleaner | None
+    """The published model has none."""
     device: torch.device
     sequential: bool
     """Only the running network is on `device`, the others wait on the CPU; on a CPU, in their files."""
@@ -65,7 +68,9 @@ class Models:
             "prompt_encoder": lambda: load_prompt_encoder(base, dtype),
             "ram": lambda: load_ram(weights.root / "ram", dtype=dtype),
         }
-        networks, reloaders = {}, {}
+        if (cleaner := weights.root / CLEANER).is_dir():
+            loaders["cleaner"] = lambda: load_cleaner(cleaner, dtype)
+        networks, reloaders = {"cleaner": None}, {}
         for name, loader in loaders.items():
             networks[name] = loader()
             if sequential and device == CPU:
@@ -95,7 +100,8 @@ class Models:
 
     @property
     def networks(self) -> list[nn.Module]:
-        return [self.vae, self.denoiser, self.prompt_encoder, self.ram]
+        networks = [self.vae, self.denoiser, self.prompt_encoder, self.ram]
+        return networks if self.cleaner is None else [*networks, self.cleaner]
 
     @property
     def factor(self) -> int:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from seesr.autoencoder.maps import HostMemory
 from seesr.autoencoder.vae import Tiling, decode, encode, way
+from seesr.cleaner import clean
 from seesr.conditioning import Conditioner, Conditions, Seen
 from seesr.diffusion.sampler import ddim_step, sample
 from seesr.diffusion.steering import Steering, nearest_to_mean
@@ -208,17 +209,21 @@ class Upscaler:
         """The way itself: images, what was seen in them, their prompts, and notes."""
         stages, options, tell, notes = job.stages, job.options, job.tell, list[str]()
         tiles, tiling = rung.tiles(*self._latent_size(job.sizes)), Tiling(rung.vae_tile, HostMemory(rung.map_bytes))
+        images = cleaned = [picture.rgb for picture in job.pictures]
         with self.models.on(rung):
+            if self.models.cleaner is not None:
+                tell("clean", 0, 1)
+                with stages.stage("clean"):
+                    cleaned = [self._clean(image, notes) for image in images]
             with stages.stage("resize") as note:
-                enlarged = [pad(to_tensor(resize(picture.rgb, job.sizes.working)), job.sizes) for picture in job.pictures]
+                enlarged = [pad(to_tensor(resize(image, job.sizes.working)), job.sizes) for image in cleaned]
                 image = note.result(torch.cat(enlarged))
                 del enlarged
             tell("tags", 0, 1)
             with stages.stage("tags"):
-                seen = [self.conditioner.look(picture.rgb, notes) for picture in job.pictures]
+                seen = [self.conditioner.look(image, notes) for image in images]
             with stages.stage("prompt"):
                 prompts = [self.conditioner.prompt(one, options) for one in seen]
-                images = [picture.rgb for picture in job.pictures]
                 conditions = self.conditioner.conditions(images, seen, job.sizes, tiles, options, notes)
             tell("encode", 0, 1)
             with stages.stage("encode") as note:
@@ -237,6 +242,11 @@ class Upscaler:
                 ]
         tell("done", 1, 1)
         return images, seen, prompts, notes
+
+    def _clean(self, image: Image.Image, notes: list[str]) -> Image.Image:
+        cleaner = self.models.cleaner
+        with self.models.running(cleaner):
+            return to_image(guarded("clean", [cleaner], lambda: clean(cleaner, to_tensor(image)), notes))
 
     def _start(self, image: Tensor, seeds: list[int], particles: int, tiling: Tiling, notes: list[str]) -> Tensor:
         """The pictures' own latents under full noise ("start from LR"), float32, each under that of its particles."""

@@ -47,7 +47,7 @@ from seesr.runtime.plan import Budget, Costs, Rung, rungs
 from seesr.runtime.recent import Recent
 from seesr.runtime.stages import Stages
 
-STAGES = ["resize", "tags", "prompt", "encode", "denoise", "pixels", "colour", "finish"]
+STAGES = ["clean", "resize", "tags", "prompt", "encode", "denoise", "pixels", "colour", "finish"]
 RUNGS = ["whole", "tiled VAE", "tiled latents", "smaller tiles"]
 
 

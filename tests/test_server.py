@@ -35,7 +35,7 @@ from seesr import Upscaler
 QUICK: dict[str, Any] = {"scale": 2, "num_inference_steps": 1, "seed": 4}
 LONG: dict[str, Any] = {"scale": 6, "num_inference_steps": 4, "kds": True, "kds_particles": 16}
 """Half a minute and more: time to disturb it."""
-STAGES = ("resize", "tags", "prompt", "encode", "denoise", "pixels", "colour", "finish")
+STAGES = ("clean", "resize", "tags", "prompt", "encode", "denoise", "pixels", "colour", "finish")
 FINISHED = ("succeeded", "failed", "canceled")
 
 

@@ -33,7 +33,18 @@ def test_result_is_four_times_larger_and_says_what_was_done(upscaler: Upscaler, 
     assert result.seed == 1
     assert result.prompt.startswith("a cat, ")
     assert result.weights == "tiny (embedded)"
-    assert list(result.seconds) == ["decode", "resize", "tags", "prompt", "encode", "denoise", "pixels", "colour", "finish"]
+    assert list(result.seconds) == [
+        "decode",
+        "clean",
+        "resize",
+        "tags",
+        "prompt",
+        "encode",
+        "denoise",
+        "pixels",
+        "colour",
+        "finish",
+    ]
     assert ("denoise", 2, 2) in seen
     assert seen[-1] == ("done", 1, 1)
 

@@ -43,15 +43,15 @@ def degrade(image: Image.Image, rng: np.random.Generator, scale: int = 4) -> Ima
     if rng.random() < 0.75:
         image = image.filter(ImageFilter.UnsharpMask(rng.uniform(0.7, 2.5), int(rng.integers(20, 121)), threshold=0))
     if rng.random() < 0.4:
-        image = _jpeg(image, int(rng.integers(50, 96)))
+        image = _jpeg(image, int(rng.integers(30, 96)))
     return image
 
 
 def _add_noise(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Gaussian noise of 0.5 to 7 grey levels, a third of the time the same in all three channels."""
+    """Gaussian noise of 0.5 to 12 grey levels, a third of the time the same in all three channels."""
     pixels = np.asarray(image, dtype=np.float32)
     channels = 1 if rng.random() < 1 / 3 else 3
-    noise = rng.standard_normal((*pixels.shape[:2], channels)) * 10 ** rng.uniform(-0.3, 0.85)
+    noise = rng.standard_normal((*pixels.shape[:2], channels)) * 10 ** rng.uniform(-0.3, 1.1)
     return Image.fromarray(np.clip(pixels + noise, 0, 255).round().astype(np.uint8))
 
 

@@ -16,6 +16,8 @@ from seesr.weights.pull import ACCEPT_VARIABLE, COMMAND, is_accepted, pull
 
 PARTS = ("sd-turbo", "seesr", "ram")
 """Sub-folders of a weights folder in the published layout."""
+CLEANER = "cleaner"
+"""Sub-folder that a weights folder may have besides."""
 ENVIRONMENT_VARIABLE = "SEESR_WEIGHTS"
 FULL, TINY = "full", "tiny"
 WISHES = "seesr.json"

@@ -1,0 +1,94 @@
+"""Trains the cleaner: from a photograph reduced on the real way to the same photograph reduced plainly, by bicubic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from training import (
+    SCALE,
+    Photographs,
+    Run,
+    ahead,
+    autocast,
+    crop_pair,
+    low_resolution,
+    place,
+    save_picture,
+    training_device,
+    write_model,
+)
+
+from seesr.cleaner import Cleaner
+from seesr.evaluation.degradation import downscale_bicubic
+
+CONFIG = {"channels": [32, 64, 128], "layers": 3}
+MARGIN = 4
+"""Pixels at the border of a crop that the loss does not look at."""
+QUADRATIC = 0.1
+"""Errors below this, of 1, count by their square. By their amount alone nothing is learnt: where a picture is good already,
+each change costs, and that outweighs what a first, small change of bad ones gains."""
+PER_IMAGE = 4
+"""Crops of each photograph."""
+
+
+def train_cleaner(
+    photographs: Photographs, held_out: Photographs, work: Path, steps: int, batch: int, size: int, seed: int
+) -> Cleaner:
+    """The average of weights over the last steps."""
+    torch.manual_seed(seed)
+    device = training_device()
+    model = place(_start(Cleaner(**CONFIG)), device)
+    run = Run("cleaner", work, {"cleaner": model}, steps, learning_rate=1e-3)
+    batches = ahead(_pairs(photographs, np.random.default_rng(seed + run.step), size, batch))
+    shown = next(_pairs(held_out, np.random.default_rng(seed), size, len(held_out.images)))
+    while run.step < steps:
+        good, bad = (images.to(device, memory_format=torch.channels_last) for images in next(batches))
+        with autocast(device):
+            cleaned = model(bad)
+        good, bad, cleaned = (images[..., MARGIN:-MARGIN, MARGIN:-MARGIN] for images in (good, bad, cleaned))
+        loss, before = (F.smooth_l1_loss(images, good, beta=QUADRATIC) for images in (cleaned, bad))
+        run.optimize(loss, {"loss": loss.item(), "before": before.item()})
+        if run.step % 250 == 0:
+            with torch.no_grad():
+                good, bad = (images.to(device) for images in shown)
+                save_picture(work / f"cleaner_{run.step:06d}.png", *(2 * images - 1 for images in (bad, model(bad), good)))
+    model.load_state_dict(run.average["cleaner"])
+    return model
+
+
+def write_cleaner(folder: Path, cleaner: Cleaner) -> None:
+    """A `cleaner/` folder."""
+    write_model(folder, CONFIG, cleaner.state_dict())
+
+
+def _start(cleaner: Cleaner) -> Cleaner:
+    """Fresh weights with which blocks and the whole change little."""
+    for name, parameter in cleaner.named_parameters():
+        if parameter.ndim == 1:
+            nn.init.zeros_(parameter)
+        else:
+            nn.init.kaiming_normal_(parameter, nonlinearity="relu")
+            with torch.no_grad():
+                parameter *= 0.2 if ".conv2." in name else 0.1 if name.startswith("last.") else 1.0
+    return cleaner
+
+
+def _pairs(photographs: Photographs, rng: np.random.Generator, size: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless batches `(B, 3, size, size)` in 0..1: photographs reduced plainly, and reduced as `low_resolution` does."""
+    buffer: list[tuple[Tensor, Tensor]] = []
+    while True:
+        while len(buffer) < 8 * batch:
+            high = photographs.images[int(rng.integers(len(photographs.images)))]
+            good = downscale_bicubic(high, SCALE)
+            if min(good.size) < size:
+                continue
+            bad, _ = low_resolution(high, rng)
+            buffer += [crop_pair(good, bad, rng, size) for _ in range(PER_IMAGE)]
+        rng.shuffle(buffer)
+        taken, buffer = buffer[:batch], buffer[batch:]
+        yield tuple(torch.stack(images) / 2 + 0.5 for images in zip(*taken, strict=True))
