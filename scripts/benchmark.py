@@ -37,6 +37,7 @@ from seesr.tagging.ram import load_ram
 from seesr.weights.files import read_config
 
 NETWORKS = {
+    "clean": ("Cleaner",),
     "tags": ("RAM", "SwinTransformer", "TagHead"),
     "prompt": ("PromptEncoder",),
     "encode": ("Encoder",),

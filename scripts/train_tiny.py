@@ -277,8 +277,10 @@ def sr(
     perceptual_full: Annotated[float, typer.Option(help="Share of the steps at which it has its weight.")] = 0.5,
     perceptual_weight: Annotated[float, typer.Option(help="Of the VGG loss; it grows from nothing.")] = 0.5,
     learning_rate: float = 2.5e-4,
-    ram: Annotated[Path | None, typer.Option(help="Tagger to take, e.g. weights/tiny/ram, instead of training one.")] = None,
-    cleaner: Annotated[Path | None, typer.Option(help="Cleaner to take, instead of training one.")] = None,
+    ram: Annotated[Path | None, typer.Option(help="Tagger to take, e.g. weights/tiny/ram; else that of WORK.")] = None,
+    cleaner: Annotated[
+        Path | None, typer.Option(help="Cleaner to take, e.g. weights/tiny/cleaner; else that of WORK.")
+    ] = None,
     start: Annotated[Path | None, typer.Option(help="Weights folder to go on from, instead of from nothing.")] = None,
     checkpointing: Annotated[bool, typer.Option(help="Computes activations twice, to save memory.")] = False,
     seed: int = 0,

@@ -1,4 +1,4 @@
-"""Brings a photograph to what the models were taught on, before it is enlarged: takes back blur, noise, JPEG's blocks.
+"""Brings a photograph to what the models were taught on, before it is enlarged: takes back blur and noise.
 
 A network of the embedded model alone; the published one has none. Such a stage is the pre-cleaning of RealBasicVSR (Chan et
 al., CVPR 2022) and the first stage of DiffBIR (Lin et al., ECCV 2024).
@@ -6,19 +6,22 @@ al., CVPR 2022) and the first stage of DiffBIR (Lin et al., ECCV 2024).
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from seesr.errors import WeightsError
+from seesr.images.colour import wavelet_fix
 from seesr.weights.files import read_config
 from seesr.weights.state_dict import DIFFUSERS_FILE, assign_state_dict, read_state_dict
 
-TILE = 256
-"""Side in pixels of what is cleaned at once; a multiple of `Cleaner.multiple`."""
+TILE = 512
+"""Longest side in pixels of what is cleaned at once."""
 MARGIN = 8
-"""Pixels by which a picture's edge is repeated, so that convolutions do not see zeros at it."""
+"""Pixels by which a picture's edge is repeated, so that the zeros which convolutions see beyond are not next to it."""
 
 CONTRAST, CHANGE = 4.0, 0.1
 """Units of what the network sees and of what it says: both are about 1 then, which training needs."""
@@ -79,28 +82,49 @@ class Cleaner(nn.Module):
 
 
 def clean(cleaner: Cleaner, image: Tensor) -> Tensor:
-    """RGB `(B, 3, H, W)` in 0..1 of any size, cleaned; float32, on the CPU. It is done in tiles, which changes nothing."""
+    """RGB `(B, 3, H, W)` in 0..1 of any size and on the CPU, cleaned, with the colours that it has; float32, not clamped.
+
+    It is done in tiles, with the result of the whole up to rounding.
+    """
     height, width = image.shape[2:]
     right, bottom = (MARGIN + -(side + 2 * MARGIN) % cleaner.multiple for side in (width, height))
     padded, device = F.pad(image, (MARGIN, right, MARGIN, bottom), mode="replicate"), cleaner.first.weight.device
-    halo, result = -(-cleaner.reach // cleaner.multiple) * cleaner.multiple, torch.empty_like(padded)
-    for top in range(0, padded.shape[2], TILE):
-        for left in range(0, padded.shape[3], TILE):
+    halo, result = _round_up(cleaner.reach, cleaner.multiple), torch.empty_like(padded)
+    tall, wide = (_tile_side(side, cleaner.multiple) for side in padded.shape[2:])
+    for top in range(0, padded.shape[2], tall):
+        for left in range(0, padded.shape[3], wide):
             above, before = min(halo, top), min(halo, left)
-            part = padded[..., top - above : top + TILE + halo, left - before : left + TILE + halo]
-            cleaned = cleaner(part.to(device))[..., above : above + TILE, before : before + TILE]
-            result[..., top : top + TILE, left : left + TILE] = cleaned
-    return result[..., MARGIN : MARGIN + height, MARGIN : MARGIN + width]
+            part = padded[..., top - above : top + tall + halo, left - before : left + wide + halo]
+            cleaned = cleaner(part.to(device))[..., above : above + tall, before : before + wide]
+            result[..., top : top + tall, left : left + wide] = cleaned
+    return wavelet_fix(result[..., MARGIN : MARGIN + height, MARGIN : MARGIN + width], image)
+
+
+def _tile_side(length: int, multiple: int) -> int:
+    """Of tiles that are as many as `TILE` makes necessary, and about equally large."""
+    return _round_up(math.ceil(length / math.ceil(length / TILE)), multiple)
+
+
+def _round_up(number: int, multiple: int) -> int:
+    return math.ceil(number / multiple) * multiple
 
 
 def load_cleaner(folder: Path, dtype: torch.dtype = torch.float32) -> Cleaner:
-    """Of a folder with `config.json` and the tensors.
+    """Of a folder with `config.json` (`channels` and `layers`) and the tensors.
 
     Raises:
-        WeightsError: a file is missing, or its tensors do not fit its config.
+        WeightsError: a file is missing or says something else, or the tensors do not fit the config.
     """
-    config = read_config(folder / "config.json")
+    path = folder / "config.json"
+    config = read_config(path)
+    channels, layers = config.get("channels"), config.get("layers")
+    if not isinstance(channels, list) or not channels or not all(_is_count(number) for number in [*channels, layers]):
+        raise WeightsError(f"{path} must hold `channels`, a list of whole numbers, and `layers`, one; all above 0.")
     with torch.device("meta"):
-        cleaner = Cleaner(config["channels"], config["layers"])
+        cleaner = Cleaner(channels, layers)
     assign_state_dict(cleaner, read_state_dict(folder, DIFFUSERS_FILE, dtype), str(folder), dtype)
     return cleaner
+
+
+def _is_count(number: object) -> bool:
+    return isinstance(number, int) and number > 0

@@ -209,22 +209,21 @@ class Upscaler:
         """The way itself: images, what was seen in them, their prompts, and notes."""
         stages, options, tell, notes = job.stages, job.options, job.tell, list[str]()
         tiles, tiling = rung.tiles(*self._latent_size(job.sizes)), Tiling(rung.vae_tile, HostMemory(rung.map_bytes))
-        images = cleaned = [picture.rgb for picture in job.pictures]
+        given = images = [picture.rgb for picture in job.pictures]
         with self.models.on(rung):
             if self.models.cleaner is not None:
-                tell("clean", 0, 1)
                 with stages.stage("clean"):
-                    cleaned = [self._clean(image, notes) for image in images]
+                    images = self._clean(given, job.sizes, tell, notes)
             with stages.stage("resize") as note:
-                enlarged = [pad(to_tensor(resize(image, job.sizes.working)), job.sizes) for image in cleaned]
+                enlarged = [pad(to_tensor(resize(image, job.sizes.working)), job.sizes) for image in images]
                 image = note.result(torch.cat(enlarged))
                 del enlarged
             tell("tags", 0, 1)
             with stages.stage("tags"):
-                seen = [self.conditioner.look(image, notes) for image in images]
+                seen = [self.conditioner.look(image, notes) for image in given]
             with stages.stage("prompt"):
                 prompts = [self.conditioner.prompt(one, options) for one in seen]
-                conditions = self.conditioner.conditions(images, seen, job.sizes, tiles, options, notes)
+                conditions = self.conditioner.conditions(given, seen, job.sizes, tiles, options, notes)
             tell("encode", 0, 1)
             with stages.stage("encode") as note:
                 latents = note.result(self._start(image, job.seeds, options.particles, tiling, notes))
@@ -236,17 +235,26 @@ class Upscaler:
             with stages.stage("colour") as note:
                 pixels = note.result(COLOR_FIXES[options.color_fix](pixels, image))
             with stages.stage("finish"):
-                images = [
+                finished = [
                     finish(to_image(crop(one, job.sizes)), picture, job.sizes, options.sharpen)
                     for one, picture in zip(pixels.split(1), job.pictures, strict=True)
                 ]
         tell("done", 1, 1)
-        return images, seen, prompts, notes
+        return finished, seen, prompts, notes
 
-    def _clean(self, image: Image.Image, notes: list[str]) -> Image.Image:
-        cleaner = self.models.cleaner
+    def _clean(self, images: list[Image.Image], sizes: Sizes, tell: Progress, notes: list[str]) -> list[Image.Image]:
+        """What the embedded model does with pictures before it enlarges them; what shall become smaller is reduced first."""
+        cleaner, cleaned = self.models.cleaner, []
+
+        def cleaned_pixels(pixels: Tensor) -> Tensor:
+            return guarded("clean", [cleaner], lambda: clean(cleaner, pixels), notes)
+
         with self.models.running(cleaner):
-            return to_image(guarded("clean", [cleaner], lambda: clean(cleaner, to_tensor(image)), notes))
+            for number, image in enumerate(images):
+                tell("clean", number, len(images))
+                smaller = resize(image, min(image.size, sizes.working))
+                cleaned.append(to_image(cleaned_pixels(to_tensor(smaller))))
+        return cleaned
 
     def _start(self, image: Tensor, seeds: list[int], particles: int, tiling: Tiling, notes: list[str]) -> Tensor:
         """The pictures' own latents under full noise ("start from LR"), float32, each under that of its particles."""

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
 import seesr.cleaner
+import seesr.upscaler
 from seesr.cleaner import Cleaner, clean, load_cleaner
 from seesr.errors import WeightsError
 from seesr.images.resize import to_tensor
@@ -93,15 +94,49 @@ def test_a_good_picture_stays_nearly_as_it_is(cleaner: Cleaner, good: list[Image
         assert error(cleaner, picture, picture)[1] < (5 / 255) ** 2
 
 
+def test_colours_stay(cleaner: Cleaner, good: list[Image.Image]) -> None:
+    for picture in good:
+        image = to_tensor(picture)
+        with torch.inference_mode():
+            change = (clean(cleaner, image) - image).mean(dim=(2, 3))
+        assert change.abs().max() < 0.2 / 255
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_changes_less_than_a_grey_level(
+    cleaner: Cleaner, good: list[Image.Image], dtype: torch.dtype
+) -> None:
+    half, image = load_cleaner(beside_package(TINY) / CLEANER, dtype), to_tensor(good[0])
+    with torch.inference_mode():
+        assert (clean(half, image) - clean(cleaner, image)).abs().mean() < 1 / 255
+
+
+def test_a_picture_that_becomes_smaller_is_cleaned_small(upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[torch.Size] = []
+    monkeypatch.setattr(seesr.upscaler, "clean", lambda cleaner, image: sizes.append(image.shape) or clean(cleaner, image))
+    photo = Image.open(IMAGES / "coffee.png").convert("RGB")
+    assert upscaler.upscale(photo, max_side=160, seed=0, steps=1).image.width == 160
+    assert max(sizes[0]) <= 192 < photo.width
+
+
 def test_weights_without_a_cleaner_clean_nothing(tmp_path: Path, small_photo: Image.Image) -> None:
     folder = tmp_path / "weights"
     shutil.copytree(beside_package(TINY), folder, ignore=shutil.ignore_patterns(CLEANER))
     assert "clean" not in Upscaler.load(folder, device="cpu").upscale(small_photo, scale=2, seed=0).seconds
 
 
-def test_a_damaged_cleaner_is_a_sentence(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ('{"channels": [8, 16], "layers": 1}', "does not fit Cleaner"),
+        ('{"channels": [], "layers": 1}', "must hold `channels`"),
+        ('{"channels": [8, 16]}', "must hold `channels`"),
+        ('{"channels": "32", "layers": 0}', "must hold `channels`"),
+    ],
+)
+def test_a_cleaner_that_cannot_be_is_a_sentence(tmp_path: Path, config: str, sentence: str) -> None:
     folder = tmp_path / CLEANER
     shutil.copytree(beside_package(TINY) / CLEANER, folder)
-    (folder / "config.json").write_text('{"channels": [8, 16], "layers": 1}')
-    with pytest.raises(WeightsError, match="does not fit Cleaner"):
+    (folder / "config.json").write_text(config)
+    with pytest.raises(WeightsError, match=sentence):
         load_cleaner(folder)

@@ -452,7 +452,7 @@ def test_sequential_keeps_one_network_at_a_time_on_the_device(monkeypatch: pytes
     models, moves = Upscaler.load(device="cpu", dtype="float32").models, []
     # A device that is not the CPU, of which only the name counts here.
     models.device, models.sequential = torch.device("meta"), True
-    for name in ("vae", "denoiser", "prompt_encoder", "ram"):
+    for name in ("vae", "denoiser", "prompt_encoder", "ram", "cleaner"):
         monkeypatch.setattr(getattr(models, name), "to", lambda device, name=name: moves.append((name, device.type)))
     rung = Rung("whole", models.device, 0, 96, 32, sequential=True)
     with models.on(rung):
@@ -468,7 +468,7 @@ def test_sequential_on_a_cpu_leaves_what_does_not_run_in_its_files(upscaler: Ups
     models = (one_by_one := Upscaler.load(device="cpu", dtype="float32", sequential=True)).models
 
     def in_memory() -> list[str]:
-        names = ("vae", "denoiser", "prompt_encoder", "ram")
+        names = ("vae", "denoiser", "prompt_encoder", "ram", "cleaner")
         return [name for name in names if any(not weight.is_meta for weight in getattr(models, name).parameters())]
 
     with models.on(Rung("whole", CPU, 0, 96, 32, sequential=True)):

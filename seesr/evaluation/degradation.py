@@ -1,9 +1,8 @@
 """Makes low-resolution training and test pictures: plain bicubic, or a photograph's way through lens, sensor and web.
 
 The real way follows the order of Real-ESRGAN's first-order model (Wang et al., ICCVW 2021): blur, resize, noise, JPEG. Noise
-and JPEG are milder than there, about what phone cameras and web pages do. Three in four pictures are sharpened before
-JPEG, as cameras do it, with halos around edges: blur takes the finest detail, and sharpening then lifts what is coarser
-beyond the truth.
+is milder than there, about what phone cameras do. Three in four pictures are sharpened before JPEG, as cameras do it, with
+halos around edges: blur takes the finest detail, and sharpening then lifts what is coarser beyond the truth.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ def degrade(image: Image.Image, rng: np.random.Generator, scale: int = 4) -> Ima
 
 
 def _add_noise(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Gaussian noise of 0.5 to 12 grey levels, a third of the time the same in all three channels."""
+    """Gaussian noise of 0.5 to 12.6 grey levels, a third of the time the same in all three channels."""
     pixels = np.asarray(image, dtype=np.float32)
     channels = 1 if rng.random() < 1 / 3 else 3
     noise = rng.standard_normal((*pixels.shape[:2], channels)) * 10 ** rng.uniform(-0.3, 1.1)

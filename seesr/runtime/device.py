@@ -12,7 +12,8 @@ from seesr.errors import OptionError
 CPU = torch.device("cpu")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 FLOAT32_MEMORY = 16 * 2**30
-"""Bytes from which on float32 is no risk: the full model takes 11 GB to make 512x512 of 128x128."""
+"""Bytes of the machine, or of the limit given, from which on a CPU takes float32: the full model needs 11 GB in it to make
+512x512 of 128x128, its weights 9 of them."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -34,8 +35,8 @@ def choose_device(name: str) -> torch.device:
 def choose_dtype(name: str, device: torch.device, wanted: str | None = None, memory: float = math.inf) -> torch.dtype:
     """`auto` is what the weights want (`wanted`), else what the device is fastest in, which for CUDA is half precision.
 
-    A CPU that computes bfloat16 well, but float32 faster, computes in bfloat16 where `memory`, the bytes that may be used,
-    is less than the full model takes in float32.
+    A CPU that computes bfloat16 well, but float32 faster, takes bfloat16 where `memory`, the bytes that may be used, is less
+    than `FLOAT32_MEMORY`.
 
     Raises:
         OptionError: float16 on a CPU, which has no kernels worth using for it.
@@ -66,7 +67,7 @@ def cpu_computes_bfloat16() -> bool:
 def cpu_is_fastest_in_bfloat16() -> bool:
     """Whether it is faster in bfloat16 than in float32: with AMX; with AVX512-BF16 alone AMD's are, Intel's are not.
 
-    Not a measurement: the same machine must always choose the same, or a seed would not be enough to repeat a picture.
+    Not a measurement: the same call on the same machine must choose the same, or a seed would not repeat a picture.
     """
     intel = "intel" in torch.cpu.get_capabilities().get("cpu_name", "").lower()
     return torch.cpu._is_amx_tile_supported() or (torch.cpu._is_avx512_bf16_supported() and not intel)
