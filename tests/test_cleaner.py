@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import IMAGES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
@@ -22,7 +23,6 @@ from seesr.upscaler import Upscaler
 from seesr.weights.manifest import beside_package
 from seesr.weights.resolve import CLEANER, TINY
 
-IMAGES = Path(__file__).parent / "images"
 NAMES = ("astronaut", "chelsea", "coffee")
 
 

@@ -17,6 +17,7 @@ from conftest import IMAGES, Run
 from safetensors.torch import load_file, save_file
 
 from seesr import Upscaler, WeightsError
+from seesr.tagging.ram import load_ram
 from seesr.weights.cache import Cache, sha256
 from seesr.weights.manifest import Manifest, beside_package, read_manifest
 from seesr.weights.pull import pull
@@ -358,6 +359,12 @@ def test_weights_may_want_a_precision(tmp_path: Path) -> None:
     (tmp_path / "seesr.json").write_text('{"dtype": "float8"}')
     with pytest.raises(WeightsError, match="wants dtype 'float8'; there are float32"):
         resolve_weights(tmp_path).dtype  # noqa: B018
+
+
+def test_a_tagger_config_that_lacks_something_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"num_tags": 3, "image_size": 64}')
+    with pytest.raises(WeightsError, match=r"config\.json lacks 'swin'"):
+        load_ram(tmp_path)
 
 
 def test_a_cut_file_in_a_weights_folder_is_named(tmp_path: Path) -> None:

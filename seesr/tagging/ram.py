@@ -126,10 +126,13 @@ def load_ram(folder: Path, with_dape: bool = True, dtype: torch.dtype = torch.fl
     """RAM of a `ram/` folder in the published layout, DAPE merged.
 
     Raises:
-        WeightsError: a file is missing, or its tensors do not fit the config.
+        WeightsError: a file is missing or lacks something, or the tensors do not fit the config.
     """
     config_file = folder / "config.json"
-    config = RAMConfig.from_dict(read_config(config_file)) if config_file.exists() else RAMConfig()
+    try:
+        config = RAMConfig.from_dict(read_config(config_file)) if config_file.exists() else RAMConfig()
+    except KeyError as error:
+        raise WeightsError(f"{config_file} lacks {error}.") from None
     with torch.device("meta"):
         ram = RAM(config).eval()
     weights = published_to_ours(read_state_dict(folder, "ram_swin_*"))
