@@ -17,6 +17,7 @@ from training import (
     autocast,
     crop_pair,
     low_resolution,
+    mixed,
     place,
     save_picture,
     training_device,
@@ -80,15 +81,14 @@ def _start(cleaner: Cleaner) -> Cleaner:
 
 def _pairs(photographs: Photographs, rng: np.random.Generator, size: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless batches `(B, 3, size, size)` in 0..1: photographs reduced plainly, and reduced as `low_resolution` does."""
-    buffer: list[tuple[Tensor, Tensor]] = []
-    while True:
-        while len(buffer) < 8 * batch:
-            high = photographs.images[int(rng.integers(len(photographs.images)))]
-            good = downscale_bicubic(high, SCALE)
-            if min(good.size) < size:
-                continue
-            bad, _ = low_resolution(high, rng)
-            buffer += [crop_pair(good, bad, rng, size) for _ in range(PER_IMAGE)]
-        rng.shuffle(buffer)
-        taken, buffer = buffer[:batch], buffer[batch:]
+
+    def draw() -> list[tuple[Tensor, Tensor]]:
+        high = photographs.images[int(rng.integers(len(photographs.images)))]
+        good = downscale_bicubic(high, SCALE)
+        if min(good.size) < size:
+            return []
+        bad, _ = low_resolution(high, rng)
+        return [crop_pair(good, bad, rng, size) for _ in range(PER_IMAGE)]
+
+    for taken in mixed(draw, rng, batch):
         yield tuple(torch.stack(images) / 2 + 0.5 for images in zip(*taken, strict=True))

@@ -160,18 +160,17 @@ class Photographs:
     ) -> Iterator[tuple[Tensor, ...]]:
         """Endless batches: high resolution and low resolution, prepared and enlarged by bicubic, `(B, 3, size, size)` in
         -1..1, whether that is plain bicubic `(B,)`, and the index of each crop's photograph `(B,)`."""
-        buffer: list[tuple[Tensor, Tensor, bool, int]] = []
-        while True:
-            while len(buffer) < 8 * batch:
-                index = int(rng.integers(len(self.images)))
-                high = self.images[index]
-                if min(high.size) < size:
-                    continue
-                low, plain = low_resolution(high, rng)
-                enlarged = prepare(low).resize(high.size, Image.Resampling.BICUBIC)
-                buffer += [(*crop_pair(high, enlarged, rng, size), plain, index) for _ in range(per_image)]
-            rng.shuffle(buffer)
-            taken, buffer = buffer[:batch], buffer[batch:]
+
+        def draw() -> list[tuple[Tensor, Tensor, bool, int]]:
+            index = int(rng.integers(len(self.images)))
+            high = self.images[index]
+            if min(high.size) < size:
+                return []
+            low, plain = low_resolution(high, rng)
+            enlarged = prepare(low).resize(high.size, Image.Resampling.BICUBIC)
+            return [(*crop_pair(high, enlarged, rng, size), plain, index) for _ in range(per_image)]
+
+        for taken in mixed(draw, rng, batch):
             high_batch, low_batch, *about = zip(*taken, strict=True)
             yield torch.stack(high_batch), torch.stack(low_batch), *map(torch.tensor, about)
 
@@ -190,6 +189,17 @@ def _as_in_the_world(high: Image.Image, rng: np.random.Generator) -> Image.Image
 
 
 Item = TypeVar("Item")
+
+
+def mixed(draw: Callable[[], list[Item]], rng: np.random.Generator, batch: int) -> Iterator[list[Item]]:
+    """Endless batches of what `draw` gives, a few at a time or none, mixed so that neighbours come apart."""
+    buffer: list[Item] = []
+    while True:
+        while len(buffer) < 8 * batch:
+            buffer += draw()
+        rng.shuffle(buffer)
+        taken, buffer = buffer[:batch], buffer[batch:]
+        yield taken
 
 
 def ahead(items: Iterator[Item], count: int = 4) -> Iterator[Item]:

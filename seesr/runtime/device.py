@@ -70,7 +70,7 @@ def cpu_is_fastest_in_bfloat16() -> bool:
     Not a measurement: the same call on the same machine must choose the same, or a seed would not repeat a picture.
     """
     intel = "intel" in torch.cpu.get_capabilities().get("cpu_name", "").lower()
-    return torch.cpu._is_amx_tile_supported() or (torch.cpu._is_avx512_bf16_supported() and not intel)
+    return torch.cpu._is_amx_tile_supported() or (cpu_computes_bfloat16() and not intel)
 
 
 def place(model: nn.Module, device: torch.device) -> None:
