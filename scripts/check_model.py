@@ -5,7 +5,7 @@
     ./scripts/start_seesr.sh python scripts/check_model.py colour LOW
     ./scripts/start_seesr.sh python scripts/check_model.py tagger TAGGED
 
-Each takes `--weights`. They need what `evaluate` fetches.
+Each takes `--weights`. `autoencoder` and `semantics` need what `evaluate` fetches.
 """
 
 from __future__ import annotations
@@ -100,6 +100,8 @@ def tagger(
     """Average precision, precision and recall of each tag, on the held-out pictures that no threshold was chosen on."""
     upscaler = Upscaler.load(weights)
     ram, tag_list, data = upscaler.models.ram, upscaler.models.tag_list, TaggedPictures.read(tagged)
+    if data.tags != tag_list.names:
+        raise typer.BadParameter(f"the tags of {tagged} are not those of the weights.")
     with torch.inference_mode():
         logits = torch.cat([ram(data.whole(number)[None].to(ram.image_proj.weight))[1].float() for number in data.reported])
     labels, confidences = data.labels[data.reported].bool(), logits.sigmoid()

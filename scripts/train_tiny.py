@@ -6,12 +6,14 @@
                                          [--ram weights/tiny/ram] [--cleaner weights/tiny/cleaner] [--start weights/tiny]
     python scripts/train_tiny.py export  --work WORK --output weights/tiny
 
-Each stage is seeded, writes a checkpoint every few minutes, goes on from it when run again, logs its losses to
-`WORK/<stage>.csv` and draws a validation picture. It runs on a CPU (in bfloat16 where the CPU is faster in it) and on CUDA.
+Each stage is seeded, writes a checkpoint every two minutes, goes on from it when run again, and logs its losses to
+`WORK/<stage>.csv`; `cleaner` and `sr` draw a validation picture every 250 steps, with the average of weights. They run on a
+CPU (in bfloat16 where the CPU is faster in it) and on CUDA.
 """
 
 from __future__ import annotations
 
+import filecmp
 import json
 import shutil
 from collections.abc import Callable
@@ -51,7 +53,7 @@ from seesr.diffusion.sampler import ddim_step
 from seesr.diffusion.schedule import NoiseSchedule
 from seesr.diffusion.text import PromptEncoder, load_prompt_encoder
 from seesr.evaluation.degradation import degrade
-from seesr.evaluation.stlpips import STLPIPS
+from seesr.evaluation.stlpips import INSTALL_HINT, STLPIPS
 from seesr.images import resize
 from seesr.images.colour import wavelet_fix
 from seesr.tagging.prompt import QUALITY_WORDS, build_prompt, load_tag_list
@@ -73,8 +75,9 @@ PLAIN_FACTOR, DEGRADED_FACTOR = 0.7, 2.0
 """Of the perceptual loss of a plain bicubic picture, of which pixels are known better, and of a degraded one."""
 WORDS = 3
 """Most tags in a prompt. The tagger gives them only where it is sure, which would teach the prompt's use too rarely."""
-HELD_OUT = 8
-"""Photographs that training never sees: the validation picture shows them."""
+HELD_OUT, EXAMPLES = 8, 16
+"""Photographs that training never sees, which the validation picture shows; and those that fresh weights are set with."""
+FEWEST = HELD_OUT + EXAMPLES
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 VAE_CONFIG = {
@@ -133,8 +136,10 @@ TEXT_CONFIG = {
 }
 VOCABULARY = 1024
 
-Work = Annotated[Path, typer.Option(help="Folder for checkpoints, logs and validation pictures.")]
-Images = Annotated[Path, typer.Option(help="Folder of photographs, at best about 512x512.")]
+Work = Annotated[Path, typer.Option(help="Folder for checkpoints, logs and validation pictures.", file_okay=False)]
+Images = Annotated[
+    Path, typer.Option(help="Folder of photographs, at best about 512x512, 24 or more.", exists=True, file_okay=False)
+]
 
 
 def detail_loss(output: Tensor, target: Tensor) -> Tensor:
@@ -163,7 +168,9 @@ def grid_loss(output: Tensor, target: Tensor) -> Tensor:
 
 @app.command()
 def ram(
-    tags: Annotated[Path, typer.Option(help="Folder with images/ and labels.tsv: name, tab, tags between bars.")],
+    tags: Annotated[
+        Path, typer.Option(help="Folder with images/ and labels.tsv: name, tab, tags between bars.", exists=True)
+    ],
     images: Images,
     work: Work,
     steps: int = 2500,
@@ -172,6 +179,7 @@ def ram(
     seed: int = 0,
 ) -> None:
     """The tagger, which learns from a teacher and from tags; then DAPE's LoRA for bad pictures."""
+    _require(tagger.Teacher.is_installed(), tagger.INSTALL_HINT)
     device = training_device()
     data = tagger.TaggedPictures.read(tags, images)
     model = tagger.train_ram(data, work, steps, batch, seed, device)
@@ -190,7 +198,7 @@ def cleaner(
     seed: int = 0,
 ) -> None:
     """The network that brings bad pictures to what the others are taught on."""
-    photographs = Photographs(images)
+    photographs = Photographs(images, cleaning.SCALE * size, FEWEST)
     held_out = photographs.split_off(HELD_OUT)
     model = cleaning.train_cleaner(photographs, held_out, work, steps, batch, size, seed)
     cleaning.write_cleaner(work / CLEANER, model)
@@ -277,31 +285,39 @@ def sr(
     perceptual_full: Annotated[float, typer.Option(help="Share of the steps at which it has its weight.")] = 0.5,
     perceptual_weight: Annotated[float, typer.Option(help="Of the VGG loss; it grows from nothing.")] = 0.5,
     learning_rate: float = 2.5e-4,
-    ram: Annotated[Path | None, typer.Option(help="Tagger to take, e.g. weights/tiny/ram; else that of WORK.")] = None,
-    cleaner: Annotated[
-        Path | None, typer.Option(help="Cleaner to take, e.g. weights/tiny/cleaner; else that of WORK.")
+    ram: Annotated[
+        Path | None, typer.Option(help="Tagger to take, e.g. weights/tiny/ram; else that of WORK.", exists=True)
     ] = None,
-    start: Annotated[Path | None, typer.Option(help="Weights folder to go on from, instead of from nothing.")] = None,
+    cleaner: Annotated[
+        Path | None, typer.Option(help="Cleaner to take, e.g. weights/tiny/cleaner; else that of WORK.", exists=True)
+    ] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Weights folder to begin with, instead of from nothing.", exists=True)
+    ] = None,
     checkpointing: Annotated[bool, typer.Option(help="Computes activations twice, to save memory.")] = False,
     seed: int = 0,
 ) -> None:
     """VAE, UNet, ControlNet and text encoder together, through the decoder, at the timesteps of 1 to 4 steps."""
+    _require(STLPIPS.is_installed(), INSTALL_HINT)
+    _require(
+        size % GRID_PERIODS[16] == 2 * MARGIN, f"--size {size} is not {2 * MARGIN} and a multiple of {GRID_PERIODS[16]}"
+    )
+    _require(perceptual_from < perceptual_full, "--perceptual-from must be less than --perceptual-full")
     torch.manual_seed(seed)
     device = training_device()
-    photographs = Photographs(images)
+    photographs = Photographs(images, size, FEWEST)
     held_out = photographs.split_off(HELD_OUT)
     for given, name in ((ram, "ram"), (cleaner, CLEANER)):
-        if given is not None:
-            shutil.copytree(given, work / name, dirs_exist_ok=True)
+        _take(given, work / name)
     prepare = _cleaning(load_cleaner(work / CLEANER))
     conditions = _conditions(photographs, work / "ram", device)
     schedule = NoiseSchedule.from_config(SCHEDULER_CONFIG)
     if start is not None:
-        shutil.copytree(start / "sd-turbo" / "tokenizer", work / "tokenizer", dirs_exist_ok=True)
+        _take(start / "sd-turbo" / "tokenizer", work / "tokenizer")
     elif not (work / "tokenizer").exists():
         train_tokenizer(conditions.names, work / "tokenizer")
     vae, denoiser, text = _build_models(work)
-    examples = next(photographs.crops(np.random.default_rng(seed), size, 16, 1))[0]
+    examples = next(photographs.crops(np.random.default_rng(seed), size, EXAMPLES, 1))[0]
     # Also where other weights follow: it marks what is to be trained slowly.
     _start_as_identity(vae, denoiser, text, examples, conditions)
     if start is not None:
@@ -312,7 +328,16 @@ def sr(
         for model in (vae, denoiser.unet, denoiser.controlnet):
             model.enable_gradient_checkpointing()
     perceptual = place(STLPIPS("vgg"), device).eval()
-    run = Run("sr", work, models_, steps, learning_rate, constrain=lambda: smooth_upsampling(vae, denoiser.unet))
+    settings = {
+        "batch": batch,
+        "size": size,
+        "perceptual": [perceptual_from, perceptual_full, perceptual_weight],
+        "start": start and str(start),
+        "seed": seed,
+    }
+    run = Run(
+        "sr", work, models_, steps, learning_rate, constrain=lambda: smooth_upsampling(vae, denoiser.unet), settings=settings
+    )
     torch.manual_seed(seed + run.step)
     rng = np.random.default_rng(seed + run.step)
     crops = ahead(photographs.crops(np.random.default_rng(seed + run.step), size, batch, 4, prepare))
@@ -348,7 +373,7 @@ def sr(
         parts["bicubic"] = detail_loss(low, high)
         run.optimize(loss, {name: value.item() for name, value in parts.items()})
         if run.step % 250 == 0:
-            with torch.no_grad():
+            with torch.no_grad(), run.averaged():
                 nothing = torch.zeros_like(conditions.tokens[:1]).float().expand(HELD_OUT, -1, -1).to(device)
                 low = shown[1].to(device, memory_format=torch.channels_last)
                 x0 = _denoised(
@@ -357,6 +382,23 @@ def sr(
                 save_picture(work / f"sr_{run.step:06d}.png", low, wavelet_fix(vae.decode(x0).sample, low), shown[0])
         if run.step % 500 == 0:
             run.snapshot()
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise typer.BadParameter(otherwise)
+
+
+def _take(given: Path | None, target: Path) -> None:
+    """Copies a part of a weights folder into WORK. What a run there already uses is not replaced by another."""
+    if given is None:
+        _require(target.is_dir(), f"{target} does not exist: train it first, or give --{target.name}")
+    elif not target.exists():
+        shutil.copytree(given, target)
+    else:
+        names = [path.name for path in given.iterdir()]
+        same = not any(filecmp.cmpfiles(given, target, names, shallow=False)[1:])
+        _require(same, f"{target} exists and is not {given}: take another --work")
 
 
 def _cleaning(cleaner: Cleaner) -> Callable[[Image.Image], Image.Image]:
@@ -381,7 +423,7 @@ def _start_as_identity(
     """Sets fresh models so that the picture goes through them nearly unchanged."""
     start_autoencoder(vae, examples)
     latents = vae.encode(examples).latent_dist.mode().detach()
-    prompt_embeds, tokens = text([build_prompt([], "")] * 16).detach(), conditions.tokens[:16].float()
+    prompt_embeds, tokens = text([build_prompt([], "")] * EXAMPLES).detach(), conditions.tokens[:EXAMPLES].float()
     start_denoiser(
         denoiser.unet,
         denoiser.controlnet,
@@ -417,6 +459,8 @@ def _denoised(
 @app.command()
 def export(work: Work, output: Annotated[Path, typer.Option(help="Folder to write, e.g. weights/tiny.")]) -> None:
     """Writes the trained models in the published folder layout, in float16."""
+    for part in ("sr.pt", "tokenizer", "ram", CLEANER):
+        _require((work / part).exists(), f"{work / part} does not exist: train all parts first")
     vae, denoiser, text = _build_models(work)
     trained = torch.load(work / "sr.pt", map_location="cpu", weights_only=True)["average"]
     for name, model in (("vae", vae), ("denoiser", denoiser), ("text", text)):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 import math
-import queue
-import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -46,6 +48,8 @@ class Run:
     weight_decay: float = 1e-4
     constrain: Callable[[], None] = lambda: None
     """Called after every step, to put weights back where they may be."""
+    settings: Mapping[str, object] = field(default_factory=dict)
+    """What else makes the run what it is; a run goes on only with the settings it began with."""
     step: int = 0
 
     def __post_init__(self) -> None:
@@ -61,19 +65,40 @@ class Run:
             name: {key: tensor.detach().clone() for key, tensor in model.state_dict().items()}
             for name, model in self.models.items()
         }
+        self.settings = {"steps": self.steps, "learning_rate": self.learning_rate, **self.settings}
         self.started = self.saved = time.monotonic()
         if self.checkpoint.exists():
-            state = torch.load(self.checkpoint, weights_only=True)
-            for name, model in self.models.items():
-                model.load_state_dict(state["models"][name])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.average = state["average"]
-            self.step = state["step"]
-            print(f"{self.stage}: going on from step {self.step}", flush=True)
+            self._go_on(trained[0].device)
+
+    def _go_on(self, device: torch.device) -> None:
+        state = torch.load(self.checkpoint, map_location=device, weights_only=True)
+        for name, value in self.settings.items():
+            if state["settings"][name] != value:
+                raise typer.BadParameter(
+                    f"{self.checkpoint} began with {name} {state['settings'][name]}, not {value}: go on with that, or take "
+                    "another --work."
+                )
+        for name, model in self.models.items():
+            model.load_state_dict(state["models"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average, self.step = state["average"], state["step"]
+        if self.log.exists():
+            # What was logged after the checkpoint was saved comes again.
+            with self.log.open(newline="") as log:
+                kept = [row for row in csv.reader(log) if row[0] == "step" or int(row[0]) <= self.step]
+            with self.log.open("w", newline="") as log:
+                csv.writer(log).writerows(kept)
+            if len(kept) > 1:
+                self.started -= float(kept[-1][1])
+        print(f"{self.stage}: going on from step {self.step}", flush=True)
 
     @property
     def checkpoint(self) -> Path:
         return self.work / f"{self.stage}.pt"
+
+    @property
+    def log(self) -> Path:
+        return self.work / f"{self.stage}.csv"
 
     def save(self) -> None:
         """Writes the checkpoint beside the old one and moves it into place."""
@@ -82,6 +107,7 @@ class Run:
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
+            "settings": dict(self.settings),
         }
         temporary = self.checkpoint.with_suffix(".tmp")
         torch.save(state, temporary)
@@ -93,7 +119,11 @@ class Run:
         torch.save({"average": self.average, "step": self.step}, self.work / f"{self.stage}_{self.step:06d}.pt")
 
     def optimize(self, loss: Tensor, parts: dict[str, float]) -> None:
-        """One optimizer step: warm-up, then cosine decay; gradients clipped. Logs, and saves every two minutes."""
+        """One optimizer step: warm-up, then cosine decay; gradients clipped. Logs, and saves every two minutes.
+
+        Raises:
+            RuntimeError: a gradient is not finite; the checkpoint on disk is from before.
+        """
         warmup = min(1.0, (self.step + 1) / 100)
         progress = min(1.0, self.step / self.steps)
         for group in self.optimizer.param_groups:
@@ -103,7 +133,7 @@ class Run:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = nn.utils.clip_grad_norm_(parameters, 1.0)
+        norm = nn.utils.clip_grad_norm_(parameters, 1.0, error_if_nonfinite=True)
         self.optimizer.step()
         self.constrain()
         self.step += 1
@@ -114,7 +144,7 @@ class Run:
             "grad": round(norm.item(), 3),
         }
         record |= {name: round(value, 5) for name, value in parts.items()}
-        with (self.work / f"{self.stage}.csv").open("a", newline="") as log:
+        with self.log.open("a", newline="") as log:
             writer = csv.DictWriter(log, record.keys())
             if log.tell() == 0:
                 writer.writeheader()
@@ -123,6 +153,20 @@ class Run:
             print(self.stage, record, flush=True)
         if time.monotonic() - self.saved > 120 or self.step == self.steps:
             self.save()
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The models have the average of weights while this lasts."""
+        present = {name: copy.deepcopy(model.state_dict()) for name, model in self.models.items()}
+        self.take_average()
+        yield
+        for name, model in self.models.items():
+            model.load_state_dict(present[name])
+
+    def take_average(self) -> None:
+        """Gives the models the average of weights, at the end."""
+        for name, model in self.models.items():
+            model.load_state_dict(self.average[name])
 
     def _follow(self) -> None:
         """Moves the average of weights towards the present ones; early steps count less."""
@@ -139,8 +183,16 @@ class Run:
 class Photographs:
     """Photographs held in memory as uint8 RGB, with crops drawn from them and their degraded versions."""
 
-    def __init__(self, folder: Path) -> None:
-        self.images = [crop_to_multiple(image, 2 * SCALE) for image in read_pictures(folder)]
+    def __init__(self, folder: Path, least_side: int, least_count: int) -> None:
+        """Reads those of a folder whose shorter side has `least_side` pixels; fewer than `least_count` are refused."""
+        images = [crop_to_multiple(image, 2 * SCALE) for image in read_pictures(folder)]
+        self.images = [image for image in images if min(image.size) >= least_side]
+        if len(self.images) < least_count:
+            raise typer.BadParameter(
+                f"{folder} has {len(self.images)} pictures with sides of {least_side} pixels or more, not {least_count}."
+            )
+        if len(self.images) < len(images):
+            print(f"{len(images) - len(self.images)} pictures smaller than {least_side} pixels are left out", flush=True)
 
     def split_off(self, count: int) -> Photographs:
         """Takes `count` photographs, spread over all, away and returns them."""
@@ -164,8 +216,6 @@ class Photographs:
         def draw() -> list[tuple[Tensor, Tensor, bool, int]]:
             index = int(rng.integers(len(self.images)))
             high = self.images[index]
-            if min(high.size) < size:
-                return []
             low, plain = low_resolution(high, rng)
             enlarged = prepare(low).resize(high.size, Image.Resampling.BICUBIC)
             return [(*crop_pair(high, enlarged, rng, size), plain, index) for _ in range(per_image)]
@@ -192,7 +242,7 @@ Item = TypeVar("Item")
 
 
 def mixed(draw: Callable[[], list[Item]], rng: np.random.Generator, batch: int) -> Iterator[list[Item]]:
-    """Endless batches of what `draw` gives, a few at a time or none, mixed so that neighbours come apart."""
+    """Endless batches of what `draw` gives, a few at a time, mixed so that neighbours come apart."""
     buffer: list[Item] = []
     while True:
         while len(buffer) < 8 * batch:
@@ -204,15 +254,11 @@ def mixed(draw: Callable[[], list[Item]], rng: np.random.Generator, batch: int) 
 
 def ahead(items: Iterator[Item], count: int = 4) -> Iterator[Item]:
     """The same items, of which a thread prepares up to `count` before they are asked for."""
-    waiting: queue.Queue[Item] = queue.Queue(count)
-
-    def fill() -> None:
-        for item in items:
-            waiting.put(item)
-
-    threading.Thread(target=fill, daemon=True).start()
+    pool = ThreadPoolExecutor(1)
+    waiting = deque(pool.submit(next, items) for _ in range(count))
     while True:
-        yield waiting.get()
+        waiting.append(pool.submit(next, items))
+        yield waiting.popleft().result()
 
 
 def read_pictures(folder: Path) -> list[Image.Image]:
@@ -220,7 +266,15 @@ def read_pictures(folder: Path) -> list[Image.Image]:
     paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in {".jpg", ".jpeg", ".png"})
     if not paths:
         raise typer.BadParameter(f"no .jpg or .png picture in {folder}")
-    return [Image.open(path).convert("RGB") for path in paths]
+    return [read_picture(path) for path in paths]
+
+
+def read_picture(path: Path) -> Image.Image:
+    """As RGB."""
+    try:
+        return Image.open(path).convert("RGB")
+    except OSError as error:
+        raise typer.BadParameter(f"{path} cannot be read as a picture: {error}") from error
 
 
 def crop_pair(high: Image.Image, low: Image.Image, rng: np.random.Generator, size: int) -> tuple[Tensor, Tensor]:
@@ -257,8 +311,8 @@ def place(module: nn.Module, device: torch.device) -> nn.Module:
 
 def save_picture(path: Path, *columns: Tensor) -> None:
     """Batches `(B, 3, H, W)` in -1..1 side by side, a row each picture, as a PNG."""
-    rows = torch.cat([torch.cat(list(column), dim=1) for column in columns], dim=2)
-    pixels = ((rows.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
+    rows = torch.cat([torch.cat(list(column.cpu()), dim=1) for column in columns], dim=2)
+    pixels = ((rows.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
     Image.fromarray(pixels).save(path)
 
 

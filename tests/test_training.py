@@ -1,0 +1,177 @@
+"""The training scripts, a few steps of each on small crops: what they log, keep, go on from, refuse and export."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+import typer
+from conftest import IMAGES
+from PIL import Image
+from torch import Tensor, nn
+
+from seesr.upscaler import Upscaler
+from seesr.weights.manifest import beside_package
+from seesr.weights.resolve import CLEANER, TINY
+
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+SIDE = 256
+
+
+@pytest.fixture(scope="module")
+def scripts() -> Iterator[None]:
+    sys.path.insert(0, str(SCRIPTS))
+    yield
+    sys.path.remove(str(SCRIPTS))
+
+
+@pytest.fixture(scope="module")
+def training(scripts: None) -> ModuleType:
+    return importlib.import_module("training")
+
+
+@pytest.fixture(scope="module")
+def train_tiny(scripts: None) -> ModuleType:
+    return importlib.import_module("train_tiny")
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 crops of the test pictures, and one that is too small for any training."""
+    folder = tmp_path_factory.mktemp("photographs")
+    rng = np.random.default_rng(0)
+    for number in range(24):
+        picture = Image.open(IMAGES / f"{('astronaut', 'chelsea', 'coffee')[number % 3]}.png").convert("RGB")
+        left, top = (int(rng.integers(side - SIDE + 1)) for side in picture.size)
+        picture.crop((left, top, left + SIDE, top + SIDE)).save(folder / f"{number:02d}.png")
+    picture.crop((0, 0, 40, 40)).save(folder / "small.png")
+    return folder
+
+
+def logged_steps(path: Path) -> list[int]:
+    with path.open(newline="") as log:
+        return [int(row["step"]) for row in csv.DictReader(log)]
+
+
+def killed_after(step: int, training: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets a run save at `step`, train one more, and end there as by Ctrl-C."""
+    optimize = training.Run.optimize
+
+    def interrupted(run: object, *arguments: object) -> None:
+        optimize(run, *arguments)
+        if run.step == step:
+            run.save()
+        if run.step == step + 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training.Run, "optimize", interrupted)
+
+
+def test_a_killed_run_goes_on_where_it_was(
+    training: ModuleType, train_tiny: ModuleType, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(**changed: object) -> None:
+        train_tiny.cleaner(**{"images": photographs, "work": tmp_path, "steps": 5, "batch": 2} | changed)
+
+    with monkeypatch.context() as patch:
+        killed_after(2, training, patch)
+        with pytest.raises(KeyboardInterrupt):
+            train()
+    with pytest.raises(typer.BadParameter, match="began with batch 2, not 3"):
+        train(batch=3)
+    with pytest.raises(typer.BadParameter, match="began with steps 5, not 9"):
+        train(steps=9)
+    train()
+    assert logged_steps(tmp_path / "cleaner.csv") == [1, 2, 3, 4, 5]
+    state = torch.load(tmp_path / "cleaner.pt", weights_only=True)
+    assert state["step"] == 5
+    written = train_tiny.load_cleaner(tmp_path / CLEANER).state_dict()
+    for key, tensor in state["average"]["cleaner"].items():
+        assert torch.equal(written[key].half(), tensor.half())
+
+
+def test_training_the_whole_and_exporting_it(
+    training: ModuleType, train_tiny: ModuleType, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the stead of the perceptual network, which is not there where tests run, a plain difference."""
+
+    class Difference(nn.Module):
+        def __init__(self, net: str) -> None:
+            super().__init__()
+            assert net == "vgg", "the scale must never be trained on"
+
+        @staticmethod
+        def is_installed() -> bool:
+            return True
+
+        def forward(self, first: Tensor, second: Tensor) -> Tensor:
+            return (first - second).abs().mean(dim=(1, 2, 3))
+
+    monkeypatch.setattr(train_tiny, "STLPIPS", Difference)
+    work, output, shipped = tmp_path / "work", tmp_path / "weights", beside_package(TINY)
+    train_tiny.sr(
+        images=photographs,
+        work=work,
+        steps=2,
+        batch=2,
+        perceptual_from=-1.0,
+        perceptual_full=0.0,
+        ram=shipped / "ram",
+        cleaner=shipped / CLEANER,
+    )
+    assert logged_steps(work / "sr.csv") == [1, 2]
+    with pytest.raises(typer.BadParameter, match="exists and is not"):
+        train_tiny.sr(images=photographs, work=work, steps=2, batch=2, ram=shipped / CLEANER)
+    train_tiny.export(work, output)
+    picture = Image.open(photographs / "00.png")
+    small = picture.resize((SIDE // 4, SIDE // 4), Image.Resampling.BICUBIC)
+    made = Upscaler.load(str(output)).upscale(small, scale=4, seed=0).image
+    errors = [
+        np.abs(np.asarray(image, float) - np.asarray(picture, float)).mean()
+        for image in (made, small.resize(picture.size, Image.Resampling.BICUBIC))
+    ]
+    assert made.size == picture.size
+    assert errors[0] < 2 * errors[1], "fresh weights let the picture through, though not all of it"
+
+
+def test_export_wants_all_parts(train_tiny: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(typer.BadParameter, match="train all parts first"):
+        train_tiny.export(tmp_path, tmp_path / "weights")
+    assert not (tmp_path / "weights").exists()
+
+
+def test_pictures_that_are_no_use_are_named(training: ModuleType, photographs: Path, tmp_path: Path) -> None:
+    assert len(training.Photographs(photographs, 64, 24).images) == 24
+    with pytest.raises(typer.BadParameter, match="0 pictures with sides of 264 pixels or more, not 24"):
+        training.Photographs(photographs, 264, 24)
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    with pytest.raises(typer.BadParameter, match=r"broken\.jpg"):
+        training.Photographs(tmp_path, 64, 1)
+
+
+def test_what_fails_beside_fails_the_run(training: ModuleType) -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise OSError("gone")
+
+    given = training.ahead(items())
+    assert next(given) == 1
+    with pytest.raises(OSError, match="gone"):
+        next(given)
+
+
+def test_a_loss_that_is_no_number_ends_the_run(training: ModuleType, tmp_path: Path) -> None:
+    model = nn.Linear(2, 1)
+    run = training.Run("part", tmp_path, {"model": model}, steps=10, learning_rate=1e-3)
+    run.optimize(model(torch.ones(1, 2)).sum(), {})
+    before = model.weight.clone()
+    with pytest.raises(RuntimeError, match="non-finite"):
+        run.optimize(model(torch.full((1, 2), torch.nan)).sum(), {})
+    assert torch.equal(model.weight, before)
