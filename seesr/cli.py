@@ -71,7 +71,7 @@ def upscale(
         bool, typer.Option(help="Keep only the running model on the device; on a CPU, in memory.")
     ] = False,
     compiled: Annotated[
-        bool, typer.Option("--compile", help="Compile the models' blocks first: for many pictures.")
+        bool, typer.Option("--compile", help="Compile the models' blocks at their first run: for many pictures.")
     ] = False,
     device: Device = "auto",
     dtype: Dtype = "auto",

@@ -72,11 +72,17 @@ def _flags(model: type[Options] | type[SaveOptions], without: tuple[str, ...] = 
         kind, flag = _plain(field.annotation), "--" + name.replace("_", "-")
         option = typer.Option(
             f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
-            help=field.description,
+            help=_help(model, name),
             show_default=str(field.default),
         )
         made.append(_keyword(name, Annotated[kind | None, option]))
     return made
+
+
+def _help(model: type[Options] | type[SaveOptions], name: str) -> str:
+    """What the option does, and between which values where it has bounds."""
+    low, high = model.bounds(name)
+    return model.describe(name) + ("" if low is None or high is None else f" [{low} to {high}]")
 
 
 def _keyword(name: str, annotation: Any) -> inspect.Parameter:

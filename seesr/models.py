@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from seesr.cleaner import Cleaner, load_cleaner
 from seesr.diffusion.denoiser import Denoiser, load_denoiser
 from seesr.diffusion.schedule import NoiseSchedule
 from seesr.diffusion.text import PromptEncoder, load_prompt_encoder
+from seesr.runtime.attention import choose_attention
 from seesr.runtime.device import CPU, place
 from seesr.runtime.guard import in_float32
 from seesr.runtime.memory import trim
@@ -43,11 +43,13 @@ class Models:
     device: torch.device
     sequential: bool
     """Only the running network is on `device`, the others wait on the CPU; on a CPU, in their files."""
+    compiled: bool = False
     _loaders: dict[nn.Module, Callable[[], nn.Module]] = field(default_factory=dict)
     """What reads those networks again that wait in their files."""
     _rung: Rung | None = None
     _at: torch.device = CPU
     """Where the networks are that do not run."""
+    _attention_for: torch.device = CPU
     _running: nn.Module | None = None
 
     @classmethod
@@ -58,15 +60,22 @@ class Models:
 
         Raises:
             WeightsError: files are missing or do not fit.
+            OptionError: blocks shall be compiled, and there is no compiler.
         """
+        if compiled:
+            # Imported here: it takes as long as everything else together.
+            from seesr.runtime.compile import compile_blocks, require_compiler
+
+            require_compiler()
         base = weights.root / "sd-turbo"
         # A VAE that says so overflows in float16.
         upcast = dtype == torch.float16 and read_config(base / "vae" / "config.json").get("force_upcast", False)
         loaders: dict[str, Callable[[], nn.Module]] = {
+            # First, while there is room: its file stays mapped until DAPE is merged.
+            "ram": lambda: load_ram(weights.root / "ram", dtype=dtype),
             "vae": lambda: load_vae(base / "vae", torch.float32 if upcast else dtype),
             "denoiser": lambda: load_denoiser(weights.root, dtype),
             "prompt_encoder": lambda: load_prompt_encoder(base, dtype),
-            "ram": lambda: load_ram(weights.root / "ram", dtype=dtype),
         }
         if (cleaner := weights.root / CLEANER).is_dir():
             loaders["cleaner"] = lambda: load_cleaner(cleaner, dtype)
@@ -84,16 +93,11 @@ class Models:
             schedule=NoiseSchedule.from_config(read_config(base / "scheduler" / "scheduler_config.json")),
             device=device,
             sequential=sequential,
+            compiled=compiled,
             _loaders=reloaders,
         )
         make_precise(models.vae)
-        if device.type == "cuda" and importlib.util.find_spec("xformers") is not None:
-            models.denoiser.unet.enable_xformers_memory_efficient_attention()
-            models.denoiser.controlnet.enable_xformers_memory_efficient_attention()
         if compiled:
-            # Imported here: it takes as long as everything else together.
-            from seesr.runtime.compile import compile_blocks
-
             for network in (models.vae, models.denoiser):
                 compile_blocks(network)
         return models
@@ -126,12 +130,16 @@ class Models:
             largest=max(sizes),
             vae_halo=receptive_field(self.vae),
             vae_exact=largest_exact(self.vae),
+            latent_channels=self.vae.config.latent_channels,
         )
 
     @contextmanager
     def on(self, rung: Rung) -> Iterator[None]:
         """The networks where the rung wants them, to stay there until another wants otherwise; not in float16 on a CPU."""
         self._move(CPU if rung.sequential else rung.device)
+        if self._attention_for != rung.device:
+            choose_attention(self.denoiser, rung.device)
+            self._attention_for = rung.device
         halves = [network for network in self.networks if rung.device == CPU and dtype_of(network) == torch.float16]
         self._rung = rung
         try:

@@ -95,7 +95,7 @@ class Upscaler:
 
         Raises:
             WeightsError: files are missing or do not fit.
-            OptionError: the device or dtype is not to be had.
+            OptionError: the device or dtype is not to be had, or there is no compiler.
         """
         found, on = resolve_weights(weights), choose_device(device)
         memory = 0 if sequential else min(memory_bytes(on)[1], memory_limit or math.inf)
@@ -286,10 +286,9 @@ class Upscaler:
             return denoiser(noisy, timestep, pixels, embeds, tokens, options.conditioning_scale).float()
 
         def predict(noisy: Tensor, timestep: int) -> Tensor:
-            by_picture, together = noisy.unflatten(0, (-1, particles)), tiles.copies_at_once
-            parts = []
-            for part in by_picture.split(together, dim=1):
-                pixels = image.repeat_interleave(part.shape[1], dim=0)
+            passes, parts = math.ceil(particles / tiles.copies_at_once), []
+            for part in noisy.unflatten(0, (-1, particles)).chunk(passes, dim=1):
+                pixels = image[:, None].expand(-1, part.shape[1], -1, -1, -1).flatten(0, 1)
                 found = predict_tiled(predict_tiles, part.flatten(0, 1), timestep, pixels, tiles)
                 parts.append(found.unflatten(0, part.shape[:2]))
             return torch.cat(parts, dim=1).flatten(0, 1)
@@ -318,7 +317,8 @@ class Upscaler:
         """The ways through the models for pictures of this size, and what they may take at this moment."""
         height, width = self._latent_size(sizes)
         budget = Budget.now(self.device, self.memory_limit)
-        return rungs(options, height, width, self.device, self.models.costs, budget, self.models.sequential), budget
+        models = self.models
+        return rungs(options, height, width, self.device, models.costs, budget, models.sequential, models.compiled), budget
 
     def _in_one_pass(self, sizes: Sizes, options: Options, most: int) -> int:
         """Pictures, at most `most`, that go together."""

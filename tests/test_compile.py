@@ -1,16 +1,23 @@
-"""Compiled blocks compute what the others do."""
+"""Compiled blocks, and attention by another kernel, compute what the others do; where they cannot run it is said."""
 
 from __future__ import annotations
 
 import functools
 import shutil
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 
 import pytest
 import torch
+from conftest import Run
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0, XFormersAttnProcessor
 from diffusers.models.resnet import ResnetBlock2D
-from torch import nn
+from torch import Tensor, nn
 
+from seesr.runtime import attention
 from seesr.runtime.compile import compile_blocks
+from seesr.runtime.device import CPU
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="PyTorch compiles with a C++ compiler")
@@ -31,3 +38,53 @@ def test_compiled_blocks_compute_the_same_and_share_their_code() -> None:
     assert 1 <= graphs <= 2, "of four blocks; another layout of the first one's input makes a second"
     torch.testing.assert_close(run(), plain, rtol=1e-4, atol=1e-5)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs
+
+
+def test_without_a_compiler_it_is_said_before_anything_is_loaded(seesr: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    outcome = seesr("upscale", "tests/images/chelsea.png", "--compile", "-o", "never.png")
+    assert outcome.code == 2
+    assert "compiling needs a C++ compiler, and no-such-compiler is not here" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+@pytest.fixture
+def xformers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A package of that name; what it computes is up to the test."""
+    package, ops = ModuleType("xformers"), ModuleType("xformers.ops")
+    package.__spec__, package.ops, package.__path__ = ModuleSpec("xformers", None), ops, []
+    monkeypatch.setitem(sys.modules, "xformers", package)
+    monkeypatch.setitem(sys.modules, "xformers.ops", ops)
+    return package
+
+
+def test_xformers_is_taken_where_it_runs(xformers: ModuleType, caplog: pytest.LogCaptureFixture) -> None:
+    xformers.ops.memory_efficient_attention = lambda q, k, v: q
+    assert attention.xformers_runs(CPU)
+
+    def refuses(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        raise NotImplementedError("no operator for CPU")
+
+    xformers.ops.memory_efficient_attention = refuses
+    assert not attention.xformers_runs(CPU)
+    assert "does not run here, PyTorch's own attention does (no operator for CPU)" in caplog.text
+    del xformers.ops.memory_efficient_attention
+    assert not attention.xformers_runs(CPU)
+
+
+def test_without_xformers_nothing_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    assert not attention.xformers_runs(CPU)
+    assert not caplog.text
+
+
+def test_attention_changes_with_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rung that goes to the CPU must not be left with a kernel that only a GPU has."""
+    layer = Attention(query_dim=8, heads=2, dim_head=4)
+    network, image = nn.Sequential(layer), torch.randn(1, 5, 8)
+    plain = layer(image)
+    monkeypatch.setattr(attention, "xformers_runs", lambda device: True)
+    attention.choose_attention(network, torch.device("cuda"))
+    assert isinstance(layer.processor, XFormersAttnProcessor)
+    attention.choose_attention(network, CPU)
+    assert isinstance(layer.processor, AttnProcessor2_0)
+    assert torch.equal(layer(image), plain)

@@ -261,6 +261,12 @@ def test_on_a_gpu_the_ladder_ends_on_the_cpu() -> None:
     assert ladder[-1].device == CPU
 
 
+def test_particles_are_planned_for() -> None:
+    one, ten = (rungs(Options(kds=True, kds_particles=n), 1024, 1024, CPU, TINY, Budget(1e12, 1e12))[0] for n in (1, 10))
+    copy = 1024 * 1024 * TINY.latent_channels * 4
+    assert TINY.of_unet(ten, 1024, 1024) - TINY.of_unet(one, 1024, 1024) > 9 * 9 * copy, "each particle beyond the first"
+
+
 def test_weights_that_do_not_fit_on_a_gpu_go_there_one_by_one() -> None:
     heavy = replace(TINY, weights=5_000_000_000, largest=3_000_000_000)
     ladder = rungs(Options(), 100, 100, torch.device("cuda"), heavy, Budget(4e9, 1e11))
@@ -313,16 +319,36 @@ def test_tiles_cover_a_side(length: int, tile: int, share: float) -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(height=st.integers(1, 60), width=st.integers(1, 60), at_once=st.integers(1, 5), batch=st.integers(1, 3))
-def test_a_pointwise_model_gives_the_same_in_tiles(height: int, width: int, at_once: int, batch: int) -> None:
+@given(
+    height=st.integers(1, 60),
+    width=st.integers(1, 60),
+    at_once=st.integers(1, 5),
+    batch=st.integers(1, 3),
+    fixed=st.booleans(),
+)
+def test_a_pointwise_model_gives_the_same_in_tiles(height: int, width: int, at_once: int, batch: int, fixed: bool) -> None:
     latents, image = torch.randn(batch, 4, height, width), torch.rand(batch, 3, 8 * height, 8 * width)
 
     def model(noisy: Tensor, timestep: int, pixels: Tensor, numbers: list[int]) -> Tensor:
         assert len(noisy) == len(pixels) == batch * len(numbers)
         return noisy * timestep + torch.nn.functional.avg_pool2d(pixels, 8).sum(dim=1, keepdim=True)
 
-    found = predict_tiled(model, latents, 2, image, Tiles(height, width, 16, 6, at_once))
+    found = predict_tiled(model, latents, 2, image, Tiles(height, width, 16, 6, at_once, fixed))
     assert torch.allclose(found, model(latents, 2, image, [0]), atol=1e-5)
+
+
+@settings(max_examples=100, deadline=None)
+@given(height=st.integers(17, 90), width=st.integers(17, 90))
+def test_fixed_tiles_go_through_in_one_shape(height: int, width: int) -> None:
+    """Compiled networks would be compiled anew for another."""
+    tiles, shapes = Tiles(height, width, 16, 6, 4, fixed=True), set()
+
+    def model(noisy: Tensor, timestep: int, pixels: Tensor, numbers: list[int]) -> Tensor:
+        shapes.add((noisy.shape, pixels.shape))
+        return noisy
+
+    predict_tiled(model, torch.randn(2, 4, height, width), 0, torch.rand(2, 3, 8 * height, 8 * width), tiles)
+    assert shapes == {((8, 4, 16, 16), (8, 3, 128, 128))}
 
 
 def test_a_picture_does_not_depend_on_its_batch(upscaler: Upscaler) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,10 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import seesr.upscaler
 from seesr import Upscaler
+from seesr.diffusion.denoiser import Denoiser
 from seesr.diffusion.sampler import ddim_step, sample
 from seesr.diffusion.schedule import NoiseSchedule
 from seesr.diffusion.steering import Steering, mean_shift, nearest_to_mean
+from seesr.runtime.plan import Rung
 
 SCHEDULE = NoiseSchedule.from_config(
     {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "prediction_type": "v_prediction"}
@@ -98,3 +105,33 @@ def test_steered_upscaling(upscaler: Upscaler, small_photo: Image.Image) -> None
     assert np.abs(np.asarray(together[0].image, dtype=int) - np.asarray(first, dtype=int)).max() <= 1
     tiled = upscaler.upscale(small_photo, tile=16, tile_overlap=8, vae_tile=16, **steered).image
     assert np.abs(np.asarray(tiled, dtype=int) - np.asarray(first, dtype=int)).mean() < 8
+
+
+@pytest.mark.parametrize("tile", [0, 16])
+def test_particles_in_passes_are_those_of_one_after_the_other(
+    upscaler: Upscaler, small_photo: Image.Image, tile: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a GPU takes them: several particles, tiles and pictures a pass, the last pass of another number."""
+    steered = {"scale": 2, "steps": 2, "seed": 3, "kds": True, "kds_particles": 5, "tile": tile}
+    decoded, passes = [], []
+    nearest, denoise = seesr.upscaler.nearest_to_mean, Denoiser.forward
+    monkeypatch.setattr(seesr.upscaler, "nearest_to_mean", lambda *a: decoded.append(nearest(*a)) or decoded[-1])
+    monkeypatch.setattr(Denoiser, "forward", lambda self, x, *a, **kw: passes.append(len(x)) or denoise(self, x, *a, **kw))
+
+    def run(at_once: int) -> list[int]:
+        passes.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(seesr.upscaler, "rungs", functools.partial(in_passes, seesr.upscaler.rungs, at_once))
+            upscaler.upscale_many([small_photo, small_photo.rotate(180)], together=2, **steered)
+        return list(passes)
+
+    tiles, rest = divmod(len(run(1)), 2 * 5)
+    assert (tiles > 1) == (tile > 0)
+    assert rest == 0
+    assert set(passes) == {2}, "pictures"
+    assert run(2 * tiles) == [2 * 2 * tiles, 2 * 2 * tiles, 2 * tiles] * 2
+    assert (decoded[0] - decoded[1]).abs().max() <= 1e-4
+
+
+def in_passes(plan: Callable[..., list[Rung]], at_once: int, *arguments: object) -> list[Rung]:
+    return [replace(rung, at_once=at_once) for rung in plan(*arguments)]

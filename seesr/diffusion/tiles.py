@@ -6,7 +6,7 @@ MultiDiffusion (Bar-Tal et al., ICML 2023) with the Gaussian weights of Mixture 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -23,21 +23,26 @@ TileModel = Callable[[Tensor, int, Tensor, "list[int]"], Tensor]
 
 @dataclass(frozen=True)
 class Tiles:
-    """How a latent map of `height` x `width` is cut: longest side, shared part, and how many tiles go through at once."""
+    """How a latent map of `height` x `width` is cut: longest side, shared part, and how many tiles go through at once.
+
+    `fixed` tiles have that side wherever the map does, and always go through as many at once, in any map that has so many:
+    what was compiled for one picture serves for the next.
+    """
 
     height: int
     width: int
     side: int
     overlap: int
     at_once: int = 1
+    fixed: bool = False
 
     @property
     def tile_height(self) -> int:
-        return fitting_side(self.height, self.side, self.overlap)
+        return min(self.side, self.height) if self.fixed else fitting_side(self.height, self.side, self.overlap)
 
     @property
     def tile_width(self) -> int:
-        return fitting_side(self.width, self.side, self.overlap)
+        return min(self.side, self.width) if self.fixed else fitting_side(self.width, self.side, self.overlap)
 
     @property
     def copies_at_once(self) -> int:
@@ -49,6 +54,14 @@ class Tiles:
         """(top, left) of each tile, row by row; one tile if neither side is longer than a tile's."""
         tops = tile_starts(self.height, self.tile_height, self.overlap)
         return [(top, left) for top in tops for left in tile_starts(self.width, self.tile_width, self.overlap)]
+
+    def groups(self) -> Iterator[tuple[list[int], int]]:
+        """Numbers of the tiles that go through at once, and how many of them count: fixed ones are filled up."""
+        count = len(self.corners)
+        for first in range(0, count, self.at_once):
+            real = list(range(first, min(first + self.at_once, count)))
+            filling = self.at_once - len(real) if self.fixed and count > self.at_once else 0
+            yield real + real[-1:] * filling, len(real)
 
 
 def fitting_side(length: int, tile: int, overlap: int) -> int:
@@ -96,11 +109,11 @@ def predict_tiled(model: TileModel, latents: Tensor, timestep: int, image: Tenso
     factor = image.shape[2] // tiles.height
     weights = tile_weights(tiles.tile_height, tiles.tile_width).to(latents)
     total, weight = torch.zeros_like(latents), torch.zeros_like(latents[:1, :1])
-    for first in range(0, len(corners), tiles.at_once):
-        numbers = list(range(first, min(first + tiles.at_once, len(corners))))
+    for numbers, real in tiles.groups():
         noisy = torch.cat([cut(latents, corners[number], tiles) for number in numbers])
         pixels = torch.cat([cut(image, corners[number], tiles, factor) for number in numbers])
-        for number, prediction in zip(numbers, model(noisy, timestep, pixels, numbers).split(batch), strict=True):
+        predictions = model(noisy, timestep, pixels, numbers).split(batch)
+        for number, prediction in zip(numbers[:real], predictions[:real], strict=True):
             cut(total, corners[number], tiles).add_(prediction * weights)
             cut(weight, corners[number], tiles).add_(weights)
     return total / weight

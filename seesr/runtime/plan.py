@@ -25,6 +25,8 @@ KEPT_MAPS = 1.4
 """Widest maps that the tiled VAE keeps in host memory."""
 UNET_MAPS = 60
 """Maps of the UNet's first width that it and the ControlNet hold at once, skip connections included."""
+LATENT_COPIES = 11
+"""Latents of all particles, float32, that steering them holds at once."""
 MOST_TILES_AT_ONCE = 8
 FREE_SHARE = 0.9
 """Of the memory that is free, what a plan may use."""
@@ -48,9 +50,11 @@ class Rung:
     """Only the running model is on the device; on a CPU, in memory at all."""
     map_bytes: float = float("inf")
     """What the tiled VAE may keep in memory; the rest goes into files."""
+    fixed_tiles: bool = False
+    """Diffusion tiles of one size, whatever the picture's, for compiled networks."""
 
     def tiles(self, height: int, width: int) -> Tiles:
-        return Tiles(height, width, self.tile, self.overlap, self.at_once)
+        return Tiles(height, width, self.tile, self.overlap, self.at_once, self.fixed_tiles)
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ class Costs:
     """Latent pixels that estimated tiles see around them."""
     vae_exact: float = float("inf")
     """Latent pixels up to which the VAE's tiles are exact."""
+    latent_channels: int = 4
 
     def estimate(self, rung: Rung, height: int, width: int, batch: int = 1) -> float:
         """Bytes at the peak on `rung` for latents of this size; on a CPU beyond the weights that are there already."""
@@ -95,10 +100,11 @@ class Costs:
         return tile * VAE_MAPS + kept
 
     def of_unet(self, rung: Rung, height: int, width: int, batch: int = 1) -> float:
-        """What a step of the UNet and ControlNet takes."""
+        """What a step of the UNet and ControlNet takes, and what further particles do."""
         tiles = rung.tiles(height, width)
         at_once = min(rung.at_once, len(tiles.corners) * rung.particles) * batch
-        return tiles.tile_height * tiles.tile_width * self.unet_channels * UNET_MAPS * self.itemsize * at_once
+        networks = tiles.tile_height * tiles.tile_width * self.unet_channels * UNET_MAPS * self.itemsize * at_once
+        return networks + height * width * self.latent_channels * 4 * LATENT_COPIES * (rung.particles - 1) * batch
 
 
 @dataclass(frozen=True)
@@ -120,7 +126,14 @@ class Budget:
 
 
 def rungs(
-    options: Options, height: int, width: int, device: torch.device, costs: Costs, budget: Budget, sequential: bool = False
+    options: Options,
+    height: int,
+    width: int,
+    device: torch.device,
+    costs: Costs,
+    budget: Budget,
+    sequential: bool = False,
+    compiled: bool = False,
 ) -> list[Rung]:
     """All ways, the first being the one that is estimated to fit into `budget`; from there each takes less.
 
@@ -132,7 +145,7 @@ def rungs(
     name = "tiled VAE" if options.vae_tile else "whole"
     vae_tile = _vae_tile(height, width, costs, budget.host if device.type == "cpu" else budget.device)
     first = Rung(name, device, options.vae_tile or 0, tile, overlap, sequential=sequential, map_bytes=budget.host / 3)
-    first = replace(first, particles=options.particles)
+    first = replace(first, particles=options.particles, fixed_tiles=compiled)
     tiled_vae = first if options.vae_tile == 0 else replace(first, name="tiled VAE", vae_tile=options.vae_tile or vae_tile)
     tiled, smaller = (replace(tiled_vae, name=name) for name in ("tiled latents", "smaller tiles"))
     if options.tile != 0:

@@ -1,0 +1,35 @@
+"""Which kernel computes the denoiser's attention: xformers' on CUDA where it is installed, else PyTorch's own."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+
+import torch
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0, XFormersAttnProcessor
+from torch import nn
+
+logger = logging.getLogger("seesr")
+
+
+def choose_attention(network: nn.Module, device: torch.device) -> None:
+    """Gives every attention of `network` the kernel that is best on `device`."""
+    processor = XFormersAttnProcessor() if device.type == "cuda" and xformers_runs(device) else AttnProcessor2_0()
+    for module in network.modules():
+        if isinstance(module, Attention):
+            module.set_processor(processor)
+
+
+def xformers_runs(device: torch.device) -> bool:
+    """Whether xformers is installed and computes there; a warning says it where it is installed and does not."""
+    if importlib.util.find_spec("xformers") is None:
+        return False
+    try:
+        from xformers.ops import memory_efficient_attention
+
+        probe = torch.zeros(1, 2, 1, 64, device=device, dtype=torch.float16)
+        memory_efficient_attention(probe, probe, probe)
+    except (ImportError, OSError, RuntimeError) as error:
+        logger.warning("xformers is installed but does not run here, PyTorch's own attention does (%s)", error)
+        return False
+    return True
