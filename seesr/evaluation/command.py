@@ -27,7 +27,7 @@ def evaluate(
     pairs: Annotated[tuple[Path, Path] | None, typer.Option(metavar="LOW HIGH", help="Folders of inputs, truths.")] = None,
     degrade: Annotated[
         int | None,
-        typer.Option(metavar="SEED", help="With --truth: blur, noise and JPEG from this seed."),
+        typer.Option(metavar="SEED", help="With --truth: blur, resize, noise, sharpening and JPEG from this seed."),
     ] = None,
     against: Annotated[
         list[str] | None, typer.Option(metavar="NAME=FOLDER", help="Outputs of another method, named like the truths.")

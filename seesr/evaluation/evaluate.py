@@ -61,9 +61,10 @@ def from_truth(folder: Path, degradation_seed: int | None = None) -> Iterator[Ca
 
 
 def from_pairs(low: Path, high: Path) -> Iterator[Case]:
-    """Each picture of `high` with the one of the same name in `low`."""
-    for path in _pictures(high):
-        yield Case(path.stem, _rgb(_same_name(low, path.stem)), _rgb(path))
+    """Each picture of `high` with the one of the same name in `low`, whatever their suffixes."""
+    pairs = [(_same_name(low, path.stem), path) for path in _pictures(high)]
+    for small, large in pairs:
+        yield Case(large.stem, _rgb(small), _rgb(large))
 
 
 def evaluate(
@@ -83,8 +84,6 @@ def evaluate(
     rows = []
     for case in cases:
         tell(case.name)
-        if min(case.truth.size) < SMALLEST:
-            raise InputError(f"{case.name} is {case.truth.width}x{case.truth.height}; a side must have {SMALLEST} pixels.")
         result = upscaler.upscale(case.low, options)
         seconds = sum(result.seconds.values())
         outputs = {BICUBIC: case.low, OURS: result.image}
@@ -110,14 +109,19 @@ def means(rows: list[Row]) -> dict[str, Figures]:
 
 
 def _pictures(folder: Path) -> list[Path]:
+    """Those that can be truths; what cannot be measured is said before the first is made."""
     paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
     if not paths:
         raise InputError(f"{folder} holds no picture to measure.")
+    for path in paths:
+        width, height = _rgb(path).size
+        if min(width, height) < SMALLEST:
+            raise InputError(f"{path} is {width}x{height}; a side must have {SMALLEST} pixels.")
     return paths
 
 
 def _same_name(folder: Path, stem: str) -> Path:
-    found = sorted(path for path in folder.iterdir() if path.stem == stem and path.suffix.lower() in SUFFIXES)
+    found = sorted(path for path in folder.glob("*") if path.stem == stem and path.suffix.lower() in SUFFIXES)
     if not found:
         raise InputError(f"{folder} holds no picture named {stem}.")
     return found[0]
