@@ -1,0 +1,192 @@
+"""`scripts/benchmark.py` on the embedded model: what it times, counts, leaves out and refuses."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from conftest import Outcome
+from torch import nn
+
+from seesr import Options, Upscaler, cli
+from seesr.runtime.stages import Stages
+from seesr.weights.files import read_config
+from seesr.weights.manifest import beside_package
+
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+OURS = ["decode", "clean", "resize", "tags", "prompt", "encode", "denoise", "pixels", "colour", "finish"]
+NETWORKS = ["tags", "prompt", "encode", "denoise", "pixels"]
+WITHOUT_OPERATIONS = {"decode", "resize", "finish"}
+SMALL = ("--weights", beside_package("tiny"), "--device", "cpu", "--dtype", "float32", "--repeat", 1)
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script, without what takes long and says nothing of a picture."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    module = importlib.import_module("benchmark")
+    monkeypatch.setattr(module, "startup_seconds", lambda: 1.0)
+    monkeypatch.setattr(module, "MATMUL_SIDE", 128)
+    return module
+
+
+@pytest.fixture
+def run(
+    benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Outcome]:
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(cli.app, "registered_commands", [*cli.app.registered_commands])
+        monkeypatch.setattr(sys, "argv", ["benchmark.py", *map(str, arguments)])
+        try:
+            benchmark.run()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return run
+
+
+def operations_of_the_text_encoder() -> int:
+    """By hand: each layer's six matrices, and attention's two products."""
+    config = read_config(beside_package("tiny") / "sd-turbo" / "text_encoder" / "config.json")
+    tokens, width, inner = config["max_position_embeddings"], config["hidden_size"], config["intermediate_size"]
+    matrices, attention = 2 * tokens * (4 * width**2 + 2 * width * inner), 2 * 2 * tokens**2 * width
+    return config["num_hidden_layers"] * (matrices + attention)
+
+
+@pytest.mark.parametrize("baseline", [True, False])
+def test_every_stage_is_timed_and_its_operations_are_counted(run: Callable[..., Outcome], baseline: bool) -> None:
+    outcome = run(*SMALL, "--size", "32x32", "--json", "--baseline" if baseline else "--no-baseline")
+    assert (outcome.code, outcome.err) == (0, "")
+    measured = json.loads(outcome.out)["sizes"]["32x32"]
+    assert {name: [*one["stages"]] for name, one in measured.items()} == (
+        {"seesr": OURS, "published": NETWORKS} if baseline else {"seesr": OURS}
+    )
+    for one in measured.values():
+        stages = one["stages"]
+        assert {name for name, stage in stages.items() if not stage["flop"]} == WITHOUT_OPERATIONS & {*stages}
+        assert stages["prompt"]["flop"] == operations_of_the_text_encoder()
+        assert one["flop"] == sum(stage["flop"] for stage in stages.values())
+        assert one["seconds"] == pytest.approx(sum(stage["seconds"] for stage in stages.values()))
+    if baseline:
+        for stage in ("tags", "prompt"):
+            assert measured["published"]["stages"][stage]["flop"] == measured["seesr"]["stages"][stage]["flop"]
+
+
+def test_a_size_that_is_worked_on_larger_has_no_baseline(run: Callable[..., Outcome]) -> None:
+    outcome = run(*SMALL, "--size", "16x16", "--dtype", "bfloat16")
+    assert outcome.code == 0
+    reason = "is left out: a 64x64 result is below the models' smallest side, so seesr works on 128x128."
+    assert f"published (float32) {reason}\npublished in bfloat16 (bfloat16) {reason}\n" in outcome.out
+    assert cells(outcome.out, "times ours") == ["1.00", "", "", "", "", ""]
+
+
+def test_a_baseline_out_of_memory_leaves_the_rest(
+    run: Callable[..., Outcome], benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(benchmark, "Published", fail)
+    error: Exception = torch.OutOfMemoryError("CUDA out of memory.")
+    outcome = run(*SMALL, "--size", "32x32")
+    assert outcome.code == 0
+    assert "published (float32) is left out: memory ran out.\n" in outcome.out
+    assert [bool(cell) for cell in cells(outcome.out, "sum")] == [True, False, True, False, False]
+
+    error = RuntimeError("a defect")
+    with pytest.raises(RuntimeError, match="a defect"):
+        run(*SMALL, "--size", "32x32")
+
+
+def cells(table: str, row: str) -> list[str]:
+    line = next(line for line in table.splitlines() if line.startswith(f"│ {row} "))
+    return [cell.strip() for cell in line.split("│")[2:-1]]
+
+
+def test_attention_on_a_cpu_is_counted(benchmark: ModuleType) -> None:
+    query, key, value = torch.randn(2, 3, 5, 8), torch.randn(2, 3, 7, 8), torch.randn(2, 3, 7, 8)
+    with benchmark.counting() as counter, torch.inference_mode():
+        nn.functional.scaled_dot_product_attention(query, key, value)
+    scores, result = 2 * 3 * 5 * 7 * 8, 2 * 3 * 5 * 8 * 7
+    assert counter.get_total_flops() == 2 * (scores + result)
+
+
+def test_the_vae_is_counted_in_tiles_too(benchmark: ModuleType, upscaler: Upscaler) -> None:
+    def flop(**values: object) -> dict[str, int]:
+        options = Options.make(steps=1, seed=0, **values)
+        return benchmark.ours(upscaler, benchmark.plan(upscaler, (32, 32), 4.0), options, 1).flop
+
+    whole, tiled = flop(), flop(vae_tile=16)
+    for stage in ("encode", "pixels"):
+        assert whole[stage] <= tiled[stage] < 1.5 * whole[stage]
+    assert tiled["denoise"] == whole["denoise"]
+
+
+class Block(nn.Module):
+    """Dynamo takes none that PyTorch has itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return self.linear(rows)
+
+
+def test_compiled_blocks_are_compiled_when_they_are_timed(benchmark: ModuleType) -> None:
+    block, compiled = Block(), []
+
+    def compile_it(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> Callable[..., object]:
+        def timed(*inputs: object) -> object:
+            compiled[-1] += 1
+            return graph(*inputs)
+
+        compiled.append(0)
+        return timed
+
+    block.compile(backend=compile_it, dynamic=False)
+
+    def measure(rows: int) -> dict[str, int]:
+        def run(stages: Stages) -> None:
+            with torch.inference_mode(), stages.stage("block"):
+                block(torch.randn(rows, 4))
+
+        return benchmark.measure("", torch.device("cpu"), torch.float32, run, 2).flop
+
+    assert measure(3) == {"block": 2 * 3 * 4 * 4}
+    assert measure(5) == {"block": 2 * 5 * 4 * 4}
+    assert compiled == [3, 3], "graphs, each run to warm up and twice to be timed, but not to be counted"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--steps", 9], "steps is 9"),
+        (["--size", "0x0"], "size is '0x0'"),
+        (["--size", "32"], "size is '32'"),
+        (["--device", "cuda:99"], "device 'cuda:99' is not available"),
+        (["--weights", "nowhere"], "nowhere is no weights folder"),
+        (["--weights", "tiny", "--size", "32x32", "--size", "9000x8"], "at most 8192 pixels"),
+    ],
+)
+def test_a_mistake_is_one_sentence(run: Callable[..., Outcome], arguments: list[object], words: str) -> None:
+    outcome = run(*arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith("seesr: ")
+    assert words in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+def test_help_says_where_full_weights_come_from(run: Callable[..., Outcome]) -> None:
+    outcome = run("--help")
+    assert outcome.code == 0
+    assert "scripts/make_random_weights.py FOLDER" in outcome.out
