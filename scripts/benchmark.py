@@ -280,6 +280,8 @@ class Published:
     def _wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
 
 
 def measure(name: str, device: torch.device, dtype: torch.dtype, run: Callable[[Stages], None], repeat: int) -> Measured:
@@ -319,7 +321,7 @@ class CountedStages(Stages):
 
 
 def counting() -> FlopCounterMode:
-    """A counter that knows the attention of CPUs too."""
+    """A counter that knows the attention of CPUs too; not that of xformers."""
 
     def attention(query: torch.Size, key: torch.Size, value: torch.Size, *_: object, **__: object) -> int:
         return sdpa_flop_count(query, key, value)

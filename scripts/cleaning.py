@@ -44,7 +44,7 @@ def train_cleaner(
     torch.manual_seed(seed)
     device = training_device()
     model = place(_start(Cleaner(**CONFIG)), device)
-    settings = {"batch": batch, "size": size, "seed": seed}
+    settings = {"batch": batch, "size": size, "photographs": len(photographs.images), "seed": seed}
     run = Run("cleaner", work, {"cleaner": model}, steps, learning_rate=1e-3, settings=settings)
     batches = ahead(_pairs(photographs, np.random.default_rng(seed + run.step), size, batch))
     shown = next(_pairs(held_out, np.random.default_rng(seed), size, len(held_out.images)))

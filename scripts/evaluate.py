@@ -50,8 +50,8 @@ def _pip(*arguments: str) -> None:
     command = [sys.executable, "-m", "pip", arguments[0], "--quiet", "--disable-pip-version-check", "--no-deps"]
     if subprocess.run([*command, *arguments[1:]]).returncode:
         raise SystemExit(
-            f"{arguments[1]} could not be fetched (see above). It is needed once; without the network `seesr evaluate` "
-            "leaves out what it measures."
+            f"{arguments[1]} could not be fetched (see above). This is needed once; `seesr evaluate` runs without it, and "
+            "without the scales that are not there."
         )
 
 

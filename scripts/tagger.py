@@ -182,7 +182,7 @@ def train_ram(data: TaggedPictures, work: Path, steps: int, batch: int, seed: in
     torch.manual_seed(seed)
     teacher = place(Teacher(), device)
     student = Student(fresh_ram(len(data.tags))).to(device)
-    settings = {"batch": batch, "seed": seed}
+    settings = {"batch": batch, "pictures": len(data.pictures), "seed": seed}
     run = Run("ram", work, {"student": student}, steps, learning_rate=1.5e-3, weight_decay=0.02, settings=settings)
     rng = np.random.default_rng(seed + run.step)
     with torch.no_grad():
@@ -269,6 +269,7 @@ def train_dape(ram: RAM, data: TaggedPictures, work: Path, steps: int, batch: in
     """DAPE: a LoRA that makes tokens and tags of a degraded picture those of the clean one."""
     ram = ram.requires_grad_(False)
     base = dict(ram.named_parameters())
+    torch.manual_seed(seed)
     lora = Lora(base).to(device)
     run = Run("dape", work, {"dape": lora}, steps, learning_rate=2e-3, settings={"batch": batch, "seed": seed})
     rng = np.random.default_rng(seed + 1 + run.step)

@@ -299,9 +299,8 @@ def sr(
 ) -> None:
     """VAE, UNet, ControlNet and text encoder together, through the decoder, at the timesteps of 1 to 4 steps."""
     _require(STLPIPS.is_installed(), INSTALL_HINT)
-    _require(
-        size % GRID_PERIODS[16] == 2 * MARGIN, f"--size {size} is not {2 * MARGIN} and a multiple of {GRID_PERIODS[16]}"
-    )
+    period, margin = GRID_PERIODS[16], 2 * MARGIN
+    _require(size > margin and size % period == margin, f"--size {size} is not {margin} and a multiple of {period}")
     _require(perceptual_from < perceptual_full, "--perceptual-from must be less than --perceptual-full")
     torch.manual_seed(seed)
     device = training_device()
@@ -331,6 +330,7 @@ def sr(
     settings = {
         "batch": batch,
         "size": size,
+        "photographs": len(photographs.images),
         "perceptual": [perceptual_from, perceptual_full, perceptual_weight],
         "start": start and str(start),
         "seed": seed,
@@ -393,8 +393,12 @@ def _take(given: Path | None, target: Path) -> None:
     """Copies a part of a weights folder into WORK. What a run there already uses is not replaced by another."""
     if given is None:
         _require(target.is_dir(), f"{target} does not exist: train it first, or give --{target.name}")
-    elif not target.exists():
-        shutil.copytree(given, target)
+        return
+    _require(given.is_dir(), f"{given} does not exist")
+    if not target.exists():
+        copy = target.with_name(f"{target.name}.tmp")
+        shutil.copytree(given, copy, dirs_exist_ok=True)
+        copy.rename(target)
     else:
         names = [path.name for path in given.iterdir()]
         same = not any(filecmp.cmpfiles(given, target, names, shallow=False)[1:])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import csv
 import json
 import math
@@ -59,8 +58,8 @@ class Run:
             {"params": [p for p in trained if not is_delicate(p)], "factor": 1.0},
             {"params": [p for p in trained if is_delicate(p)], "factor": DELICATE_FACTOR},
         ]
-        settings = {"betas": (0.9, 0.99), "weight_decay": self.weight_decay, "fused": True}
-        self.optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, **settings)
+        adam = {"betas": (0.9, 0.99), "weight_decay": self.weight_decay, "fused": True}
+        self.optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, **adam)
         self.average = {
             name: {key: tensor.detach().clone() for key, tensor in model.state_dict().items()}
             for name, model in self.models.items()
@@ -69,28 +68,32 @@ class Run:
         self.started = self.saved = time.monotonic()
         if self.checkpoint.exists():
             self._go_on(trained[0].device)
+        self._trim_log()
 
     def _go_on(self, device: torch.device) -> None:
         state = torch.load(self.checkpoint, map_location=device, weights_only=True)
+        began = state.get("settings", {})
         for name, value in self.settings.items():
-            if state["settings"][name] != value:
+            if began.get(name) != value:
                 raise typer.BadParameter(
-                    f"{self.checkpoint} began with {name} {state['settings'][name]}, not {value}: go on with that, or take "
-                    "another --work."
+                    f"{self.checkpoint} began with {name} {began.get(name)}, not {value}: go on so, or take another --work."
                 )
         for name, model in self.models.items():
             model.load_state_dict(state["models"][name])
         self.optimizer.load_state_dict(state["optimizer"])
         self.average, self.step = state["average"], state["step"]
-        if self.log.exists():
-            # What was logged after the checkpoint was saved comes again.
-            with self.log.open(newline="") as log:
-                kept = [row for row in csv.reader(log) if row[0] == "step" or int(row[0]) <= self.step]
-            with self.log.open("w", newline="") as log:
-                csv.writer(log).writerows(kept)
-            if len(kept) > 1:
-                self.started -= float(kept[-1][1])
         print(f"{self.stage}: going on from step {self.step}", flush=True)
+
+    def _trim_log(self) -> None:
+        """Takes away what was logged after the checkpoint was saved: it comes again."""
+        if not self.log.exists():
+            return
+        with self.log.open(newline="") as log:
+            kept = [row for row in csv.reader(log) if row[0] == "step" or int(row[0]) <= self.step]
+        with self.log.open("w", newline="") as log:
+            csv.writer(log).writerows(kept)
+        if len(kept) > 1:
+            self.started -= float(kept[-1][1])
 
     @property
     def checkpoint(self) -> Path:
@@ -157,7 +160,9 @@ class Run:
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """The models have the average of weights while this lasts."""
-        present = {name: copy.deepcopy(model.state_dict()) for name, model in self.models.items()}
+        present = {
+            name: {key: tensor.clone() for key, tensor in model.state_dict().items()} for name, model in self.models.items()
+        }
         self.take_average()
         yield
         for name, model in self.models.items():
@@ -253,12 +258,15 @@ def mixed(draw: Callable[[], list[Item]], rng: np.random.Generator, batch: int) 
 
 
 def ahead(items: Iterator[Item], count: int = 4) -> Iterator[Item]:
-    """The same items, of which a thread prepares up to `count` before they are asked for."""
+    """The same items, of which a thread prepares up to `count` while one is in use."""
     pool = ThreadPoolExecutor(1)
     waiting = deque(pool.submit(next, items) for _ in range(count))
-    while True:
-        waiting.append(pool.submit(next, items))
-        yield waiting.popleft().result()
+    try:
+        while True:
+            waiting.append(pool.submit(next, items))
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def read_pictures(folder: Path) -> list[Image.Image]:

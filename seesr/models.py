@@ -66,7 +66,7 @@ class Models:
             # Imported here: it takes as long as everything else together.
             from seesr.runtime.compile import compile_blocks, require_compiler
 
-            require_compiler()
+            require_compiler(device)
         base = weights.root / "sd-turbo"
         # A VAE that says so overflows in float16.
         upcast = dtype == torch.float16 and read_config(base / "vae" / "config.json").get("force_upcast", False)

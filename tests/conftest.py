@@ -23,6 +23,7 @@ def cases(count: int) -> int:
 
 
 IMAGES = Path(__file__).parent / "images"
+SCRIPTS = Path(__file__).parent.parent / "scripts"
 
 
 @pytest.fixture(scope="session", autouse=True)

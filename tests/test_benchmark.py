@@ -6,12 +6,11 @@ import importlib
 import json
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
-from conftest import Outcome
+from conftest import SCRIPTS, Outcome
 from torch import nn
 
 from seesr import Options, Upscaler, cli
@@ -19,7 +18,6 @@ from seesr.runtime.stages import Stages
 from seesr.weights.files import read_config
 from seesr.weights.manifest import beside_package
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
 OURS = ["decode", "clean", "resize", "tags", "prompt", "encode", "denoise", "pixels", "colour", "finish"]
 NETWORKS = ["tags", "prompt", "encode", "denoise", "pixels"]
 WITHOUT_OPERATIONS = {"decode", "resize", "finish"}

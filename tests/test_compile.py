@@ -6,18 +6,21 @@ import functools
 import shutil
 import sys
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
-from conftest import Run
+from conftest import IMAGES, Run
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0, XFormersAttnProcessor
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
+from seesr import Options, Upscaler
 from seesr.runtime import attention
 from seesr.runtime.compile import compile_blocks
 from seesr.runtime.device import CPU
+from seesr.runtime.plan import Budget, rungs
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="PyTorch compiles with a C++ compiler")
@@ -40,9 +43,12 @@ def test_compiled_blocks_compute_the_same_and_share_their_code() -> None:
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs
 
 
-def test_without_a_compiler_it_is_said_before_anything_is_loaded(seesr: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler_it_is_said_before_anything_is_loaded(
+    seesr: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    outcome = seesr("upscale", "tests/images/chelsea.png", "--compile", "-o", "never.png")
+    monkeypatch.setattr("seesr.models.load_ram", lambda *_, **__: pytest.fail("it was loaded"))
+    outcome = seesr("upscale", IMAGES / "chelsea.png", "--compile", "--device", "cpu", "-o", tmp_path / "never.png")
     assert outcome.code == 2
     assert "compiling needs a C++ compiler, and no-such-compiler is not here" in outcome.err
     assert "Traceback" not in outcome.err
@@ -60,31 +66,42 @@ def xformers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def test_xformers_is_taken_where_it_runs(xformers: ModuleType, caplog: pytest.LogCaptureFixture) -> None:
     xformers.ops.memory_efficient_attention = lambda q, k, v: q
-    assert attention.xformers_runs(CPU)
+    assert attention.xformers_runs(CPU, torch.float32)
 
     def refuses(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         raise NotImplementedError("no operator for CPU")
 
     xformers.ops.memory_efficient_attention = refuses
-    assert not attention.xformers_runs(CPU)
-    assert "does not run here, PyTorch's own attention does (no operator for CPU)" in caplog.text
+    assert not attention.xformers_runs(CPU, torch.float32)
+    assert "does not run here, PyTorch's own attention is taken (no operator for CPU)" in caplog.text
     del xformers.ops.memory_efficient_attention
-    assert not attention.xformers_runs(CPU)
+    assert not attention.xformers_runs(CPU, torch.float32)
 
 
-def test_without_xformers_nothing_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    assert not attention.xformers_runs(CPU)
+def test_compiled_networks_get_fixed_tiles(upscaler: Upscaler) -> None:
+    costs, budget = upscaler.models.costs, Budget(1e12, 1e12)
+    for compiled in (True, False):
+        for rung in rungs(Options(), 300, 300, torch.device("cuda"), costs, budget, compiled=compiled):
+            assert rung.tiles(300, 300).fixed == compiled
+
+
+def test_without_xformers_nothing_is_said(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(attention.importlib.util, "find_spec", lambda name: None)
+    assert not attention.xformers_runs(CPU, torch.float32)
     assert not caplog.text
 
 
 def test_attention_changes_with_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """A rung that goes to the CPU must not be left with a kernel that only a GPU has."""
     layer = Attention(query_dim=8, heads=2, dim_head=4)
-    network, image = nn.Sequential(layer), torch.randn(1, 5, 8)
+    network, image, runs = nn.Sequential(layer), torch.randn(1, 5, 8), [torch.float16, torch.float32]
     plain = layer(image)
-    monkeypatch.setattr(attention, "xformers_runs", lambda device: True)
+    monkeypatch.setattr(attention, "xformers_runs", lambda device, dtype: dtype in runs)
     attention.choose_attention(network, torch.device("cuda"))
     assert isinstance(layer.processor, XFormersAttnProcessor)
     attention.choose_attention(network, CPU)
     assert isinstance(layer.processor, AttnProcessor2_0)
     assert torch.equal(layer(image), plain)
+    runs.remove(torch.float32)
+    attention.choose_attention(network, torch.device("cuda"))
+    assert isinstance(layer.processor, AttnProcessor2_0), "a float16 network is run again in float32 where it overflows"

@@ -43,7 +43,7 @@ from seesr.runtime.device import CPU, choose_dtype
 from seesr.runtime.guard import guarded
 from seesr.runtime.memory import PeakMemory, is_out_of_memory, used_bytes
 from seesr.runtime.own_thread import OwnThread
-from seesr.runtime.plan import Budget, Costs, Rung, rungs
+from seesr.runtime.plan import LATENT_COPIES, Budget, Costs, Rung, rungs
 from seesr.runtime.recent import Recent
 from seesr.runtime.stages import Stages
 
@@ -261,10 +261,33 @@ def test_on_a_gpu_the_ladder_ends_on_the_cpu() -> None:
     assert ladder[-1].device == CPU
 
 
-def test_particles_are_planned_for() -> None:
+STEERING = """
+import torch
+from seesr.diffusion.sampler import sample
+from seesr.diffusion.schedule import NoiseSchedule
+from seesr.diffusion.steering import Steering
+from seesr.runtime.memory import PeakMemory, used_bytes
+
+def run(side):
+    latents = torch.randn(10, 16, side, side)
+    before, peak = used_bytes(latents.device), PeakMemory(latents.device)
+    sample(lambda noisy, _: noisy * 0.5, schedule, latents, 2, Steering(10).step)
+    return (peak.bytes() - before) / latents.nbytes + 1
+
+schedule = NoiseSchedule.from_config({"beta_start": 0.001, "beta_end": 0.01, "beta_schedule": "scaled_linear"})
+with torch.inference_mode():
+    run(8)
+    print(run(256))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak is that of the process's whole life")
+def test_the_plan_knows_what_particles_take() -> None:
+    found = subprocess.run([sys.executable, "-c", STEERING], capture_output=True, text=True, check=True).stdout
+    assert 0.5 * LATENT_COPIES < float(found) <= LATENT_COPIES
     one, ten = (rungs(Options(kds=True, kds_particles=n), 1024, 1024, CPU, TINY, Budget(1e12, 1e12))[0] for n in (1, 10))
-    copy = 1024 * 1024 * TINY.latent_channels * 4
-    assert TINY.of_unet(ten, 1024, 1024) - TINY.of_unet(one, 1024, 1024) > 9 * 9 * copy, "each particle beyond the first"
+    further = TINY.of_unet(ten, 1024, 1024) - TINY.of_unet(one, 1024, 1024)
+    assert further == 9 * LATENT_COPIES * 1024 * 1024 * TINY.latent_channels * 4
 
 
 def test_weights_that_do_not_fit_on_a_gpu_go_there_one_by_one() -> None:

@@ -113,9 +113,9 @@ def test_particles_in_passes_are_those_of_one_after_the_other(
 ) -> None:
     """As a GPU takes them: several particles, tiles and pictures a pass, the last pass of another number."""
     steered = {"scale": 2, "steps": 2, "seed": 3, "kds": True, "kds_particles": 5, "tile": tile}
-    decoded, passes = [], []
+    steered_latents, passes = [], []
     nearest, denoise = seesr.upscaler.nearest_to_mean, Denoiser.forward
-    monkeypatch.setattr(seesr.upscaler, "nearest_to_mean", lambda *a: decoded.append(nearest(*a)) or decoded[-1])
+    monkeypatch.setattr(seesr.upscaler, "nearest_to_mean", lambda *a: steered_latents.append(a[0]) or nearest(*a))
     monkeypatch.setattr(Denoiser, "forward", lambda self, x, *a, **kw: passes.append(len(x)) or denoise(self, x, *a, **kw))
 
     def run(at_once: int) -> list[int]:
@@ -130,7 +130,8 @@ def test_particles_in_passes_are_those_of_one_after_the_other(
     assert rest == 0
     assert set(passes) == {2}, "pictures"
     assert run(2 * tiles) == [2 * 2 * tiles, 2 * 2 * tiles, 2 * tiles] * 2
-    assert (decoded[0] - decoded[1]).abs().max() <= 1e-4
+    assert len(steered_latents[0]) == 2 * 5
+    assert (steered_latents[0] - steered_latents[1]).abs().max() <= 1e-4
 
 
 def in_passes(plan: Callable[..., list[Rung]], at_once: int, *arguments: object) -> list[Rung]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import typer
-from conftest import IMAGES
+from conftest import IMAGES, SCRIPTS
 from PIL import Image
 from torch import Tensor, nn
 
@@ -21,7 +21,6 @@ from seesr.upscaler import Upscaler
 from seesr.weights.manifest import beside_package
 from seesr.weights.resolve import CLEANER, TINY
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
 SIDE = 256
 
 
@@ -60,6 +59,10 @@ def logged_steps(path: Path) -> list[int]:
         return [int(row["step"]) for row in csv.DictReader(log)]
 
 
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
 def killed_after(step: int, training: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets a run save at `step`, train one more, and end there as by Ctrl-C."""
     optimize = training.Run.optimize
@@ -84,6 +87,23 @@ def test_a_killed_run_goes_on_where_it_was(
         killed_after(2, training, patch)
         with pytest.raises(KeyboardInterrupt):
             train()
+    state = torch.load(tmp_path / "cleaner.pt", weights_only=True)
+    again = training.Run(
+        "cleaner",
+        tmp_path,
+        {"cleaner": train_tiny.cleaning.Cleaner(**train_tiny.cleaning.CONFIG)},
+        steps=5,
+        learning_rate=1e-3,
+        settings={name: value for name, value in state["settings"].items() if name not in ("steps", "learning_rate")},
+    )
+    assert again.step == 2
+    with again.averaged():
+        assert not same(again.models["cleaner"].state_dict(), state["models"]["cleaner"])
+        assert same(again.models["cleaner"].state_dict(), state["average"]["cleaner"])
+    assert same(again.models["cleaner"].state_dict(), state["models"]["cleaner"])
+    moments = again.optimizer.state_dict()["state"]
+    assert moments.keys() == state["optimizer"]["state"].keys() != set()
+    assert all(same(moments[key], state["optimizer"]["state"][key]) for key in moments)
     with pytest.raises(typer.BadParameter, match="began with batch 2, not 3"):
         train(batch=3)
     with pytest.raises(typer.BadParameter, match="began with steps 5, not 9"):

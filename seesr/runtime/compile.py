@@ -18,21 +18,26 @@ MOST_KINDS = 256
 """Kinds of a block, by widths and sizes of maps, that PyTorch keeps compiled; it gives up at 8 otherwise."""
 
 
-def require_compiler() -> None:
-    """Raises OptionError where PyTorch would find no C++ compiler."""
-    usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
-    compiler = os.environ.get("CXX", usual)
-    if shutil.which(compiler) is None:
+def require_compiler(device: torch.device) -> None:
+    """Raises OptionError where there is no C++ compiler for PyTorch, or, on a GPU, no C compiler for Triton."""
+    if device.type == "cpu":
+        language, variable, usual = "C++", "CXX", {"darwin": ["clang++"], "win32": ["cl"]}.get(sys.platform, ["g++"])
+    else:
+        language, variable, usual = "C", "CC", ["gcc", "clang", "cl"]
+    compilers = [os.environ[variable]] if os.environ.get(variable) else usual
+    if not any(map(shutil.which, compilers)):
         raise OptionError(
-            f"compiling needs a C++ compiler, and {compiler} is not here; install it, name one in CXX, or do not compile."
+            f"compiling needs a {language} compiler, and {' or '.join(compilers)} is not here; "
+            f"install it, name one in {variable}, or do not compile."
         )
 
 
 def compile_blocks(network: nn.Module) -> None:
     """Lets every residual and transformer block of `network` be compiled when it first runs, for the sizes it then sees.
 
-    The diffusion's tiles then have one size in all pictures that are larger than a tile (`Tiles.fixed`). Each smaller size
-    is compiled for itself, and so is the whole VAE for each picture; the tiled VAE goes layer by layer, uncompiled.
+    The diffusion's tiles then have one size in all pictures with sides longer than a tile's (`Tiles.fixed`). Each smaller
+    size is compiled for itself, and so are another number of tiles a pass, and the whole VAE for each size of picture; the
+    tiled VAE goes layer by layer, uncompiled.
     """
     torch._dynamo.config.recompile_limit = MOST_KINDS
     torch._dynamo.config.accumulated_recompile_limit = MOST_KINDS * len(BLOCKS)

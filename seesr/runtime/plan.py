@@ -26,8 +26,9 @@ KEPT_MAPS = 1.4
 UNET_MAPS = 60
 """Maps of the UNet's first width that it and the ControlNet hold at once, skip connections included."""
 LATENT_COPIES = 11
-"""Latents of all particles, float32, that steering them holds at once."""
-MOST_TILES_AT_ONCE = 8
+"""Latents in float32 that steering holds at once for each particle beyond the first."""
+MOST_TILES_AT_ONCE, MOST_FIXED_AT_ONCE = 8, 4
+"""Tiles in one pass; of fixed ones fewer, for the last pass is filled up."""
 FREE_SHARE = 0.9
 """Of the memory that is free, what a plan may use."""
 
@@ -199,5 +200,6 @@ def _with_tiles_at_once(rung: Rung, height: int, width: int, costs: Costs, budge
     """As many tiles in one pass as fit; on a CPU that gains nothing."""
     if rung.device.type == "cpu":
         return rung
-    choices = [replace(rung, at_once=count) for count in (MOST_TILES_AT_ONCE, 4, 2)]
+    most = MOST_FIXED_AT_ONCE if rung.fixed_tiles else MOST_TILES_AT_ONCE
+    choices = [replace(rung, at_once=count) for count in (8, 4, 2) if count <= most]
     return next((choice for choice in choices if costs.estimate(choice, height, width) <= 0.7 * budget.device), rung)
