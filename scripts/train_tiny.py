@@ -67,8 +67,9 @@ GRID_PERIODS = {4: 28, 16: 112}
 RAW_WEIGHT = 0.03
 """Of the loss before the colour fix. Brightness and tint are one direction that all weights share: were they to weigh as
 much as detail, Adam would hardly learn anything else."""
-LINES = {2: 16, 4: 16}
-"""The same for lines, each row or column of pixels by itself: an enlargement may leave every second or fourth one apart."""
+LINES = ((2, 16, 1.0), (4, 16, 1.0), (2, 112, 3.0))
+"""The same for lines, each row or column of pixels by itself, and how much they count: an enlargement may leave every second
+or fourth one apart, weakly and all over the picture, which only a long window tells from detail."""
 WINDOW = 64
 """Side of the part of a crop that the perceptual loss looks at."""
 PLAIN_FACTOR, DEGRADED_FACTOR = 0.7, 2.0
@@ -159,10 +160,10 @@ def grid_loss(output: Tensor, target: Tensor) -> Tensor:
         repeats = window // period
         phases = error.unflatten(3, (-1, repeats, period)).unflatten(2, (-1, repeats, period)).mean(dim=(3, 6))
         total = total + (phases - phases.mean(dim=(3, 5), keepdim=True)).abs().mean()
-    for period, window in LINES.items():
+    for period, window, weight in LINES:
         for turned in (error, error.transpose(2, 3)):
             phases = turned.unflatten(3, (-1, window // period, period)).mean(dim=4)
-            total = total + (phases - phases.mean(dim=4, keepdim=True)).abs().mean()
+            total = total + weight * (phases - phases.mean(dim=4, keepdim=True)).abs().mean()
     return total
 
 
@@ -284,6 +285,7 @@ def sr(
     perceptual_from: Annotated[float, typer.Option(help="Share of the steps before the VGG loss joins.")] = 0.1,
     perceptual_full: Annotated[float, typer.Option(help="Share of the steps at which it has its weight.")] = 0.5,
     perceptual_weight: Annotated[float, typer.Option(help="Of the VGG loss; it grows from nothing.")] = 0.5,
+    grid_weight: Annotated[float, typer.Option(help="Of the loss on grids.")] = 3.0,
     learning_rate: float = 2.5e-4,
     ram: Annotated[
         Path | None, typer.Option(help="Tagger to take, e.g. weights/tiny/ram; else that of WORK.", exists=True)
@@ -332,6 +334,7 @@ def sr(
         "size": size,
         "photographs": len(photographs.images),
         "perceptual": [perceptual_from, perceptual_full, perceptual_weight],
+        "grid_weight": grid_weight,
         "start": start and str(start),
         "seed": seed,
     }
@@ -360,7 +363,8 @@ def sr(
         parts |= {"detail": detail_loss(fixed, high), "grid": grid_loss(fixed, high)}
         parts["perceptual"] = high.new_zeros(())
         growth = max(0.0, min(1.0, (run.step / steps - perceptual_from) / (perceptual_full - perceptual_from)))
-        loss = parts["detail"] + 0.5 * parts["vae"] + (0.1 + 0.9 * growth) * parts["grid"] + RAW_WEIGHT * parts["raw"]
+        loss = parts["detail"] + 0.5 * parts["vae"] + RAW_WEIGHT * parts["raw"]
+        loss = loss + grid_weight * (0.1 + 0.9 * growth) * parts["grid"]
         if growth > 0:
             # A window at a random place: the loss network's own strides must not meet the model's.
             top, left = (int(offset) for offset in rng.integers(0, high.shape[-1] - WINDOW + 1, 2))
