@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -60,11 +61,13 @@ class Outcome:
 
 
 @pytest.fixture
-def seesr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["seesr", *map(str, arguments)])
+def run_main(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """What a program's `main` leaves behind, with these arguments."""
+
+    def run(main: Callable[[], None], *arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["program", *map(str, arguments)])
         try:
-            cli.main()
+            main()
             code = 0
         except SystemExit as stop:
             code = int(stop.code or 0)
@@ -72,3 +75,8 @@ def seesr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
         return Outcome(code, captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture
+def seesr(run_main: Run) -> Run:
+    return functools.partial(run_main, cli.main)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import importlib
 import json
-import sys
 from collections.abc import Callable
 from types import ModuleType
 
 import pytest
 import torch
-from conftest import SCRIPTS, Outcome
+from conftest import SCRIPTS, Outcome, Run
 from torch import nn
 
 from seesr import Options, Upscaler, cli
@@ -35,19 +34,10 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.fixture
-def run(
-    benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Outcome]:
+def run(benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, run_main: Run) -> Run:
     def run(*arguments: object) -> Outcome:
         monkeypatch.setattr(cli.app, "registered_commands", [*cli.app.registered_commands])
-        monkeypatch.setattr(sys, "argv", ["benchmark.py", *map(str, arguments)])
-        try:
-            benchmark.run()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return Outcome(code, captured.out, captured.err)
+        return run_main(benchmark.run, *arguments)
 
     return run
 
@@ -61,7 +51,7 @@ def operations_of_the_text_encoder() -> int:
 
 
 @pytest.mark.parametrize("baseline", [True, False])
-def test_every_stage_is_timed_and_its_operations_are_counted(run: Callable[..., Outcome], baseline: bool) -> None:
+def test_every_stage_is_timed_and_its_operations_are_counted(run: Run, baseline: bool) -> None:
     outcome = run(*SMALL, "--size", "32x32", "--json", "--baseline" if baseline else "--no-baseline")
     assert (outcome.code, outcome.err) == (0, "")
     measured = json.loads(outcome.out)["sizes"]["32x32"]
@@ -79,7 +69,7 @@ def test_every_stage_is_timed_and_its_operations_are_counted(run: Callable[..., 
             assert measured["published"]["stages"][stage]["flop"] == measured["seesr"]["stages"][stage]["flop"]
 
 
-def test_a_size_that_is_worked_on_larger_has_no_baseline(run: Callable[..., Outcome]) -> None:
+def test_a_size_that_is_worked_on_larger_has_no_baseline(run: Run) -> None:
     outcome = run(*SMALL, "--size", "16x16", "--dtype", "bfloat16")
     assert outcome.code == 0
     reason = "is left out: a 64x64 result is below the models' smallest side, so seesr works on 128x128."
@@ -87,9 +77,7 @@ def test_a_size_that_is_worked_on_larger_has_no_baseline(run: Callable[..., Outc
     assert cells(outcome.out, "times ours") == ["1.00", "", "", "", "", ""]
 
 
-def test_a_baseline_out_of_memory_leaves_the_rest(
-    run: Callable[..., Outcome], benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_baseline_out_of_memory_leaves_the_rest(run: Run, benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise error
 
@@ -176,7 +164,7 @@ def test_compiled_blocks_are_compiled_when_they_are_timed(benchmark: ModuleType)
         (["--weights", "tiny", "--size", "32x32", "--size", "9000x8"], "at most 8192 pixels"),
     ],
 )
-def test_a_mistake_is_one_sentence(run: Callable[..., Outcome], arguments: list[object], words: str) -> None:
+def test_a_mistake_is_one_sentence(run: Run, arguments: list[object], words: str) -> None:
     outcome = run(*arguments)
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err.startswith("seesr: ")
@@ -184,7 +172,7 @@ def test_a_mistake_is_one_sentence(run: Callable[..., Outcome], arguments: list[
     assert outcome.err.count("\n") == 1
 
 
-def test_help_says_where_full_weights_come_from(run: Callable[..., Outcome]) -> None:
+def test_help_says_where_full_weights_come_from(run: Run) -> None:
     outcome = run("--help")
     assert outcome.code == 0
     assert "scripts/make_random_weights.py FOLDER" in outcome.out
