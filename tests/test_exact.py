@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from seesr import Upscaler
 from seesr.autoencoder.exact import TiledAutoencoder
-from seesr.autoencoder.maps import Box, FeatureMap, HostMemory
+from seesr.autoencoder.maps import Box, FeatureMap, FileBand, HostMemory
 from seesr.autoencoder.statistics import make_precise
 from seesr.autoencoder.vae import load_vae
 from seesr.weights.manifest import beside_package
@@ -112,6 +112,16 @@ def test_maps_in_files_change_nothing_and_leave_nothing(tmp_path: Path) -> None:
     gc.collect()
     assert memory.used == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_band_in_a_file_is_gone_with_its_process(tmp_path: Path) -> None:
+    band, whole = FileBand(2, 3, 5, torch.bfloat16, tmp_path), slice(None)
+    values = torch.randn(1, 2, 3, 5).bfloat16()
+    band.put(whole, whole, values)
+    band.put(slice(1, 2), slice(2, 4), -values[:, :, 1:2, 2:4])
+    assert list(tmp_path.iterdir()) == [], "the file has no name that a killed process could leave"
+    assert torch.equal(band.get(slice(0, 1), whole), values[:, :, :1])
+    assert torch.equal(band.get(slice(1, 2), slice(2, 4)), -values[:, :, 1:2, 2:4])
 
 
 def test_a_batch_is_its_pictures() -> None:
