@@ -145,6 +145,11 @@ def test_the_command_weighs_a_folder(
     assert Image.open(tmp_path / "out" / "chelsea.png").size == (96, 96), "cropped to a multiple of 4"
     shown = seesr("evaluate", "--truth", truths, "--steps", 1, "--degrade", 5)
     assert "mean" in shown.out
+    (others / "coffee.png").unlink()
+    outcome = seesr("evaluate", *arguments)
+    assert outcome.code == 2
+    assert f"{others} holds no picture named coffee" in outcome.err
+    assert "chelsea" not in outcome.err, "it is said before the first picture"
 
 
 def test_the_command_weighs_pairs(

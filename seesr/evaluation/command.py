@@ -70,6 +70,7 @@ def evaluate(
             _say(f"left out: {hint}; scripts/evaluate.py fetches what is needed.")
 
     limit = None if memory_limit is None else parse_bytes(memory_limit)
+    weigh.require_outputs(others.values(), truth or pairs[1])
     upscaler = Upscaler.load(weights, device, dtype, memory_limit=limit)
     cases = weigh.from_truth(truth, degrade) if truth else weigh.from_pairs(*pairs)
     rows = weigh.evaluate(cases, upscaler, options, Scales(perceptual, niqe), others, _say, save)

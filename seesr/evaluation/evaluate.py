@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,6 +67,13 @@ def from_pairs(low: Path, high: Path) -> Iterator[Case]:
         yield Case(large.stem, _rgb(small), _rgb(large))
 
 
+def require_outputs(folders: Iterable[Path], truths: Path) -> None:
+    """Raises InputError, before anything is made, where a folder lacks a picture of the same name as a truth."""
+    for folder in folders:
+        for path in _paths(truths):
+            _same_name(folder, path.stem)
+
+
 def evaluate(
     cases: Iterator[Case],
     upscaler: Upscaler,
@@ -110,7 +117,7 @@ def means(rows: list[Row]) -> dict[str, Figures]:
 
 def _pictures(folder: Path) -> list[Path]:
     """Those that can be truths; what cannot be measured is said before the first is made."""
-    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
+    paths = _paths(folder)
     if not paths:
         raise InputError(f"{folder} holds no picture to measure.")
     for path in paths:
@@ -120,8 +127,12 @@ def _pictures(folder: Path) -> list[Path]:
     return paths
 
 
+def _paths(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
+
+
 def _same_name(folder: Path, stem: str) -> Path:
-    found = sorted(path for path in folder.glob("*") if path.stem == stem and path.suffix.lower() in SUFFIXES)
+    found = [path for path in _paths(folder) if path.stem == stem]
     if not found:
         raise InputError(f"{folder} holds no picture named {stem}.")
     return found[0]
