@@ -11,7 +11,7 @@ import torch
 from diffusers import AutoencoderKL
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
@@ -20,7 +20,7 @@ from seesr import Upscaler
 from seesr.autoencoder.exact import TiledAutoencoder
 from seesr.autoencoder.maps import Box, FeatureMap, FileBand, HostMemory
 from seesr.autoencoder.statistics import make_precise
-from seesr.autoencoder.vae import load_vae
+from seesr.autoencoder.vae import activate_in_place, load_vae
 from seesr.weights.manifest import beside_package
 
 LIMIT = 1e-4
@@ -122,6 +122,17 @@ def test_a_band_in_a_file_is_gone_with_its_process(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [], "the file has no name that a killed process could leave"
     assert torch.equal(band.get(slice(0, 1), whole), values[:, :, :1])
     assert torch.equal(band.get(slice(1, 2), slice(2, 4)), -values[:, :, 1:2, 2:4])
+
+
+def test_activations_in_place_change_nothing() -> None:
+    vae, latents, pixels = small_vae(), torch.randn(1, 4, 10, 12), torch.rand(1, 3, 40, 48)
+    with torch.inference_mode():
+        expected = vae.decode(latents).sample, vae.encode(pixels).latent_dist.mode()
+        kept = latents.clone(), pixels.clone()
+        activate_in_place(vae)
+        found = vae.decode(latents).sample, vae.encode(pixels).latent_dist.mode()
+    assert any(module.inplace for module in vae.modules() if isinstance(module, nn.SiLU))
+    assert all(torch.equal(one, other) for one, other in zip((*found, latents, pixels), (*expected, *kept), strict=True))
 
 
 def test_a_batch_is_its_pictures() -> None:
