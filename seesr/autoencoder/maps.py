@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import mmap
 import os
 import tempfile
 import weakref
@@ -67,20 +66,18 @@ class Band:
 
 
 class FileBand(Band):
-    """The same in a file, mapped into memory for each access only: what is not looked at takes no memory.
-
-    The file has no name where the system can do that: nothing is left of it when the process is killed.
-    """
+    """The same in a file, mapped into memory for each access only: what is not looked at takes no memory."""
 
     def __init__(self, channels: int, rows: int, width: int, dtype: torch.dtype, folder: Path | None) -> None:
         self._shape, self._dtype = (1, rows, width, channels), dtype
-        self._file = tempfile.TemporaryFile(dir=folder, prefix="seesr-map-")  # noqa: SIM115
-        weakref.finalize(self, self._file.close)
+        handle, self._path = tempfile.mkstemp(dir=folder, prefix="seesr-map-")
+        weakref.finalize(self, Path(self._path).unlink, missing_ok=True)
         try:
-            _reserve(self._file.fileno(), math.prod(self._shape) * dtype.itemsize)
+            _reserve(handle, math.prod(self._shape) * dtype.itemsize)
         except OSError as error:
-            where = folder or tempfile.gettempdir()
-            raise MemoryError(f"no room for feature maps in {where} ({error.strerror})") from error
+            raise MemoryError(f"no room for feature maps in {Path(self._path).parent} ({error.strerror})") from error
+        finally:
+            os.close(handle)
 
     def get(self, rows: slice, columns: slice) -> Tensor:
         return self._mapped()[:, :, rows, columns].clone()
@@ -89,7 +86,7 @@ class FileBand(Band):
         self._mapped()[:, :, rows, columns] = values
 
     def _mapped(self) -> Tensor:
-        flat = torch.frombuffer(mmap.mmap(self._file.fileno(), 0), dtype=self._dtype)
+        flat = torch.from_file(self._path, shared=True, size=math.prod(self._shape), dtype=self._dtype)
         return flat.view(self._shape).permute(0, 3, 1, 2)
 
 
