@@ -23,7 +23,7 @@ from seesr.images.save import save
 from seesr.options import SaveOptions
 from seesr.result import Result
 from seesr.runtime.device import dtype_name
-from seesr.runtime.memory import is_out_of_memory, trim
+from seesr.runtime.memory import is_out_of_memory, share_arena, trim
 from seesr.runtime.own_thread import OwnThread
 
 
@@ -39,6 +39,7 @@ class Predictor(BasePredictor):
         self.upscaler = Upscaler.load()
         print(f"weights: {self.upscaler.weights.name}, on {self.upscaler.device} in {dtype_name(self.upscaler.dtype)}")
         # Cog calls `predict` on another thread each time.
+        share_arena()
         self.thread = OwnThread()
         print("trying them on a first picture")  # Cog 0.23 can leave the very last line out of what /health-check tells
         noise = Image.effect_noise((64, 64), 64).convert("RGB")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from seesr.autoencoder.estimated import receptive_field
 from seesr.autoencoder.statistics import make_precise
-from seesr.autoencoder.vae import activate_in_place, largest_exact, load_vae, scale_factor
+from seesr.autoencoder.vae import largest_exact, load_vae, make_lean, scale_factor
 from seesr.cleaner import Cleaner, load_cleaner
 from seesr.diffusion.denoiser import Denoiser, load_denoiser
 from seesr.diffusion.schedule import NoiseSchedule
@@ -97,7 +97,7 @@ class Models:
             _loaders=reloaders,
         )
         make_precise(models.vae)
-        activate_in_place(models.vae)
+        make_lean(models.vae)
         if compiled:
             for network in (models.vae, models.denoiser):
                 compile_blocks(network)

@@ -8,6 +8,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -33,8 +34,8 @@ from seesr.result import Result
 from seesr.runtime.device import choose_device, choose_dtype
 from seesr.runtime.guard import guarded
 from seesr.runtime.ladder import climb_down
-from seesr.runtime.memory import PeakMemory, memory_bytes
-from seesr.runtime.plan import Budget, Rung, how_many, limit_of, rungs
+from seesr.runtime.memory import PeakMemory, keeping_freed_memory, memory_bytes
+from seesr.runtime.plan import Budget, Rung, how_many, limit_of, may_keep, rungs
 from seesr.runtime.stages import Stages
 from seesr.tagging.prompt import Tag
 from seesr.weights.resolve import Weights, resolve_weights
@@ -175,9 +176,11 @@ class Upscaler:
         """Down the ladder until memory suffices; several pictures together only on its first rung, else one by one."""
         peak, (height, width) = PeakMemory(self.device), self._latent_size(job.sizes)
         ladder, budget = self._ladder(job.sizes, job.options)
+        keeps = may_keep(ladder[0], height, width, self.models.costs, budget, len(job.pictures) * job.options.particles)
         try:
             tried = ladder if len(job.pictures) == 1 else ladder[:1]
-            (images, seen, prompts, notes), rung, attempts = climb_down(tried, lambda rung: self._travel(job, rung))
+            with keeping_freed_memory() if keeps else nullcontext():
+                (images, seen, prompts, notes), rung, attempts = climb_down(tried, lambda rung: self._travel(job, rung))
         except OutOfMemoryError:
             if len(job.pictures) == 1:
                 raise

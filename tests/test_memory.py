@@ -43,7 +43,7 @@ from seesr.runtime.device import CPU, choose_dtype
 from seesr.runtime.guard import guarded
 from seesr.runtime.memory import PeakMemory, is_out_of_memory, used_bytes
 from seesr.runtime.own_thread import OwnThread
-from seesr.runtime.plan import LATENT_COPIES, Budget, Costs, Rung, rungs
+from seesr.runtime.plan import LATENT_COPIES, Budget, Costs, Rung, may_keep, rungs
 from seesr.runtime.recent import Recent
 from seesr.runtime.stages import Stages
 
@@ -588,6 +588,56 @@ def test_peak_memory_sees_what_was_freed() -> None:
     before = peak.bytes()
     torch.ones(50_000_000)
     assert peak.bytes() >= before + 150_000_000
+
+
+MAPS = """
+import resource, sys, threading
+import torch
+from seesr.runtime.memory import keeping_freed_memory, share_arena
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(8):
+        torch.ones(64 << 20, dtype=torch.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+def run():
+    made = [faults()]
+    with keeping_freed_memory():
+        faults()
+        made.append(faults())
+    print(*made, faults())
+
+if sys.argv[1] == "thread":
+    share_arena()
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+else:
+    run()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallopt"), reason="glibc only")
+@pytest.mark.parametrize("where", ["main", "thread"])
+def test_large_maps_are_not_mapped_anew_while_freed_memory_is_kept(where: str) -> None:
+    """Counted in pages that the system had to hand out and clear, before, in between and after."""
+    found = subprocess.run([sys.executable, "-c", MAPS, where], capture_output=True, text=True, check=True)
+    before, kept, after = map(int, found.stdout.split())
+    # Pages may be as large as 2 MiB where the system makes them so by itself.
+    assert min(before, after) >= 8 * 32
+    assert kept < before / 8
+
+
+def test_freed_memory_is_kept_where_there_is_room() -> None:
+    rung = Rung("whole", CPU, vae_tile=0, tile=96, overlap=32)
+    taken = TINY.estimate(rung, 100, 100)
+    large, small = (Budget(share * taken, share * taken) for share in (3.0, 1.5))
+    assert may_keep(rung, 100, 100, TINY, large, 1)
+    assert not may_keep(rung, 100, 100, TINY, small, 1)
+    assert not may_keep(rung, 100, 100, TINY, large, 2)
+    assert not may_keep(replace(rung, sequential=True), 100, 100, TINY, large, 1)
+    assert not may_keep(replace(rung, device=torch.device("cuda")), 100, 100, TINY, large, 1)
 
 
 def test_a_rung_can_be_made_by_hand() -> None:

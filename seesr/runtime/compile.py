@@ -11,9 +11,10 @@ from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
+from seesr.autoencoder.vae import LeanResnet
 from seesr.errors import OptionError
 
-BLOCKS = (BasicTransformerBlock, ResnetBlock2D)
+BLOCKS = (BasicTransformerBlock, ResnetBlock2D, LeanResnet)
 MOST_KINDS = 256
 """Kinds of a block, by widths and sizes of maps, that PyTorch keeps compiled; it gives up at 8 otherwise."""
 

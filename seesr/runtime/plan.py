@@ -29,6 +29,8 @@ LATENT_COPIES = 11
 """Latents in float32 that steering holds at once for each particle beyond the first."""
 MOST_TILES_AT_ONCE, MOST_FIXED_AT_ONCE = 8, 4
 """Tiles in one pass; of fixed ones fewer, for the last pass is filled up."""
+ROOM = 2
+"""Times a plan's estimate that must be free where memory that layers free is kept for those that follow."""
 FREE_SHARE = 0.9
 """Of the memory that is free, what a plan may use."""
 
@@ -176,6 +178,12 @@ def how_many(rung: Rung, height: int, width: int, costs: Costs, budget: Budget, 
     """Pictures, at most `most`, that fit into one pass on this rung; one, where none is estimated to."""
     limit = limit_of(rung, budget)
     return next((count for count in range(most, 1, -1) if costs.estimate(rung, height, width, count) <= limit), 1)
+
+
+def may_keep(rung: Rung, height: int, width: int, costs: Costs, budget: Budget, batch: int) -> bool:
+    """Whether host memory that layers free may stay with the process: the rung's maps lie there, and there is room."""
+    on_host = rung.device.type == "cpu" and not rung.sequential
+    return on_host and ROOM * costs.estimate(rung, height, width, batch) <= budget.host
 
 
 def limit_of(rung: Rung, budget: Budget) -> float:

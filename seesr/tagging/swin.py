@@ -117,11 +117,13 @@ class WindowAttention(nn.Module):
 
     def forward(self, windows: Tensor, mask: Tensor) -> Tensor:
         batch, count, length, dim = windows.shape
-        qkv = self.qkv(windows).reshape(batch, count, length, 3, self.heads, dim // self.heads)
-        query, key, value = qkv.permute(3, 0, 1, 4, 2, 5)
+        qkv = self.qkv(windows).reshape(batch * count, length, 3, self.heads, dim // self.heads)
+        # In four dimensions: PyTorch has no fused kernel for five.
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
         bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias + mask[:, None].to(bias))
-        return self.proj(attended.transpose(2, 3).flatten(3))
+        bias = (bias + mask[:, None].to(bias)).repeat(batch * count // len(mask), 1, 1, 1)
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        return self.proj(attended.transpose(1, 2).reshape(batch, count, length, dim))
 
 
 class Mlp(nn.Module):
