@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import math
+import mmap
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -91,33 +92,48 @@ def trim() -> None:
 
 
 @contextmanager
-def keeping_freed_memory() -> Iterator[None]:
+def keeping_freed_memory(expected: float) -> Iterator[None]:
     """The host memory that layers free stays with the process while this lasts, then goes back to the system.
 
     Otherwise glibc maps each large map anew, and the system clears it page by page: on a CPU with AMX that takes as long as
-    the convolution that fills it. What is kept may not fit what comes next: the peak grows by about a tenth. Works on
-    threads that share the main arena (`share_arena`).
+    the convolution that fills it. The first `expected` bytes come in huge pages where the system has them. What is kept may
+    not fit what comes next: the peak grows by about a tenth. Works on threads that share the main arena (`share_arena`).
     """
-    _mallopt(MMAP_MAX, 0)
-    _mallopt(TRIM_THRESHOLD, -1)
+    c = _glibc()
+    if c is None:
+        yield
+        return
+    c.mallopt(MMAP_MAX, 0)
+    c.mallopt(TRIM_THRESHOLD, -1)
+    _take_huge_pages(c, int(expected))
     try:
         yield
     finally:
-        _mallopt(MMAP_MAX, DEFAULT_MMAPS)
-        _mallopt(TRIM_THRESHOLD, DEFAULT_TRIM)
+        c.mallopt(MMAP_MAX, DEFAULT_MMAPS)
+        c.mallopt(TRIM_THRESHOLD, DEFAULT_TRIM)
         trim()
 
 
 def share_arena() -> None:
     """Threads that begin from now on take memory where the main thread does: of others glibc maps large pieces anew."""
-    _mallopt(ARENA_MAX, 1)
+    if c := _glibc():
+        c.mallopt(ARENA_MAX, 1)
 
 
-def _mallopt(parameter: int, value: int) -> None:
-    if sys.platform == "linux":
-        change = getattr(ctypes.CDLL(None), "mallopt", None)
-        if change is not None:
-            change(parameter, value)
+def _take_huge_pages(c: ctypes.CDLL, size: int) -> None:
+    """Grows the heap by `size` bytes and asks for huge pages there; nothing is used of it yet."""
+    c.malloc.restype, c.malloc.argtypes, c.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+    c.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    block = c.malloc(size)
+    if block:
+        begin = -(-block // mmap.PAGESIZE) * mmap.PAGESIZE
+        c.madvise(begin, max(0, block + size - begin), mmap.MADV_HUGEPAGE)
+        c.free(block)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    c = ctypes.CDLL(None) if sys.platform == "linux" else None
+    return c if hasattr(c, "mallopt") and hasattr(c, "gnu_get_libc_version") else None
 
 
 class PeakMemory:
