@@ -25,9 +25,10 @@ CONTROL_GROUPS = (
     ),
 )
 """Limit, use and statistics of a container's memory, in version 2 and 1."""
-TRIM_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -4, -8
-"""glibc's `M_TRIM_THRESHOLD`, `M_MMAP_MAX` and `M_ARENA_MAX` of mallopt(3)."""
-DEFAULT_TRIM, DEFAULT_MMAPS = 128 << 10, 65536
+TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -3, -4, -8
+"""glibc's `M_TRIM_THRESHOLD` and so on of mallopt(3)."""
+USUAL = {MMAP_MAX: 65536, MMAP_THRESHOLD: 32 << 20, TRIM_THRESHOLD: 64 << 20}
+"""What they are in a process that frees large pieces: the two thresholds grow to that by themselves."""
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -109,8 +110,8 @@ def keeping_freed_memory(expected: float) -> Iterator[None]:
     try:
         yield
     finally:
-        c.mallopt(MMAP_MAX, DEFAULT_MMAPS)
-        c.mallopt(TRIM_THRESHOLD, DEFAULT_TRIM)
+        for parameter, value in USUAL.items():
+            c.mallopt(parameter, value)
         trim()
 
 
