@@ -621,7 +621,7 @@ else:
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallopt"), reason="glibc only")
+@pytest.mark.skipif(sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="glibc only")
 @pytest.mark.parametrize("where", ["main", "thread"])
 def test_large_maps_are_not_mapped_anew_while_freed_memory_is_kept(where: str) -> None:
     """Counted in pages that the system had to hand out and clear, before, in between and after."""

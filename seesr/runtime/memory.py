@@ -86,10 +86,8 @@ def trim() -> None:
     glibc keeps freed memory for what comes next, in pieces that the next picture may not fit into: a server would grow.
     """
     gc.collect()
-    if sys.platform == "linux":
-        give_back = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if give_back is not None:
-            give_back(0)
+    if c := _glibc():
+        c.malloc_trim(0)
 
 
 @contextmanager
@@ -134,7 +132,7 @@ def _take_huge_pages(c: ctypes.CDLL, size: int) -> None:
 
 def _glibc() -> ctypes.CDLL | None:
     c = ctypes.CDLL(None) if sys.platform == "linux" else None
-    return c if hasattr(c, "mallopt") and hasattr(c, "gnu_get_libc_version") else None
+    return c if hasattr(c, "malloc_trim") else None
 
 
 class PeakMemory:
