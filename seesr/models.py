@@ -11,8 +11,9 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from seesr.autoencoder.estimated import receptive_field
+from seesr.autoencoder.lean import make_lean
 from seesr.autoencoder.statistics import make_precise
-from seesr.autoencoder.vae import largest_exact, load_vae, make_lean, scale_factor
+from seesr.autoencoder.vae import largest_exact, load_vae, scale_factor
 from seesr.cleaner import Cleaner, load_cleaner
 from seesr.diffusion.denoiser import Denoiser, load_denoiser
 from seesr.diffusion.schedule import NoiseSchedule

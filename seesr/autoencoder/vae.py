@@ -7,8 +7,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
-from diffusers.models.resnet import ResnetBlock2D
-from torch import Tensor, nn
+from torch import Tensor
 
 from seesr.autoencoder.estimated import EstimatedAutoencoder
 from seesr.autoencoder.exact import TiledAutoencoder
@@ -35,33 +34,6 @@ def load_vae(folder: Path, dtype: torch.dtype = torch.float32) -> AutoencoderKL:
     weights = {_current_name(key): tensor for key, tensor in read_state_dict(folder, DIFFUSERS_FILE, dtype).items()}
     assign_state_dict(vae, weights, str(folder), dtype)
     return vae
-
-
-class LeanResnet(nn.Module):
-    """A VAE's `ResnetBlock2D`, on the same layers and with the same result, that goes over memory less often: activations
-    overwrite a normalisation's result, which nobody else reads, and there is no division by one."""
-
-    def __init__(self, block: ResnetBlock2D) -> None:
-        super().__init__()
-        self.norm1, self.conv1, self.norm2, self.conv2 = block.norm1, block.conv1, block.norm2, block.conv2
-        self.nonlinearity, self.conv_shortcut = block.nonlinearity, block.conv_shortcut
-        self.output_scale_factor = block.output_scale_factor
-
-    def forward(self, x: Tensor, temb: None = None) -> Tensor:
-        hidden = self.conv1(self.nonlinearity(self.norm1(x)))
-        hidden = self.conv2(self.nonlinearity(self.norm2(hidden)))
-        made = hidden + (x if self.conv_shortcut is None else self.conv_shortcut(x))
-        return made if self.output_scale_factor == 1 else made / self.output_scale_factor
-
-
-def make_lean(vae: AutoencoderKL) -> None:
-    """Puts `LeanResnet` in place of every `ResnetBlock2D` of `vae`, and lets every SiLU overwrite its input."""
-    for parent in list(vae.modules()):
-        for name, module in list(parent.named_children()):
-            if isinstance(module, ResnetBlock2D):
-                setattr(parent, name, LeanResnet(module))
-            elif isinstance(module, nn.SiLU):
-                module.inplace = True
 
 
 def _current_name(key: str) -> str:

@@ -11,7 +11,7 @@ from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
-from seesr.autoencoder.vae import LeanResnet
+from seesr.autoencoder.lean import LeanResnet
 from seesr.errors import OptionError
 
 BLOCKS = (BasicTransformerBlock, ResnetBlock2D, LeanResnet)
