@@ -176,3 +176,10 @@ def test_help_says_where_full_weights_come_from(run: Run) -> None:
     outcome = run("--help")
     assert outcome.code == 0
     assert "scripts/make_random_weights.py FOLDER" in outcome.out
+
+
+def test_the_baseline_s_attention_is_the_same_in_two_products(benchmark: ModuleType) -> None:
+    query, key, value = torch.randn(3, 2, 4, 9, 8)
+    for given in ({}, {"attn_mask": torch.randn(2, 4, 9, 9)}):
+        expected = nn.functional.scaled_dot_product_attention(query, key, value, **given)
+        assert (benchmark.plain_attention(query, key, value, **given) - expected).abs().max() < 1e-5
