@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
@@ -74,7 +75,7 @@ class Models:
         loaders: dict[str, Callable[[], nn.Module]] = {
             # First, while there is room: its file stays mapped until DAPE is merged.
             "ram": lambda: load_ram(weights.root / "ram", dtype=dtype),
-            "vae": lambda: load_vae(base / "vae", torch.float32 if upcast else dtype),
+            "vae": lambda: _load_lean_vae(base / "vae", torch.float32 if upcast else dtype),
             "denoiser": lambda: load_denoiser(weights.root, dtype),
             "prompt_encoder": lambda: load_prompt_encoder(base, dtype),
         }
@@ -97,8 +98,6 @@ class Models:
             compiled=compiled,
             _loaders=reloaders,
         )
-        make_precise(models.vae)
-        make_lean(models.vae)
         if compiled:
             for network in (models.vae, models.denoiser):
                 compile_blocks(network)
@@ -191,6 +190,13 @@ class Models:
                 network.to(self._at)
             raise
         self._at = device
+
+
+def _load_lean_vae(folder: Path, dtype: torch.dtype) -> AutoencoderKL:
+    vae = load_vae(folder, dtype)
+    make_precise(vae)
+    make_lean(vae)
+    return vae
 
 
 def leave_weights(network: nn.Module) -> None:
