@@ -38,8 +38,8 @@ class Predictor(BasePredictor):
         print("loading the models")
         self.upscaler = Upscaler.load()
         print(f"weights: {self.upscaler.weights.name}, on {self.upscaler.device} in {dtype_name(self.upscaler.dtype)}")
-        # Cog calls `predict` on another thread each time.
         share_arena()
+        # Cog calls `predict` on another thread each time.
         self.thread = OwnThread()
         print("trying them on a first picture")  # Cog 0.23 can leave the very last line out of what /health-check tells
         noise = Image.effect_noise((64, 64), 64).convert("RGB")

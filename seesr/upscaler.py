@@ -176,9 +176,8 @@ class Upscaler:
         """Down the ladder until memory suffices; several pictures together only on its first rung, else one by one."""
         peak, (height, width) = PeakMemory(self.device), self._latent_size(job.sizes)
         ladder, budget = self._ladder(job.sizes, job.options)
-        batch = len(job.pictures)
-        keeps = may_keep(ladder[0], height, width, self.models.costs, budget, batch)
-        expected = self.models.costs.estimate(ladder[0], height, width, batch)
+        expected = self.models.costs.estimate(ladder[0], height, width, len(job.pictures))
+        keeps = may_keep(ladder[0], expected, budget)
         try:
             tried = ladder if len(job.pictures) == 1 else ladder[:1]
             with keeping_freed_memory(expected) if keeps else nullcontext():

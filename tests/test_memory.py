@@ -635,13 +635,13 @@ def test_large_maps_are_not_mapped_anew_while_freed_memory_is_kept(where: str) -
 
 def test_freed_memory_is_kept_where_there_is_room() -> None:
     rung = Rung("whole", CPU, vae_tile=0, tile=96, overlap=32)
-    taken = TINY.estimate(rung, 100, 100)
+    taken, twice = (TINY.estimate(rung, 100, 100, batch) for batch in (1, 2))
     large, small = (Budget(share * taken, share * taken) for share in (3.0, 1.5))
-    assert may_keep(rung, 100, 100, TINY, large, 1)
-    assert not may_keep(rung, 100, 100, TINY, small, 1)
-    assert not may_keep(rung, 100, 100, TINY, large, 2)
-    assert not may_keep(replace(rung, sequential=True), 100, 100, TINY, large, 1)
-    assert not may_keep(replace(rung, device=torch.device("cuda")), 100, 100, TINY, large, 1)
+    assert may_keep(rung, taken, large)
+    assert not may_keep(rung, taken, small)
+    assert not may_keep(rung, twice, large)
+    assert not may_keep(replace(rung, sequential=True), taken, large)
+    assert not may_keep(replace(rung, device=torch.device("cuda")), taken, large)
 
 
 def test_a_rung_can_be_made_by_hand() -> None:

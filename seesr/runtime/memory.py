@@ -110,7 +110,7 @@ def keeping_freed_memory(expected: float) -> Iterator[None]:
     finally:
         for parameter, value in USUAL.items():
             c.mallopt(parameter, value)
-        trim()
+        c.malloc_trim(0)
 
 
 def share_arena() -> None:

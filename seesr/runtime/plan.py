@@ -180,10 +180,10 @@ def how_many(rung: Rung, height: int, width: int, costs: Costs, budget: Budget, 
     return next((count for count in range(most, 1, -1) if costs.estimate(rung, height, width, count) <= limit), 1)
 
 
-def may_keep(rung: Rung, height: int, width: int, costs: Costs, budget: Budget, batch: int) -> bool:
-    """Whether host memory that layers free may stay with the process: the rung's maps lie there, and there is room."""
-    on_host = rung.device.type == "cpu" and not rung.sequential
-    return on_host and ROOM * costs.estimate(rung, height, width, batch) <= budget.host
+def may_keep(rung: Rung, expected: float, budget: Budget) -> bool:
+    """Whether host memory that layers free may stay with the process: the rung's maps, `expected` bytes at the peak, lie
+    there, and there is room."""
+    return rung.device.type == "cpu" and not rung.sequential and ROOM * expected <= budget.host
 
 
 def limit_of(rung: Rung, budget: Budget) -> float:

@@ -121,7 +121,9 @@ class WindowAttention(nn.Module):
         # In four dimensions: PyTorch has no fused kernel for five.
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
         bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
-        bias = (bias + mask[:, None].to(bias)).repeat(batch * count // len(mask), 1, 1, 1)
+        bias = bias + mask[:, None].to(bias)
+        if len(mask) > 1:
+            bias = bias.repeat(batch, 1, 1, 1)
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         return self.proj(attended.transpose(1, 2).reshape(batch, count, length, dim))
 
