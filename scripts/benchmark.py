@@ -199,7 +199,7 @@ def _size_of(text: str) -> Size:
 
 
 def plan(upscaler: Upscaler, size: Size, scale: float) -> Sizes:
-    return plan_sizes(size, scale, None, upscaler.models.minimum, upscaler.models.factor, upscaler.limits)
+    return plan_sizes(size, scale, None, upscaler.models.needs, upscaler.limits)
 
 
 def ours(upscaler: Upscaler, sizes: Sizes, options: Options, repeat: int) -> Measured:

@@ -156,7 +156,7 @@ def info(device: Device = "auto", dtype: Dtype = "auto", weights: Weights = None
     print(f"seesr    {__version__} (Python {platform.python_version()}; {packages})")
     print(f"devices  cpu{''.join(f', cuda:{number}' for number in range(torch.cuda.device_count()))}")
     print(f"device   {chosen}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free")
-    print(f"dtype    {dtype_name(choose_dtype(dtype, chosen, found.dtype, total))}")
+    print(f"dtype    {dtype_name(choose_dtype(dtype, chosen, found.wishes.dtype, total))}")
     print(f"weights  {found.name}: {found.root}")
 
 

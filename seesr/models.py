@@ -19,6 +19,7 @@ from seesr.cleaner import Cleaner, load_cleaner
 from seesr.diffusion.denoiser import Denoiser, load_denoiser
 from seesr.diffusion.schedule import NoiseSchedule
 from seesr.diffusion.text import PromptEncoder, load_prompt_encoder
+from seesr.images.resize import Needs
 from seesr.runtime.attention import choose_attention
 from seesr.runtime.device import CPU, place
 from seesr.runtime.guard import in_float32
@@ -43,6 +44,8 @@ class Models:
     cleaner: Cleaner | None
     """The published model has none."""
     device: torch.device
+    margin: int
+    """Latents that these weights want around a picture."""
     sequential: bool
     """Only the running network is on `device`, the others wait on the CPU; on a CPU, in their files."""
     compiled: bool = False
@@ -94,6 +97,7 @@ class Models:
             tag_list=load_tag_list(weights.root / "ram", networks["ram"].config.num_tags),
             schedule=NoiseSchedule.from_config(read_config(base / "scheduler" / "scheduler_config.json")),
             device=device,
+            margin=weights.wishes.margin,
             sequential=sequential,
             compiled=compiled,
             _loaders=reloaders,
@@ -114,9 +118,9 @@ class Models:
         return scale_factor(self.vae)
 
     @property
-    def minimum(self) -> int:
-        """The shorter side in pixels below which the models do badly."""
-        return self.denoiser.unet.config.sample_size * self.factor
+    def needs(self) -> Needs:
+        """What these models ask of a picture's size."""
+        return Needs(self.denoiser.unet.config.sample_size * self.factor, self.factor, self.margin * self.factor)
 
     @property
     def costs(self) -> Costs:

@@ -100,7 +100,7 @@ class Upscaler:
         """
         found, on = resolve_weights(weights), choose_device(device)
         memory = 0 if sequential else min(memory_bytes(on)[1], memory_limit or math.inf)
-        precision = choose_dtype(dtype, on, found.dtype, memory)
+        precision = choose_dtype(dtype, on, found.wishes.dtype, memory)
         models = Models.load(found, on, precision, sequential, compiled)
         return cls(models, found, precision, limits or Limits.from_environment(), memory_limit)
 
@@ -314,8 +314,7 @@ class Upscaler:
             return guarded("pixels", [vae], lambda: decode(vae, like(latents, vae), tiling), notes).float().cpu()
 
     def _plan(self, picture: Picture, options: Options) -> Sizes:
-        size, models = picture.rgb.size, self.models
-        return plan_sizes(size, options.scale, options.max_side, models.minimum, models.factor, self.limits)
+        return plan_sizes(picture.rgb.size, options.scale, options.max_side, self.models.needs, self.limits)
 
     def _ladder(self, sizes: Sizes, options: Options) -> tuple[list[Rung], Budget]:
         """The ways through the models for pictures of this size, and what they may take at this moment."""

@@ -37,7 +37,7 @@ from seesr import ComputeError, OptionError, Options, OutOfMemoryError, Result, 
 from seesr.diffusion.tiles import Tiles, fitting_side, predict_tiled, tile_starts
 from seesr.evaluation.seams import seam_ratio, tile_borders
 from seesr.images.colour import low_frequencies, wavelet_fix
-from seesr.images.resize import part_of_input, plan_sizes
+from seesr.images.resize import Needs, part_of_input, plan_sizes
 from seesr.options import Limits, parse_bytes
 from seesr.runtime.device import CPU, choose_dtype
 from seesr.runtime.guard import guarded
@@ -415,9 +415,15 @@ def test_tile_tags_look_at_each_tile(upscaler: Upscaler, large_photo: Image.Imag
 
 
 @settings(max_examples=100, deadline=None)
-@given(width=st.integers(1, 400), height=st.integers(1, 400), scale=st.floats(1, 8), data=st.data())
-def test_parts_of_the_input_lie_inside_it(width: int, height: int, scale: float, data: st.DataObject) -> None:
-    sizes = plan_sizes((width, height), scale, None, 16, 8, Limits(output_side=100_000))
+@given(
+    width=st.integers(1, 400),
+    height=st.integers(1, 400),
+    scale=st.floats(1, 8),
+    margin=st.sampled_from([0, 16]),
+    data=st.data(),
+)
+def test_parts_of_the_input_lie_inside_it(width: int, height: int, scale: float, margin: int, data: st.DataObject) -> None:
+    sizes = plan_sizes((width, height), scale, None, Needs(16, 8, margin), Limits(output_side=100_000))
     left, top = (data.draw(st.integers(0, side - 1)) for side in sizes.padded)
     box = part_of_input(sizes, (left, top, left + 64, top + 64))
     assert 0 <= box[0] < box[2] <= width

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFilter
 
 from seesr import InputError, OptionError, Options, Upscaler, WeightsError
-from seesr.images.resize import plan_sizes
+from seesr.images.resize import Needs, plan_sizes
 from seesr.options import Limits
 from seesr.weights.resolve import resolve_weights
 from seesr.weights.state_dict import assign_state_dict, read_state_dict
@@ -226,10 +226,11 @@ def test_a_preset_sets_what_is_not_given() -> None:
     height=st.integers(1, 5000),
     scale=st.floats(1, 8),
     multiple=st.sampled_from([4, 8]),
+    margin=st.sampled_from([0, 8, 16]),
 )
-def test_sizes_fit_each_other(width: int, height: int, scale: float, multiple: int) -> None:
+def test_sizes_fit_each_other(width: int, height: int, scale: float, multiple: int, margin: int) -> None:
     try:
-        sizes = plan_sizes((width, height), scale, None, minimum=128, multiple=multiple, limits=Limits())
+        sizes = plan_sizes((width, height), scale, None, Needs(128, multiple, margin), Limits())
     except OptionError:
         longest, shortest = max(width, height) * scale, min(width, height) * scale
         assert longest > 8191 or longest * 128 / max(shortest, 1) > 8000
@@ -237,9 +238,8 @@ def test_sizes_fit_each_other(width: int, height: int, scale: float, multiple: i
     assert sizes.output == (max(1, round(width * scale)), max(1, round(height * scale)))
     assert min(sizes.working) >= min(128, *sizes.working)
     assert min(sizes.working) >= 127
-    assert all(
-        0 <= padded - side - 2 * sizes.margin < multiple for padded, side in zip(sizes.padded, sizes.working, strict=True)
-    )
+    assert sizes.margin == margin
+    assert all(0 <= padded - side - 2 * margin < multiple for padded, side in zip(sizes.padded, sizes.working, strict=True))
     assert all(side % multiple == 0 for side in sizes.padded)
 
 

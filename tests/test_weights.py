@@ -21,7 +21,7 @@ from seesr.tagging.ram import load_ram
 from seesr.weights.cache import Cache, sha256
 from seesr.weights.manifest import Manifest, beside_package, read_manifest
 from seesr.weights.pull import pull
-from seesr.weights.resolve import resolve_weights
+from seesr.weights.resolve import Wishes, resolve_weights
 from seesr.weights.state_dict import read_state_dict
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -350,15 +350,20 @@ def test_the_cache_comes_before_the_embedded_model_and_a_path_before_both(
     Upscaler.load("full", device="cpu")
 
 
-def test_weights_may_want_a_precision(tmp_path: Path) -> None:
+def test_weights_may_want_a_precision_and_a_margin(tmp_path: Path) -> None:
     for part in ("sd-turbo", "seesr", "ram"):
         (tmp_path / part).mkdir()
-    assert resolve_weights(tmp_path).dtype is None
-    (tmp_path / "seesr.json").write_text('{"dtype": "float32"}')
-    assert resolve_weights(tmp_path).dtype == "float32"
-    (tmp_path / "seesr.json").write_text('{"dtype": "float8"}')
-    with pytest.raises(WeightsError, match="wants dtype 'float8'; there are float32"):
-        resolve_weights(tmp_path).dtype  # noqa: B018
+    assert resolve_weights(tmp_path).wishes == Wishes(dtype=None, margin=0)
+    (tmp_path / "seesr.json").write_text('{"dtype": "float32", "margin": 3}')
+    assert resolve_weights(tmp_path).wishes == Wishes(dtype="float32", margin=3)
+    for said, complaint in (
+        ('{"dtype": "float8"}', "wants dtype 'float8'; there are float32"),
+        ('{"margin": -1}', "wants margin -1; it is a whole number of latents, 0 to 8"),
+        ('{"margin": "2"}', "wants margin '2'"),
+    ):
+        (tmp_path / "seesr.json").write_text(said)
+        with pytest.raises(WeightsError, match=complaint):
+            resolve_weights(tmp_path).wishes  # noqa: B018
 
 
 def test_a_tagger_config_that_lacks_something_is_one_sentence(tmp_path: Path) -> None:

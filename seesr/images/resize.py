@@ -14,10 +14,20 @@ from torch import Tensor
 from seesr.errors import OptionError
 from seesr.options import Limits
 
-MARGIN_LATENTS = 2
-
 Size = tuple[int, int]
 """(width, height) in pixels."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What models ask of a picture's size, in pixels."""
+
+    minimum: int
+    """The shorter side below which they do badly; such pictures are worked on larger and reduced."""
+    multiple: int
+    """Sides that they take are multiples of this."""
+    margin: int = 0
+    """Around the picture, where they do badly at its border: convolutions see zeros there, and it shall lie outside."""
 
 
 @dataclass(frozen=True)
@@ -30,19 +40,16 @@ class Sizes:
     working: Size
     """What the models see: the output size, or larger when that is smaller than the models like."""
     padded: Size
-    """`working` with a margin all around, rounded up to what the VAE can halve."""
+    """`working` with the models' margin all around, rounded up to what the VAE can halve."""
     margin: int
-    """Pixels around the picture in `padded`: at a border convolutions see zeros, so the border must lie outside it."""
 
 
-def plan_sizes(size: Size, scale: float, max_side: int | None, minimum: int, multiple: int, limits: Limits) -> Sizes:
+def plan_sizes(size: Size, scale: float, max_side: int | None, needs: Needs, limits: Limits) -> Sizes:
     """Sizes for a picture of `size`.
 
     Args:
         scale: output side over input side; any real number.
         max_side: if given, the output's longer side in pixels, instead of `scale`.
-        minimum: the shorter side below which the models do badly; such pictures are worked on larger and reduced.
-        multiple: sides that the models take are multiples of this.
 
     Raises:
         OptionError: the output would be larger than the limit.
@@ -57,15 +64,14 @@ def plan_sizes(size: Size, scale: float, max_side: int | None, minimum: int, mul
             f"the result would be {output[0]}x{output[1]}; at most {limit} pixels a side are made. "
             f"For this picture {advice}."
         )
-    working = output if min(output) >= minimum else _scaled(output, minimum / min(output))
+    working = output if min(output) >= needs.minimum else _scaled(output, needs.minimum / min(output))
     if max(working) > limit:
         raise OptionError(
-            f"a {output[0]}x{output[1]} result is too narrow: its short side must be worked on at {minimum} pixels, "
+            f"a {output[0]}x{output[1]} result is too narrow: its short side must be worked on at {needs.minimum} pixels, "
             f"which makes the long one {max(working)}, more than {limit}. Crop the picture."
         )
-    margin = MARGIN_LATENTS * multiple
-    width, height = (math.ceil((side + 2 * margin) / multiple) * multiple for side in working)
-    return Sizes(size, output, working, (width, height), margin)
+    width, height = (math.ceil((side + 2 * needs.margin) / needs.multiple) * needs.multiple for side in working)
+    return Sizes(size, output, working, (width, height), needs.margin)
 
 
 def _scaled(size: Size, factor: float) -> Size:

@@ -22,6 +22,17 @@ ENVIRONMENT_VARIABLE = "SEESR_WEIGHTS"
 FULL, TINY = "full", "tiny"
 WISHES = "seesr.json"
 """Optional file of a weights folder."""
+MOST_MARGIN = 8
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What weights want that differs from the published model's, as `seesr.json` in their folder says; mostly nothing."""
+
+    dtype: str | None = None
+    """The precision where none is asked for."""
+    margin: int = 0
+    """Latents around the picture, for networks that never learnt what a picture's border looks like to a convolution."""
 
 
 @dataclass(frozen=True)
@@ -33,17 +44,20 @@ class Weights:
     """What results call it: the folder, `full (cache)` or `tiny (embedded)`."""
 
     @property
-    def dtype(self) -> str | None:
-        """The precision that these weights want where none is asked for, as the folder's `seesr.json` says; mostly None.
+    def wishes(self) -> Wishes:
+        """What the folder's `seesr.json` says.
 
         Raises:
-            WeightsError: that file says something else.
+            WeightsError: it says what cannot be.
         """
         path = self.root / WISHES
-        dtype = read_config(path).get("dtype") if path.exists() else None
+        said = read_config(path) if path.exists() else {}
+        dtype, margin = said.get("dtype"), said.get("margin", 0)
         if dtype not in (None, *DTYPES):
             raise WeightsError(f"{path} wants dtype {dtype!r}; there are {', '.join(DTYPES)}.")
-        return dtype
+        if type(margin) is not int or not 0 <= margin <= MOST_MARGIN:
+            raise WeightsError(f"{path} wants margin {margin!r}; it is a whole number of latents, 0 to {MOST_MARGIN}.")
+        return Wishes(dtype, margin)
 
 
 def resolve_weights(given: str | os.PathLike[str] | None = None) -> Weights:
