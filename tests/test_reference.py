@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from seesr.diffusion.image_attention import IMAGE_TOKENS, build_controlnet, buil
 from seesr.diffusion.sampler import Step, ddim_step, ddpm_step, sample
 from seesr.diffusion.schedule import NoiseSchedule
 from seesr.images.colour import adain_fix, wavelet_fix
+from seesr.runtime.device import place
 from seesr.tagging.dape import DROPPED_PARTS, merge_dape
 from seesr.tagging.prompt import load_tag_list
 from seesr.tagging.ram import RAM, RAMConfig, load_ram, published_to_ours
@@ -96,6 +98,20 @@ def test_controlnet_residuals(timestep: int, expected: dict[str, Tensor], denois
 def test_unet_prediction(timestep: int, expected: dict[str, Tensor], denoiser: Denoiser) -> None:
     prediction = denoiser(expected[f"step{timestep}.sample"], timestep, **conditions(expected))
     assert_close(f"step{timestep}.noise_pred", prediction, expected[f"step{timestep}.noise_pred"])
+
+
+def test_maps_stay_channels_last_and_say_the_same(expected: dict[str, Tensor]) -> None:
+    """As they are on a device; the tests above run in PyTorch's default layout."""
+    denoiser, last = load_denoiser(REFERENCE), torch.channels_last
+    place(denoiser, torch.device("cpu"))
+    kept: list[bool] = []
+    for name, module in denoiser.named_modules():
+        if re.search(r"attentions\.\d+$", name):
+            module.register_forward_hook(lambda _, args, made: kept.append(made[0].is_contiguous(memory_format=last)))
+    prediction = denoiser(expected["step999.sample"], 999, **conditions(expected))
+    assert_close("step999.noise_pred", prediction, expected["step999.noise_pred"])
+    assert len(kept) > 4
+    assert all(kept)
 
 
 def test_vae(expected: dict[str, Tensor], vae: AutoencoderKL) -> None:

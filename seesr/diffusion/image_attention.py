@@ -19,14 +19,27 @@ IMAGE_TOKEN_WIDTH = 512
 IMAGE_TOKENS = "image_hidden_states"
 
 
-class TextThenImageTransformer(Transformer2DModel):
+class Transformer(Transformer2DModel):
+    """diffusers' own, which leaves a map channels last where it came so instead of turning it round for the next layer to
+    turn it back: a tenth of the denoiser's time on a CPU."""
+
+    def _get_output_for_continuous_inputs(
+        self, hidden_states: Tensor, residual: Tensor, batch_size: int, height: int, width: int, inner_dim: int
+    ) -> Tensor:
+        if not self.use_linear_projection or residual.is_contiguous():
+            return super()._get_output_for_continuous_inputs(hidden_states, residual, batch_size, height, width, inner_dim)
+        made = self.proj_out(hidden_states)
+        return made.view(batch_size, height, width, inner_dim).permute(0, 3, 1, 2) + residual
+
+
+class TextThenImageTransformer(Transformer):
     """A text transformer that hands its output to its image transformer.
 
     The image transformer belongs to the block (`image_attentions[i]`, the published name), so it is kept here out of
     the module tree.
     """
 
-    def follow_with(self, image_attention: Transformer2DModel) -> None:
+    def follow_with(self, image_attention: Transformer) -> None:
         """Sets the transformer that runs on this one's output."""
         self._following = (image_attention,)
 
@@ -77,7 +90,7 @@ def _build(model_class: type[nn.Module], config: dict[str, Any]) -> nn.Module:
 def _add_image_attentions(block: nn.Module) -> None:
     configs = [{key: old.config[key] for key in old.config if not key.startswith("_")} for old in block.attentions]
     text_transformers = [TextThenImageTransformer(**config) for config in configs]
-    image_transformers = [Transformer2DModel(**config | {"cross_attention_dim": IMAGE_TOKEN_WIDTH}) for config in configs]
+    image_transformers = [Transformer(**config | {"cross_attention_dim": IMAGE_TOKEN_WIDTH}) for config in configs]
     for text, image in zip(text_transformers, image_transformers, strict=True):
         text.follow_with(image)
     block.attentions = nn.ModuleList(text_transformers)
