@@ -243,6 +243,22 @@ def test_sizes_fit_each_other(width: int, height: int, scale: float, multiple: i
     assert all(side % multiple == 0 for side in sizes.padded)
 
 
+@pytest.mark.parametrize("margin", [0, 2])
+def test_networks_see_the_picture_with_the_margin_its_weights_want(
+    upscaler: Upscaler, small_photo: Image.Image, monkeypatch: pytest.MonkeyPatch, margin: int
+) -> None:
+    monkeypatch.setattr(upscaler.models, "margin", margin)
+    seen: list[torch.Size] = []
+    controlnet = upscaler.models.denoiser.controlnet
+    hook = controlnet.register_forward_pre_hook(
+        lambda _, args, named: seen.append(named["controlnet_cond"].shape), with_kwargs=True
+    )
+    image = upscaler.upscale(small_photo, steps=1, seed=0).image
+    hook.remove()
+    assert image.size == (192, 160)
+    assert seen == [(1, 3, 160 + 2 * 4 * margin, 192 + 2 * 4 * margin)]
+
+
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(width=st.integers(4, 60), height=st.integers(4, 60), scale=st.floats(1, 3))
 def test_any_small_size(upscaler: Upscaler, width: int, height: int, scale: float) -> None:
