@@ -103,8 +103,10 @@ class Models:
             _loaders=reloaders,
         )
         if compiled:
-            for network in (models.vae, models.denoiser):
-                compile_blocks(network)
+            compile_blocks(models.denoiser)
+            if device != CPU:
+                # There its blocks take three times as long when they are compiled (docs/speed.md).
+                compile_blocks(models.vae)
         return models
 
     @property

@@ -43,6 +43,17 @@ def test_compiled_blocks_compute_the_same_and_share_their_code() -> None:
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="PyTorch compiles with a C++ compiler")
+def test_on_a_cpu_only_the_denoiser_is_compiled() -> None:
+    models = Upscaler.load("tiny", device="cpu", compiled=True).models
+
+    def compiled(network: nn.Module) -> int:
+        return sum(module._compiled_call_impl is not None for module in network.modules())
+
+    assert compiled(models.denoiser) > 10
+    assert compiled(models.vae) == 0, "there it would be several times slower"
+
+
 def test_without_a_compiler_it_is_said_before_anything_is_loaded(
     seesr: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,8 +37,8 @@ def compile_blocks(network: nn.Module) -> None:
     """Lets every residual and transformer block of `network` be compiled when it first runs, for the sizes it then sees.
 
     The diffusion's tiles then have one size in all pictures with sides longer than a tile's (`Tiles.fixed`). Each smaller
-    size is compiled for itself, and so are another number of tiles a pass, and the whole VAE for each size of picture; the
-    tiled VAE goes layer by layer, uncompiled.
+    size is compiled for itself, and so are another number of tiles a pass, and the whole VAE, on a GPU, for each size of
+    picture; the tiled VAE goes layer by layer, uncompiled.
     """
     torch._dynamo.config.recompile_limit = MOST_KINDS
     torch._dynamo.config.accumulated_recompile_limit = MOST_KINDS * len(BLOCKS)
