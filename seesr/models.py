@@ -105,7 +105,7 @@ class Models:
         if compiled:
             compile_blocks(models.denoiser)
             if device != CPU:
-                # There its blocks take three times as long when they are compiled (docs/speed.md).
+                # There, in bfloat16, its blocks take three times as long when they are compiled (docs/speed.md).
                 compile_blocks(models.vae)
         return models
 
