@@ -63,7 +63,9 @@ from seesr.weights.resolve import CLEANER, WISHES
 
 MARGIN = 8
 """Pixels at the border of a crop that no loss looks at."""
-GRID_PERIODS = {4: 28, 16: 112}
+LATENT_SIDE = 4
+"""Pixels a side for each latent."""
+GRID_PERIODS = {LATENT_SIDE: 28, 16: 112}
 """Pixels after which a grid may repeat, a latent and a step of the deepest level, and the window it is looked for in."""
 RAW_WEIGHT = 0.03
 """Of the loss before the colour fix. Brightness and tint are one direction that all weights share: were they to weigh as
@@ -493,7 +495,7 @@ def export(work: Work, output: Annotated[Path, typer.Option(help="Folder to writ
     for part in ("ram", CLEANER):
         shutil.copytree(work / part, output / part, dirs_exist_ok=True)
     # In bfloat16 so small networks with one group a norm leave blotches of colour; of borders the losses leave MARGIN out.
-    write_json(output / WISHES, {"dtype": "float32", "margin": MARGIN // 4})
+    write_json(output / WISHES, {"dtype": "float32", "margin": MARGIN // LATENT_SIDE})
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
     print(f"{output}: {size / 2**20:.1f} MiB")
 

@@ -42,6 +42,7 @@ class Sizes:
     padded: Size
     """`working` with the models' margin all around, rounded up to what the VAE can halve."""
     margin: int
+    """Pixels around the picture in `padded`."""
 
 
 def plan_sizes(size: Size, scale: float, max_side: int | None, needs: Needs, limits: Limits) -> Sizes:
