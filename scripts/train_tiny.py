@@ -290,6 +290,7 @@ def sr(
     perceptual_weight: Annotated[float, typer.Option(help="Of the VGG loss; it grows from nothing.")] = 0.5,
     grid_weight: Annotated[float, typer.Option(help="Of the loss on grids.")] = 3.0,
     learning_rate: float = 2.5e-4,
+    steady: Annotated[float, typer.Option(help="Share of the steps before the learning rate begins to fall.")] = 0.0,
     ram: Annotated[
         Path | None, typer.Option(help="Tagger to take, e.g. weights/tiny/ram; else that of WORK.", exists=True)
     ] = None,
@@ -327,7 +328,8 @@ def sr(
     if start is not None:
         for model, trained in zip((vae, denoiser, text), _load_models(start), strict=True):
             model.load_state_dict(trained.state_dict())
-    models_ = {name: place(model, device) for name, model in (("vae", vae), ("denoiser", denoiser), ("text", text))}
+    # Not `train`, in which diffusers' blocks copy their maps out of channels last; nothing else depends on it.
+    models_ = {name: place(model, device).eval() for name, model in (("vae", vae), ("denoiser", denoiser), ("text", text))}
     if checkpointing:
         for model in (vae, denoiser.unet, denoiser.controlnet):
             model.enable_gradient_checkpointing()
@@ -342,7 +344,14 @@ def sr(
         "seed": seed,
     }
     run = Run(
-        "sr", work, models_, steps, learning_rate, constrain=lambda: smooth_upsampling(vae, denoiser.unet), settings=settings
+        "sr",
+        work,
+        models_,
+        steps,
+        learning_rate,
+        steady=steady,
+        constrain=lambda: smooth_upsampling(vae, denoiser.unet),
+        settings=settings,
     )
     torch.manual_seed(seed + run.step)
     rng = np.random.default_rng(seed + run.step)

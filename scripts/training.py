@@ -45,6 +45,8 @@ class Run:
     steps: int
     learning_rate: float
     weight_decay: float = 1e-4
+    steady: float = 0.0
+    """Share of the steps before the learning rate begins to fall."""
     constrain: Callable[[], None] = lambda: None
     """Called after every step, to put weights back where they may be."""
     settings: Mapping[str, object] = field(default_factory=dict)
@@ -64,7 +66,12 @@ class Run:
             name: {key: tensor.detach().clone() for key, tensor in model.state_dict().items()}
             for name, model in self.models.items()
         }
-        self.settings = {"steps": self.steps, "learning_rate": self.learning_rate, **self.settings}
+        self.settings = {
+            "steps": self.steps,
+            "learning_rate": self.learning_rate,
+            "steady": self.steady,
+            **self.settings,
+        }
         self.started = self.saved = time.monotonic()
         if self.checkpoint.exists():
             self._go_on(trained[0].device)
@@ -122,13 +129,14 @@ class Run:
         torch.save({"average": self.average, "step": self.step}, self.work / f"{self.stage}_{self.step:06d}.pt")
 
     def optimize(self, loss: Tensor, parts: dict[str, float]) -> None:
-        """One optimizer step: warm-up, then cosine decay; gradients clipped. Logs, and saves every two minutes.
+        """One optimizer step: warm-up, the learning rate steady, then cosine decay; gradients clipped. Logs, and saves every
+        two minutes.
 
         Raises:
             RuntimeError: a gradient is not finite; the checkpoint on disk is from before.
         """
         warmup = min(1.0, (self.step + 1) / 100)
-        progress = min(1.0, self.step / self.steps)
+        progress = min(1.0, max(0.0, self.step / self.steps - self.steady) / (1 - self.steady))
         for group in self.optimizer.param_groups:
             group["lr"] = (
                 self.learning_rate * group["factor"] * warmup * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))

@@ -94,7 +94,9 @@ def test_a_killed_run_goes_on_where_it_was(
         {"cleaner": train_tiny.cleaning.Cleaner(**train_tiny.cleaning.CONFIG)},
         steps=5,
         learning_rate=1e-3,
-        settings={name: value for name, value in state["settings"].items() if name not in ("steps", "learning_rate")},
+        settings={
+            name: value for name, value in state["settings"].items() if name not in ("steps", "learning_rate", "steady")
+        },
     )
     assert again.step == 2
     with again.averaged():
@@ -185,6 +187,20 @@ def test_what_fails_beside_fails_the_run(training: ModuleType) -> None:
     assert next(given) == 1
     with pytest.raises(OSError, match="gone"):
         next(given)
+
+
+def test_the_learning_rate_is_steady_before_it_falls(training: ModuleType, tmp_path: Path) -> None:
+    model = nn.Linear(2, 1)
+    run = training.Run("part", tmp_path, {"model": model}, steps=1000, learning_rate=1e-3, steady=0.5)
+    rates = {}
+    for step in (0, 99, 300, 500, 750, 999):
+        run.step = step
+        run.optimize(model(torch.ones(1, 2)).sum(), {})
+        rates[step] = run.optimizer.param_groups[0]["lr"]
+    assert rates[0] == pytest.approx(1e-5)
+    assert rates[99] == rates[300] == rates[500] == pytest.approx(1e-3)
+    assert rates[750] == pytest.approx(0.51e-3)
+    assert rates[999] == pytest.approx(0.02e-3, rel=0.01)
 
 
 def test_a_loss_that_is_no_number_ends_the_run(training: ModuleType, tmp_path: Path) -> None:
