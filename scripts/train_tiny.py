@@ -308,6 +308,7 @@ def sr(
     period, margin = GRID_PERIODS[16], 2 * MARGIN
     _require(size > margin and size % period == margin, f"--size {size} is not {margin} and a multiple of {period}")
     _require(perceptual_from < perceptual_full, "--perceptual-from must be less than --perceptual-full")
+    _require(0 <= steady < 1, f"--steady {steady} is not from 0 to less than 1")
     torch.manual_seed(seed)
     device = training_device()
     photographs = Photographs(images, size, FEWEST)
@@ -328,7 +329,7 @@ def sr(
     if start is not None:
         for model, trained in zip((vae, denoiser, text), _load_models(start), strict=True):
             model.load_state_dict(trained.state_dict())
-    # Not `train`, in which diffusers' blocks copy their maps out of channels last; nothing else depends on it.
+    # Trained in `eval` mode: in `train` mode diffusers' blocks copy maps out of channels last, and nothing else differs.
     models_ = {name: place(model, device).eval() for name, model in (("vae", vae), ("denoiser", denoiser), ("text", text))}
     if checkpointing:
         for model in (vae, denoiser.unet, denoiser.controlnet):
