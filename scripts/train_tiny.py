@@ -17,6 +17,7 @@ import filecmp
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -39,6 +40,7 @@ from training import (
     autocast,
     place,
     save_picture,
+    snapshot_name,
     to_tensor,
     training_device,
     write_json,
@@ -80,7 +82,7 @@ PLAIN_FACTOR, DEGRADED_FACTOR = 0.7, 2.0
 WORDS = 3
 """Most tags in a prompt. The tagger gives them only where it is sure, which would teach the prompt's use too rarely."""
 HELD_OUT, EXAMPLES = 8, 16
-"""Photographs that training never sees, which the validation picture shows; and those that fresh weights are set with."""
+"""Photographs that `cleaner` and `sr` never see, which the validation picture shows; those that fresh weights start from."""
 FEWEST = HELD_OUT + EXAMPLES
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -363,8 +365,7 @@ def sr(
         high, low = (x.to(device, memory_format=torch.channels_last) for x in (high, low))
         prompts = [conditions.prompt(i, rng) for i in indices]
         tokens = conditions.tokens[indices].float().to(device)
-        # The fused attention's backward pass takes a fifth of a step on a CPU, at these sizes.
-        with autocast(device), sdpa_kernel(SDPBackend.MATH):
+        with autocast(device), _attention(device):
             x0 = _denoised(vae, denoiser, schedule, low, text(prompts), tokens, rng)
             reconstructed = vae.encode(high[:1]).latent_dist.sample()
             decoded = vae.decode(torch.cat([x0, reconstructed])).sample
@@ -400,6 +401,11 @@ def sr(
                 save_picture(work / f"sr_{run.step:06d}.png", low, wavelet_fix(vae.decode(x0).sample, low), shown[0])
         if run.step % 500 == 0:
             run.snapshot()
+
+
+def _attention(device: torch.device) -> AbstractContextManager[None]:
+    """On a CPU the fused attention's backward pass takes a fifth of a step, at these sizes: products instead."""
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 
 
 def _require(holds: bool, otherwise: str) -> None:
@@ -479,12 +485,17 @@ def _denoised(
 
 
 @app.command()
-def export(work: Work, output: Annotated[Path, typer.Option(help="Folder to write, e.g. weights/tiny.")]) -> None:
+def export(
+    work: Work,
+    output: Annotated[Path, typer.Option(help="Folder to write, e.g. weights/tiny.")],
+    step: Annotated[int | None, typer.Option(help="Of `sr`, a multiple of 500, instead of where it is now.")] = None,
+) -> None:
     """Writes the trained models in the published folder layout, in float16."""
-    for part in ("sr.pt", "tokenizer", "ram", CLEANER):
+    trained_file = "sr.pt" if step is None else snapshot_name("sr", step)
+    for part in (trained_file, "tokenizer", "ram", CLEANER):
         _require((work / part).exists(), f"{work / part} does not exist: train all parts first")
     vae, denoiser, text = _build_models(work)
-    trained = torch.load(work / "sr.pt", map_location="cpu", weights_only=True)["average"]
+    trained = torch.load(work / trained_file, map_location="cpu", weights_only=True)["average"]
     for name, model in (("vae", vae), ("denoiser", denoiser), ("text", text)):
         model.load_state_dict(trained[name])
     base, seesr = (output / part for part in ("sd-turbo", "seesr"))

@@ -81,9 +81,9 @@ class Run:
         state = torch.load(self.checkpoint, map_location=device, weights_only=True)
         began = state.get("settings", {})
         for name, value in self.settings.items():
-            if began.get(name) != value:
+            if began.get(name, value) != value:  # an older checkpoint may not have heard of it
                 raise typer.BadParameter(
-                    f"{self.checkpoint} began with {name} {began.get(name)}, not {value}: go on so, or take another --work."
+                    f"{self.checkpoint} began with {name} {began[name]}, not {value}: go on so, or take another --work."
                 )
         for name, model in self.models.items():
             model.load_state_dict(state["models"][name])
@@ -126,7 +126,7 @@ class Run:
 
     def snapshot(self) -> None:
         """Keeps the averaged weights of this step in a file of their own."""
-        torch.save({"average": self.average, "step": self.step}, self.work / f"{self.stage}_{self.step:06d}.pt")
+        torch.save({"average": self.average, "step": self.step}, self.work / snapshot_name(self.stage, self.step))
 
     def optimize(self, loss: Tensor, parts: dict[str, float]) -> None:
         """One optimizer step: warm-up, the learning rate steady, then cosine decay; gradients clipped. Logs, and saves every
@@ -191,6 +191,11 @@ class Run:
                     average.lerp_(tensor, 1 - kept)
                 else:
                     average.copy_(tensor)
+
+
+def snapshot_name(stage: str, step: int) -> str:
+    """The file's that holds a stage's averaged weights of `step`."""
+    return f"{stage}_{step:06d}.pt"
 
 
 class Photographs:

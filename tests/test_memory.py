@@ -325,6 +325,9 @@ def test_tile_options_are_checked() -> None:
         Options.make(tile=5)
     with pytest.raises(OptionError, match="tile_overlap is 60; it may be at most half of the tile"):
         Options.make(tile=64, tile_overlap=60)
+    with pytest.raises(OptionError, match=r"^tile_overlap is 97; it may be at most half of the tile \(96\)\. Give a larger"):
+        rungs(Options.make(tile_overlap=97), 64, 64, CPU, TINY, Budget(1e12, 1e12))
+    assert rungs(Options.make(tile_overlap=96), 64, 64, CPU, TINY, Budget(1e12, 1e12))[0].overlap == 96
     assert Options.make("memory").vae_tile == 32
 
 

@@ -110,6 +110,8 @@ def test_a_killed_run_goes_on_where_it_was(
         train(batch=3)
     with pytest.raises(typer.BadParameter, match="began with steps 5, not 9"):
         train(steps=9)
+    del state["settings"]["steady"]  # as one of before there was such a setting
+    torch.save(state, tmp_path / "cleaner.pt")
     train()
     assert logged_steps(tmp_path / "cleaner.csv") == [1, 2, 3, 4, 5]
     state = torch.load(tmp_path / "cleaner.pt", weights_only=True)

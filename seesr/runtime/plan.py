@@ -8,6 +8,7 @@ import torch
 
 from seesr.autoencoder.estimated import SAMPLES, sample_side
 from seesr.diffusion.tiles import Tiles
+from seesr.errors import OptionError
 from seesr.options import Options
 from seesr.runtime.device import CPU
 from seesr.runtime.memory import memory_bytes, used_bytes
@@ -142,9 +143,16 @@ def rungs(
 
     What the user set is kept on every rung, or made smaller; what shall never be tiled is not. Where nothing fits, the
     last way is left: an estimate may be wrong.
+
+    Raises:
+        OptionError: the overlap is more than half of the tile that the model has where none is given.
     """
     tile = NEVER if options.tile == 0 else options.tile or TILE_PIXELS // costs.factor
-    overlap = min(tile // 3 if options.tile_overlap is None else options.tile_overlap, tile // 2)
+    overlap = tile // 3 if options.tile_overlap is None else options.tile_overlap
+    if overlap > tile // 2:
+        raise OptionError(
+            f"tile_overlap is {overlap}; it may be at most half of the tile ({tile // 2}). Give a larger tile."
+        )
     name = "tiled VAE" if options.vae_tile else "whole"
     vae_tile = _vae_tile(height, width, costs, budget.host if device.type == "cpu" else budget.device)
     first = Rung(name, device, options.vae_tile or 0, tile, overlap, sequential=sequential, map_bytes=budget.host / 3)
