@@ -1,5 +1,6 @@
-"""What `seesr evaluate` does not tell of a weights folder: its autoencoder alone, its use of tags, its colours, its tagger.
+"""What `seesr evaluate` does not tell of weights: cleaner and autoencoder alone, use of tags, colours, tagger.
 
+    ./scripts/start_seesr.sh python scripts/check_model.py cleaner PHOTOS
     ./scripts/start_seesr.sh python scripts/check_model.py autoencoder TRUTHS
     ./scripts/start_seesr.sh python scripts/check_model.py semantics LOW HIGH
     ./scripts/start_seesr.sh python scripts/check_model.py colour LOW
@@ -10,22 +11,25 @@ Each takes `--weights`. `autoencoder` and `semantics` need what `evaluate` fetch
 
 from __future__ import annotations
 
+import io
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import torch
 import typer
-from PIL import Image
+from PIL import Image, ImageFilter
 from rich.console import Console
 from rich.table import Table
 from tagger import TaggedPictures
-from training import SCALE, read_pictures
+from training import SCALE, picture_paths, read_picture, read_pictures
 
 from seesr import Upscaler
 from seesr.autoencoder.vae import decode, encode
-from seesr.evaluation.degradation import crop_to_multiple
+from seesr.cleaner import clean
+from seesr.evaluation.degradation import crop_to_multiple, downscale_bicubic
 from seesr.evaluation.evaluate import from_pairs
 from seesr.evaluation.metrics import Scales
 from seesr.evaluation.stlpips import STLPIPS
@@ -35,6 +39,48 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__d
 Weights = Annotated[str | None, typer.Option(help="As in `seesr upscale`.")]
 WORDS = 3
 """Tags that count as what a picture shows: the most certain ones of the sharp picture."""
+
+
+def _noisy(image: Image.Image, level: float) -> Image.Image:
+    noise = np.random.default_rng(0).normal(0, level, (image.height, image.width, 3))
+    return Image.fromarray((_array(image) + noise).round().clip(0, 255).astype(np.uint8))
+
+
+def _compressed(image: Image.Image, quality: int) -> Image.Image:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality)
+    return Image.open(file).convert("RGB")
+
+
+DAMAGES: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "nothing wrong": lambda image: image,
+    "blurred by 0.8 pixels": lambda image: image.filter(ImageFilter.GaussianBlur(0.8)),
+    "noise of 3 levels": lambda image: _noisy(image, 3),
+    "noise of 12 levels": lambda image: _noisy(image, 12),
+    "JPEG at quality 60": lambda image: _compressed(image, 60),
+}
+
+
+@app.command()
+def cleaner(photographs: Path, weights: Weights = None) -> None:
+    """Error to the good picture, a reduced photograph, before and after cleaning what was damaged in a known way."""
+    network = Upscaler.load(weights).models.cleaner
+    if network is None:
+        raise typer.BadParameter("these weights have no cleaner.")
+    paths = picture_paths(photographs)
+    table = Table("", *(path.stem for path in paths))
+    for name, damage in DAMAGES.items():
+        row = []
+        for path in paths:
+            good = downscale_bicubic(crop_to_multiple(read_picture(path), SCALE), SCALE)
+            bad = damage(good)
+            with torch.inference_mode():
+                cleaned = to_image(clean(network, to_tensor(bad)))
+            before, after = (np.sqrt(np.square(_array(one) - _array(good)).mean()) for one in (bad, cleaned))
+            row.append(f"{before:.1f}, {after:.1f}")
+        table.add_row(name, *row)
+    Console(width=120).print(table)
+    print("root of the mean squared error, grey levels, before and after")
 
 
 @app.command()

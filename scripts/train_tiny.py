@@ -390,7 +390,8 @@ def sr(
             parts["perceptual"] = (distances * torch.where(plain.to(device), PLAIN_FACTOR, DEGRADED_FACTOR)).mean()
             loss = loss + perceptual_weight * growth * parts["perceptual"]
         parts["bicubic"] = detail_loss(low, high)
-        run.optimize(loss, {name: value.item() for name, value in parts.items()})
+        with _attention(device):  # with --checkpointing it is computed again, and must be the same
+            run.optimize(loss, {name: value.item() for name, value in parts.items()})
         if run.step % 250 == 0:
             with torch.no_grad(), run.averaged():
                 nothing = torch.zeros_like(conditions.tokens[:1]).float().expand(HELD_OUT, -1, -1).to(device)

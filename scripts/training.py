@@ -282,12 +282,17 @@ def ahead(items: Iterator[Item], count: int = 4) -> Iterator[Item]:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def read_pictures(folder: Path) -> list[Image.Image]:
-    """All JPEG and PNG pictures of a folder, in order of their names, as RGB."""
+def picture_paths(folder: Path) -> list[Path]:
+    """All JPEG and PNG pictures of a folder, in order of their names."""
     paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in {".jpg", ".jpeg", ".png"})
     if not paths:
         raise typer.BadParameter(f"no .jpg or .png picture in {folder}")
-    return [read_picture(path) for path in paths]
+    return paths
+
+
+def read_pictures(folder: Path) -> list[Image.Image]:
+    """Those of `picture_paths`, as RGB."""
+    return [read_picture(path) for path in picture_paths(folder)]
 
 
 def read_picture(path: Path) -> Image.Image:

@@ -140,17 +140,24 @@ def test_training_the_whole_and_exporting_it(
 
     monkeypatch.setattr(train_tiny, "STLPIPS", Difference)
     work, output, shipped = tmp_path / "work", tmp_path / "weights", beside_package(TINY)
-    train_tiny.sr(
-        images=photographs,
-        work=work,
-        steps=2,
-        batch=2,
-        perceptual_from=-1.0,
-        perceptual_full=0.0,
-        ram=shipped / "ram",
-        cleaner=shipped / CLEANER,
-    )
-    assert logged_steps(work / "sr.csv") == [1, 2]
+
+    def train(**changed: object) -> None:
+        usual = {
+            "images": photographs,
+            "work": work,
+            "steps": 3,
+            "batch": 2,
+            "perceptual_from": -1.0,
+            "perceptual_full": 0.0,
+        }
+        train_tiny.sr(**usual | {"ram": shipped / "ram", "cleaner": shipped / CLEANER} | changed)
+
+    with monkeypatch.context() as patch:
+        killed_after(1, training, patch)
+        with pytest.raises(KeyboardInterrupt):
+            train()
+    train()
+    assert logged_steps(work / "sr.csv") == [1, 2, 3]
     with pytest.raises(typer.BadParameter, match="exists and is not"):
         train_tiny.sr(images=photographs, work=work, steps=2, batch=2, ram=shipped / CLEANER)
     train_tiny.export(work, output)
@@ -164,11 +171,44 @@ def test_training_the_whole_and_exporting_it(
     assert made.size == picture.size
     assert errors[0] < 2 * errors[1], "fresh weights let the picture through, though not all of it"
 
+    # Another seed draws another text encoder, were these weights not taken.
+    train(work=tmp_path / "further", steps=1, seed=1, start=output, checkpointing=True)
+    begun = train_tiny.load_prompt_encoder(output / "sd-turbo").state_dict()
+    state = torch.load(tmp_path / "further" / "sr.pt", weights_only=True)
+    for key, tensor in state["models"]["text"].items():
+        assert torch.allclose(tensor, begun[key], atol=1e-5), "one step of the warm-up changes next to nothing"
+
 
 def test_export_wants_all_parts(train_tiny: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(typer.BadParameter, match=r"sr_000500\.pt does not exist"):
+        train_tiny.export(tmp_path, tmp_path / "weights", step=500)
     with pytest.raises(typer.BadParameter, match="train all parts first"):
         train_tiny.export(tmp_path, tmp_path / "weights")
     assert not (tmp_path / "weights").exists()
+
+
+def test_a_threshold_is_the_lowest_that_is_right_often_enough(train_tiny: ModuleType) -> None:
+    """Two tags that are given often, of which one is right only when more certain, and one that is given seldom."""
+    confidences = torch.tensor([[0.95, 0.9, 0.9]] * 2 + [[0.95, 0.9, 0.6]] + [[0.95, 0.9, 0.1]] + [[0.75, 0.8, 0.1]] * 4)
+    labels = torch.tensor([[1.0, 1.0, 1.0]] * 2 + [[1.0, 1.0, 0.0]] * 2 + [[0.0, 1.0, 0.0]] * 4)
+    doubtful, sure, seldom = train_tiny.tagger.choose_thresholds(confidences, labels)
+    assert doubtful == pytest.approx(0.75, abs=0.011)
+    assert seldom == pytest.approx(0.6, abs=0.011)
+    assert sure == seldom, "where its own could be lower, the common one holds"
+    wrong = train_tiny.tagger.choose_thresholds(confidences, torch.zeros_like(labels))
+    assert wrong == [train_tiny.tagger.NEVER] * 3
+
+
+def test_the_cleaner_takes_back_blur(scripts: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    check_model = importlib.import_module("check_model")
+    Image.open(IMAGES / "chelsea.png").save(tmp_path / "cat.png")
+    check_model.cleaner(tmp_path, str(beside_package(TINY)))
+    rows = {
+        row[1].strip(): row[2] for row in (line.split("│") for line in capsys.readouterr().out.splitlines()) if len(row) > 3
+    }
+    assert rows.keys() == check_model.DAMAGES.keys()
+    before, after = (float(number) for number in rows["blurred by 0.8 pixels"].split(","))
+    assert after < 0.7 * before
 
 
 def test_pictures_that_are_no_use_are_named(training: ModuleType, photographs: Path, tmp_path: Path) -> None:
