@@ -338,10 +338,10 @@ def counting() -> FlopCounterMode:
 
 
 @functools.cache
-def startup_seconds() -> float:
-    """Of a process of its own, the fastest of three."""
+def startup_seconds(runs: int = 3) -> float:
+    """Of a process of its own, the fastest of some."""
     command = [sys.executable, "-c", STARTUP]
-    return min(float(subprocess.run(command, capture_output=True, text=True, check=True).stdout) for _ in range(3))
+    return min(float(subprocess.run(command, capture_output=True, text=True, check=True).stdout) for _ in range(runs))
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:

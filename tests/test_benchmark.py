@@ -50,6 +50,11 @@ def operations_of_the_text_encoder() -> int:
     return config["num_hidden_layers"] * (matrices + attention)
 
 
+def test_start_up_is_timed_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    assert importlib.import_module("benchmark").startup_seconds(runs=1) > 0
+
+
 @pytest.mark.parametrize("baseline", [True, False])
 def test_every_stage_is_timed_and_its_operations_are_counted(run: Run, baseline: bool) -> None:
     outcome = run(*SMALL, "--size", "32x32", "--json", "--baseline" if baseline else "--no-baseline")

@@ -187,6 +187,46 @@ def test_export_wants_all_parts(train_tiny: ModuleType, tmp_path: Path) -> None:
     assert not (tmp_path / "weights").exists()
 
 
+def test_training_the_tagger_and_writing_it(
+    train_tiny: ModuleType, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the stead of the teacher, which is not there where tests run, one that sees only brightness."""
+    tagger = train_tiny.tagger
+
+    class Brightness(nn.Module):
+        @staticmethod
+        def is_installed() -> bool:
+            return True
+
+        def forward(self, image: Tensor) -> tuple[list[Tensor], Tensor]:
+            grey = image.mean(dim=1, keepdim=True)
+            grids = [
+                nn.functional.avg_pool2d(grey, 4 * 2**stage).expand(-1, channels, -1, -1).permute(0, 2, 3, 1)
+                for stage, channels in enumerate(tagger.TEACHER_CHANNELS)
+            ]
+            return grids, grey.mean(dim=(2, 3)).expand(-1, tagger.CLASSES)
+
+    monkeypatch.setattr(tagger, "Teacher", Brightness)
+    folder, work = tmp_path / "tagged", tmp_path / "work"
+    folder.mkdir()
+    (folder / "images").symlink_to(photographs)
+    tags = ("woman | rocket", "cat", "coffee")
+    (folder / "labels.tsv").write_text("".join(f"{number:02d}.png\t{tags[number % 3]}\n" for number in range(20)))
+    train_tiny.ram(tags=folder, images=photographs, work=work, steps=2, dape_steps=2, batch=2)
+    assert logged_steps(work / "ram.csv") == logged_steps(work / "dape.csv") == [1, 2]
+    assert train_tiny.load_tag_list(work / "ram", 4).names == ["cat", "coffee", "rocket", "woman"]
+    trained = torch.load(work / "ram.pt", weights_only=True)["average"]["student"]
+    bare = tagger.RAM(tagger.RAMConfig.from_dict(tagger.RAM_CONFIG | {"num_tags": 4}))
+    bare.load_state_dict({key.removeprefix("ram."): trained[key] for key in trained if key.startswith("ram.")})
+    image = torch.rand(1, 3, tagger.SIDE, tagger.SIDE, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        (tokens, logits), (plain_tokens, _) = train_tiny.load_ram(work / "ram")(image), bare(image)
+    assert logits.shape == (1, 4)
+    assert tokens.shape == plain_tokens.shape
+    change = (tokens - plain_tokens).abs().max()
+    assert 1e-6 < change < 0.5 * plain_tokens.abs().max(), "DAPE is merged, after two steps with little in it"
+
+
 def test_a_threshold_is_the_lowest_that_is_right_often_enough(train_tiny: ModuleType) -> None:
     """Two tags that are given often, of which one is right only when more certain, and one that is given seldom."""
     confidences = torch.tensor([[0.95, 0.9, 0.9]] * 2 + [[0.95, 0.9, 0.6]] + [[0.95, 0.9, 0.1]] + [[0.75, 0.8, 0.1]] * 4)
