@@ -339,7 +339,7 @@ def counting() -> FlopCounterMode:
 
 @functools.cache
 def startup_seconds(runs: int = 3) -> float:
-    """Of a process of its own, the fastest of some."""
+    """Of a process of its own, the fastest of `runs`."""
     command = [sys.executable, "-c", STARTUP]
     return min(float(subprocess.run(command, capture_output=True, text=True, check=True).stdout) for _ in range(runs))
 

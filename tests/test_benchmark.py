@@ -24,13 +24,17 @@ SMALL = ("--weights", beside_package("tiny"), "--device", "cpu", "--dtype", "flo
 
 
 @pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The script, without what takes long and says nothing of a picture."""
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(SCRIPTS))
-    module = importlib.import_module("benchmark")
-    monkeypatch.setattr(module, "startup_seconds", lambda: 1.0)
-    monkeypatch.setattr(module, "MATMUL_SIDE", 128)
-    return module
+    return importlib.import_module("benchmark")
+
+
+@pytest.fixture
+def benchmark(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script, without what takes long and says nothing of a picture."""
+    monkeypatch.setattr(script, "startup_seconds", lambda: 1.0)
+    monkeypatch.setattr(script, "MATMUL_SIDE", 128)
+    return script
 
 
 @pytest.fixture
@@ -50,9 +54,8 @@ def operations_of_the_text_encoder() -> int:
     return config["num_hidden_layers"] * (matrices + attention)
 
 
-def test_start_up_is_timed_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    assert importlib.import_module("benchmark").startup_seconds(runs=1) > 0
+def test_start_up_is_timed_in_a_process_of_its_own(script: ModuleType) -> None:
+    assert script.startup_seconds(runs=1) > 0
 
 
 @pytest.mark.parametrize("baseline", [True, False])
