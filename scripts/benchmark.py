@@ -36,7 +36,7 @@ from seesr.diffusion.denoiser import load_denoiser
 from seesr.diffusion.sampler import sample
 from seesr.diffusion.schedule import NoiseSchedule
 from seesr.diffusion.text import load_prompt_encoder
-from seesr.errors import OptionError
+from seesr.errors import OptionError, OutOfMemoryError
 from seesr.images.resize import Size, Sizes, plan_sizes
 from seesr.runtime.device import choose_device, dtype_name
 from seesr.runtime.memory import PeakMemory, free_memory, is_out_of_memory
@@ -69,7 +69,7 @@ class Measured:
     name: str
     dtype: torch.dtype
     seconds: dict[str, float] = field(default_factory=dict)
-    """The fastest run's, by stage."""
+    """By stage, the fastest of all turns."""
     flop: dict[str, int] = field(default_factory=dict)
     peak: int = 0
     """Bytes."""
@@ -149,7 +149,7 @@ def main(
     scale: Annotated[float, typer.Option(help=Options.describe("scale"))] = 4.0,
     steps: Annotated[int, typer.Option(help="Denoising steps, 1 to 4.")] = 1,
     repeat: Annotated[
-        int, typer.Option(min=1, help="Timed runs; one more before them warms up, one after them counts operations.")
+        int, typer.Option(min=1, help="Turns: in each, all are loaded, warmed up by one run and timed in another.")
     ] = 2,
     baseline: Annotated[bool, typer.Option(help="Time the stock modules too; takes long on a CPU.")] = True,
     sequential: Annotated[
@@ -172,19 +172,19 @@ def main(
     sizes = list(dict.fromkeys(_size_of(text) for text in size or ["128x128"]))
     options = Options.make(scale=scale, steps=steps, seed=0)
     for on in dict.fromkeys([choose_device(name) for name in device or ["auto"]]):
+        load = functools.partial(Upscaler.load, weights, str(on), dtype, sequential=sequential, compiled=compiled)
         began = time.perf_counter()
-        upscaler = Upscaler.load(weights, str(on), dtype, sequential=sequential, compiled=compiled)
+        upscaler = load()
         loading, name, root, own = time.perf_counter() - began, upscaler.weights.name, upscaler.weights.root, upscaler.dtype
-        plans = [plan(upscaler, one, scale) for one in sizes]
-        columns = [[ours(upscaler, one, options, repeat) for one in plans]]
+        plans = [plan_sizes(one, scale, None, upscaler.models.needs, upscaler.limits) for one in sizes]
         del upscaler
-        free_memory(on)
+        contenders = [Contender("seesr", own, lambda load=load: Ours(load(), options), enlarges=True)]
         dtypes = list(dict.fromkeys([stock_dtype(on), own] if baseline else [own]))
         if baseline:
-            columns += [published(root, on, kind, plans, steps, repeat) for kind in dtypes]
+            contenders += [published(root, on, kind, steps) for kind in dtypes]
+        measured = contend(contenders, on, plans, repeat)
         peaks = {kind: matmul_peak(on, kind) for kind in dict.fromkeys([*dtypes, torch.float32])}
-        by_size = {size: list(measured) for size, *measured in zip(sizes, *columns, strict=True)}
-        report = Report(name, on, options, loading, by_size, peaks)
+        report = Report(name, on, options, loading, dict(zip(sizes, measured, strict=True)), peaks)
         if as_json:
             print(json.dumps(report.record()), flush=True)
         else:
@@ -198,63 +198,86 @@ def _size_of(text: str) -> Size:
     return width, height
 
 
-def plan(upscaler: Upscaler, size: Size, scale: float) -> Sizes:
-    return plan_sizes(size, scale, None, upscaler.models.needs, upscaler.limits)
+@dataclass(frozen=True)
+class Contender:
+    """One way of doing it."""
+
+    name: str
+    dtype: torch.dtype
+    load: Callable[[], Callable[[Sizes, Stages], None]]
+    """Loads its networks; what it returns makes one picture of a plan's size."""
+    enlarges: bool
+    """Whether it makes results that are worked on larger than they are."""
 
 
-def ours(upscaler: Upscaler, sizes: Sizes, options: Options, repeat: int) -> Measured:
-    picture = Image.effect_noise(sizes.input, 64).convert("RGB")
+def contend(contenders: list[Contender], device: torch.device, plans: list[Sizes], turns: int) -> list[list[Measured]]:
+    """What each contender takes for each plan, plan by plan.
 
-    def run(stages: Stages) -> None:
-        upscaler.clear_caches()
+    They are timed in turns, each loaded anew, for all together may not fit into memory, and a machine whose speed changes
+    while the benchmark lasts would favour one of them.
+    """
+    columns = [[Measured(one.name, one.dtype, missing=_left_out(one, plan)) for plan in plans] for one in contenders]
+    for turn in range(turns):
+        for contender, column in zip(contenders, columns, strict=True):
+            run = None
+            for sizes, measured in zip(plans, column, strict=True):
+                if measured.missing:
+                    continue
+                free_memory(device)
+                try:
+                    run = run or contender.load()
+                    measure(measured, device, functools.partial(run, sizes), count=turn == turns - 1)
+                except (OutOfMemoryError, RuntimeError, MemoryError) as error:
+                    if not isinstance(error, OutOfMemoryError) and not is_out_of_memory(error):
+                        raise
+                    measured.missing = "memory ran out"
+                    measured.seconds.clear()
+            del run
+            free_memory(device)
+    return [list(measured) for measured in zip(*columns, strict=True)]
+
+
+def _left_out(contender: Contender, sizes: Sizes) -> str:
+    if contender.enlarges or sizes.working == sizes.output:
+        return ""
+    (width, height), (wide, high) = sizes.output, sizes.working
+    return f"a {width}x{height} result is below the models' smallest side, so seesr works on {wide}x{high}"
+
+
+class Ours:
+    """The product as it is."""
+
+    def __init__(self, upscaler: Upscaler, options: Options) -> None:
+        self.upscaler, self.options = upscaler, options
+
+    def __call__(self, sizes: Sizes, stages: Stages) -> None:
+        self.upscaler.clear_caches()
         with patch("seesr.upscaler.Stages", lambda: stages):
-            upscaler.upscale(picture, options)
-
-    return measure("seesr", upscaler.device, upscaler.dtype, run, repeat)
+            self.upscaler.upscale(Image.effect_noise(sizes.input, 64).convert("RGB"), self.options)
 
 
 def stock_dtype(on: torch.device) -> torch.dtype:
     return torch.float16 if on.type == "cuda" else torch.float32
 
 
-def published(
-    root: Path, on: torch.device, dtype: torch.dtype, plans: list[Sizes], steps: int, repeat: int
-) -> list[Measured]:
-    """The baseline for each size; of those that memory does not suffice for, or that we work on larger, why it is not."""
+def published(root: Path, on: torch.device, dtype: torch.dtype, steps: int) -> Contender:
     name = "published" if dtype == stock_dtype(on) else f"published in {dtype_name(dtype)}"
-    networks, made = None, []
-    for sizes in plans:
-        free_memory(on)
-        if sizes.working != sizes.output:
-            (width, height), (wide, high) = sizes.output, sizes.working
-            reason = f"a {width}x{height} result is below the models' smallest side, so seesr works on {wide}x{high}"
-            made.append(Measured(name, dtype, missing=reason))
-            continue
-        try:
-            networks = networks or Published(root, on, dtype)
-            run = functools.partial(networks.run, sizes.output, steps)
-            made.append(measure(name, on, dtype, run, repeat))
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            made.append(Measured(name, dtype, missing="memory ran out"))
-    return made
+    return Contender(name, dtype, lambda: Published(root, on, dtype, steps), enlarges=False)
 
 
 class Published:
     """The stock networks, as the published code runs them."""
 
-    def __init__(self, root: Path, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, root: Path, device: torch.device, dtype: torch.dtype, steps: int) -> None:
         base = root / "sd-turbo"
-        self.device, self.dtype = device, dtype
+        self.device, self.dtype, self.steps = device, dtype, steps
         self.vae, self.denoiser = load_vae(base / "vae", dtype).to(device), load_denoiser(root, dtype).to(device)
         self.text, self.ram = load_prompt_encoder(base, dtype).to(device), load_ram(root / "ram", dtype=dtype).to(device)
         self.schedule = NoiseSchedule.from_config(read_config(base / "scheduler" / "scheduler_config.json"))
 
     @torch.inference_mode()
-    def run(self, size: Size, steps: int, stages: Stages) -> None:
-        """Makes a result of `size`."""
-        width, height = (side // 8 * 8 for side in size)
+    def __call__(self, sizes: Sizes, stages: Stages) -> None:
+        width, height = (side // 8 * 8 for side in sizes.output)
 
         def timed(stage: str, work: Callable[[], Any]) -> Any:
             self._wait()
@@ -275,7 +298,7 @@ class Published:
         def predict(latents: Tensor, timestep: int) -> Tensor:
             return self.denoiser(latents.to(self.dtype), timestep, image, embeds, tokens).float()
 
-        made = timed("denoise", lambda: sample(predict, self.schedule, noisy, steps))
+        made = timed("denoise", lambda: sample(predict, self.schedule, noisy, self.steps))
         timed("pixels", lambda: self.vae.decode(made.to(self.dtype)).sample)
 
     def _wait(self) -> None:
@@ -291,23 +314,23 @@ def plain_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor
     return scores.softmax(dim=-1) @ value
 
 
-def measure(name: str, device: torch.device, dtype: torch.dtype, run: Callable[[Stages], None], repeat: int) -> Measured:
-    """The fastest of `repeat` runs after one to warm up; its operations are counted in one more.
+def measure(measured: Measured, device: torch.device, run: Callable[[Stages], None], count: bool) -> None:
+    """Times one run after one to warm up; `measured` keeps each stage's fastest. With `count`, one more counts operations.
 
     That comes last, and not compiled: compiled code hides its operations, and what Dynamo meets while they are counted it
     never compiles again.
     """
     run(Stages())
-    peak, runs = PeakMemory(device), []
-    for _ in range(repeat):
-        stages = Stages()
-        run(stages)
-        runs.append(stages.seconds)
-    best, most = min(runs, key=lambda run: sum(run.values())), peak.bytes()
-    with torch.compiler.set_stance("force_eager"), counting() as counter:
-        counted = CountedStages(counter)
-        run(counted)
-    return Measured(name, dtype, best, counted.flop, most)
+    peak, stages = PeakMemory(device), Stages()
+    run(stages)
+    measured.peak = max(measured.peak, peak.bytes())
+    for name, seconds in stages.seconds.items():
+        measured.seconds[name] = min(seconds, measured.seconds.get(name, seconds))
+    if count:
+        with torch.compiler.set_stance("force_eager"), counting() as counter:
+            counted = CountedStages(counter)
+            run(counted)
+        measured.flop = counted.flop
 
 
 class CountedStages(Stages):
@@ -364,14 +387,15 @@ def as_table(title: str, measured: list[Measured], peaks: dict[torch.dtype, floa
     def add(name: str, text: Callable[[Measured], str], *rates: str) -> None:
         table.add_row(name, *("" if one.missing else text(one) for one in measured), *rates)
 
-    for stage, seconds in ours.seconds.items():
-        flop = ours.flop[stage]
+    for stage in dict.fromkeys(stage for one in measured for stage in one.seconds):
         cells = [f"{one.seconds[stage]:.2f} s" if stage in one.seconds else "" for one in measured]
-        rates = [f"{flop / 1e12:.3f}", f"{flop / seconds / 1e9:.0f}", f"{flop / seconds / peaks[ours.dtype]:.0%}"]
-        table.add_row(stage, *cells, *(rates if flop else []))
+        if flop := ours.flop.get(stage, 0):
+            rate = flop / ours.seconds[stage]
+            cells += [f"{flop / 1e12:.3f}", f"{rate / 1e9:.0f}", f"{rate / peaks[ours.dtype]:.0%}"]
+        table.add_row(stage, *cells)
     table.add_section()
     add("sum", lambda one: f"{one.total:.2f} s", f"{sum(ours.flop.values()) / 1e12:.3f}")
-    add("times ours", lambda one: f"{one.total / ours.total:.2f}")
+    add("times ours", lambda one: f"{one.total / ours.total:.2f}" if ours.total else "")
     add("peak memory", lambda one: f"{one.peak / 1e9:.2f} GB")
     return table
 

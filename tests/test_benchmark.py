@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from conftest import SCRIPTS, Outcome, Run
 from torch import nn
 
 from seesr import Options, Upscaler, cli
+from seesr.images.resize import Sizes, plan_sizes
 from seesr.runtime.stages import Stages
 from seesr.weights.files import read_config
 from seesr.weights.manifest import beside_package
@@ -20,6 +23,7 @@ from seesr.weights.manifest import beside_package
 OURS = ["decode", "clean", "resize", "tags", "prompt", "encode", "denoise", "pixels", "colour", "finish"]
 NETWORKS = ["tags", "prompt", "encode", "denoise", "pixels"]
 WITHOUT_OPERATIONS = {"decode", "resize", "finish"}
+CPU = torch.device("cpu")
 SMALL = ("--weights", beside_package("tiny"), "--device", "cpu", "--dtype", "float32", "--repeat", 1)
 
 
@@ -35,6 +39,14 @@ def benchmark(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType
     monkeypatch.setattr(script, "startup_seconds", lambda: 1.0)
     monkeypatch.setattr(script, "MATMUL_SIDE", 128)
     return script
+
+
+def small(upscaler: Upscaler) -> Sizes:
+    return plan_sizes((32, 32), 4.0, None, upscaler.models.needs, upscaler.limits)
+
+
+def new_measured(benchmark: ModuleType) -> Any:
+    return benchmark.Measured("", torch.float32)
 
 
 @pytest.fixture
@@ -85,20 +97,45 @@ def test_a_size_that_is_worked_on_larger_has_no_baseline(run: Run) -> None:
     assert cells(outcome.out, "times ours") == ["1.00", "", "", "", "", ""]
 
 
-def test_a_baseline_out_of_memory_leaves_the_rest(run: Run, benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("which", "name", "left"), [("Published", "published", [True, False]), ("Ours", "seesr", [False, True])]
+)
+def test_what_is_out_of_memory_leaves_the_rest(
+    run: Run, benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, which: str, name: str, left: list[bool]
+) -> None:
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(benchmark, "Published", fail)
+    monkeypatch.setattr(benchmark, which, fail)
     error: Exception = torch.OutOfMemoryError("CUDA out of memory.")
     outcome = run(*SMALL, "--size", "32x32")
     assert outcome.code == 0
-    assert "published (float32) is left out: memory ran out.\n" in outcome.out
-    assert [bool(cell) for cell in cells(outcome.out, "sum")] == [True, False, True, False, False]
+    assert f"{name} (float32) is left out: memory ran out.\n" in outcome.out
+    for row in ("sum", "denoise"):
+        assert [bool(cell) for cell in cells(outcome.out, row)][:2] == left
 
     error = RuntimeError("a defect")
     with pytest.raises(RuntimeError, match="a defect"):
         run(*SMALL, "--size", "32x32")
+
+
+def test_contenders_take_turns_and_the_fastest_of_each_stage_counts(benchmark: ModuleType, upscaler: Upscaler) -> None:
+    order: list[str] = []
+    seconds = iter([3.0, 5.0, 4.0, 1.0, 2.0, 6.0])
+
+    def contender(name: str, stages_seconds: Callable[[], dict[str, float]]) -> object:
+        def load() -> Callable[[Sizes, Stages], None]:
+            order.append(name)
+            return lambda _, stages: stages.seconds.update(stages_seconds())
+
+        return benchmark.Contender(name, torch.float32, load, enlarges=True)
+
+    contenders = [contender("a", lambda: {"x": next(seconds)}), contender("b", lambda: {"x": 7.0, "y": 1.0})]
+    ((a, b),) = benchmark.contend(contenders, CPU, [small(upscaler)], turns=2)
+    assert order == ["a", "b"] * 2
+    assert a.seconds == {"x": 1.0}, "of 5 and 1, which followed runs to warm up"
+    assert b.seconds == {"x": 7.0, "y": 1.0}
+    assert [*seconds] == [6.0], "after two runs in the first turn, three in the last"
 
 
 def cells(table: str, row: str) -> list[str]:
@@ -116,8 +153,9 @@ def test_attention_on_a_cpu_is_counted(benchmark: ModuleType) -> None:
 
 def test_the_vae_is_counted_in_tiles_too(benchmark: ModuleType, upscaler: Upscaler) -> None:
     def flop(**values: object) -> dict[str, int]:
-        options = Options.make(steps=1, seed=0, **values)
-        return benchmark.ours(upscaler, benchmark.plan(upscaler, (32, 32), 4.0), options, 1).flop
+        ours, measured = benchmark.Ours(upscaler, Options.make(steps=1, seed=0, **values)), new_measured(benchmark)
+        benchmark.measure(measured, CPU, functools.partial(ours, small(upscaler)), count=True)
+        return measured.flop
 
     whole, tiled = flop(), flop(vae_tile=16)
     for stage in ("encode", "pixels"):
@@ -154,11 +192,13 @@ def test_compiled_blocks_are_compiled_when_they_are_timed(benchmark: ModuleType)
             with torch.inference_mode(), stages.stage("block"):
                 block(torch.randn(rows, 4))
 
-        return benchmark.measure("", torch.device("cpu"), torch.float32, run, 2).flop
+        measured = new_measured(benchmark)
+        benchmark.measure(measured, CPU, run, count=True)
+        return measured.flop
 
     assert measure(3) == {"block": 2 * 3 * 4 * 4}
     assert measure(5) == {"block": 2 * 5 * 4 * 4}
-    assert compiled == [3, 3], "graphs, each run to warm up and twice to be timed, but not to be counted"
+    assert compiled == [2, 2], "graphs, each run to warm up and to be timed, but not to be counted"
 
 
 @pytest.mark.parametrize(
