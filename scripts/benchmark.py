@@ -3,7 +3,8 @@
 For each stage on the way: seconds, operations (of matrix products, convolutions and attention), operations a second and the
 share of what this machine's matrix products reach in the same precision; and beside them the baseline, what the published
 code does: stock modules in float32 (float16 on a GPU), contiguous, whole, without margins. Pictures are noise: time does not
-depend on what is in them. Compare figures of one run only; a machine's speed changes from hour to hour.
+depend on what is in them. Compare figures of one run only; a machine's speed changes from minute to minute, so each is timed
+in turns: seconds are the fastest of each stage, ratios those of these and the median of the turns'.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import statistics
 import subprocess
 import sys
 import time
@@ -68,8 +70,8 @@ class Measured:
 
     name: str
     dtype: torch.dtype
-    seconds: dict[str, float] = field(default_factory=dict)
-    """By stage, the fastest of all turns."""
+    turns: list[dict[str, float]] = field(default_factory=list)
+    """Seconds of each turn, by stage."""
     flop: dict[str, int] = field(default_factory=dict)
     peak: int = 0
     """Bytes."""
@@ -77,8 +79,18 @@ class Measured:
     """Why nothing was measured."""
 
     @property
+    def seconds(self) -> dict[str, float]:
+        """By stage, the fastest of all turns."""
+        return {stage: min(turn[stage] for turn in self.turns) for stage in (self.turns or [{}])[0]}
+
+    @property
     def total(self) -> float:
         return sum(self.seconds.values())
+
+    def times(self, other: Measured) -> float:
+        """How many times as long as `other` it took: the median of the turns, in each of which one followed the other."""
+        pairs = zip(self.turns, other.turns, strict=True)
+        return statistics.median(sum(mine.values()) / sum(others.values()) for mine, others in pairs)
 
     def record(self, peaks: dict[torch.dtype, float]) -> dict[str, Any]:
         if self.missing:
@@ -96,6 +108,7 @@ class Measured:
         return {
             "dtype": dtype_name(self.dtype),
             "seconds": self.total,
+            "turns": [sum(turn.values()) for turn in self.turns],
             "flop": sum(self.flop.values()),
             "peak_bytes": self.peak,
             "stages": stages,
@@ -231,7 +244,7 @@ def contend(contenders: list[Contender], device: torch.device, plans: list[Sizes
                     if not isinstance(error, OutOfMemoryError) and not is_out_of_memory(error):
                         raise
                     measured.missing = "memory ran out"
-                    measured.seconds.clear()
+                    measured.turns.clear()
             del run
             free_memory(device)
     return [list(measured) for measured in zip(*columns, strict=True)]
@@ -315,7 +328,7 @@ def plain_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor
 
 
 def measure(measured: Measured, device: torch.device, run: Callable[[Stages], None], count: bool) -> None:
-    """Times one run after one to warm up; `measured` keeps each stage's fastest. With `count`, one more counts operations.
+    """Times one run after one to warm up, for `measured`. With `count`, one more counts operations.
 
     That comes last, and not compiled: compiled code hides its operations, and what Dynamo meets while they are counted it
     never compiles again.
@@ -324,8 +337,7 @@ def measure(measured: Measured, device: torch.device, run: Callable[[Stages], No
     peak, stages = PeakMemory(device), Stages()
     run(stages)
     measured.peak = max(measured.peak, peak.bytes())
-    for name, seconds in stages.seconds.items():
-        measured.seconds[name] = min(seconds, measured.seconds.get(name, seconds))
+    measured.turns.append(stages.seconds)
     if count:
         with torch.compiler.set_stance("force_eager"), counting() as counter:
             counted = CountedStages(counter)
@@ -395,7 +407,8 @@ def as_table(title: str, measured: list[Measured], peaks: dict[torch.dtype, floa
         table.add_row(stage, *cells)
     table.add_section()
     add("sum", lambda one: f"{one.total:.2f} s", f"{sum(ours.flop.values()) / 1e12:.3f}")
-    add("times ours", lambda one: f"{one.total / ours.total:.2f}" if ours.total else "")
+    add("times ours", lambda one: "" if ours.missing else f"{one.total / ours.total:.2f}")
+    add("median turn", lambda one: "" if ours.missing else f"{one.times(ours):.2f}")
     add("peak memory", lambda one: f"{one.peak / 1e9:.2f} GB")
     return table
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import json
+import statistics
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -94,7 +95,8 @@ def test_a_size_that_is_worked_on_larger_has_no_baseline(run: Run) -> None:
     assert outcome.code == 0
     reason = "is left out: a 64x64 result is below the models' smallest side, so seesr works on 128x128."
     assert f"published (float32) {reason}\npublished in bfloat16 (bfloat16) {reason}\n" in outcome.out
-    assert cells(outcome.out, "times ours") == ["1.00", "", "", "", "", ""]
+    for row in ("times ours", "median turn"):
+        assert cells(outcome.out, row) == ["1.00", "", "", "", "", ""]
 
 
 @pytest.mark.parametrize(
@@ -135,6 +137,7 @@ def test_contenders_take_turns_and_the_fastest_of_each_stage_counts(benchmark: M
     assert order == ["a", "b"] * 2
     assert a.seconds == {"x": 1.0}, "of 5 and 1, which followed runs to warm up"
     assert b.seconds == {"x": 7.0, "y": 1.0}
+    assert b.times(a) == statistics.median([8 / 5, 8 / 1])
     assert [*seconds] == [6.0], "after two runs in the first turn, three in the last"
 
 
