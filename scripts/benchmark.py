@@ -1,15 +1,18 @@
 """Where a picture's time goes: `scripts/start_seesr.sh benchmark --size 128x128 --size 256x192`.
 
 For each stage on the way: seconds, operations (of matrix products, convolutions and attention), operations a second and the
-share of what this machine's matrix products reach in the same precision; and beside them the baseline, what the published
-code does: stock modules in float32 (float16 on a GPU), contiguous, whole, without margins. Pictures are noise: time does not
-depend on what is in them. Compare figures of one run only; a machine's speed changes from minute to minute, so each is timed
-in turns: seconds are the fastest of each stage, ratios those of these and the median of the turns'.
+share of what this machine's matrix products reach in the same precision (on CUDA PyTorch computes float32 convolutions in
+less, so that their share can pass 1); and beside them the baseline, what the published code does: stock modules in float32
+(float16 on CUDA), contiguous, whole, without margins. Pictures are noise: time does not depend on what is in them.
+
+Compare figures of one run only. A machine's speed changes from minute to minute, so each is timed in turns: seconds are the
+fastest of each stage; ratios are those of these, and the median of the turns'.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import re
 import statistics
@@ -72,9 +75,14 @@ class Measured:
     dtype: torch.dtype
     turns: list[dict[str, float]] = field(default_factory=list)
     """Seconds of each turn, by stage."""
+    ways: list[str] = field(default_factory=list)
+    """Of each turn: how it went, as far as memory decides that."""
+    peaks: list[int] = field(default_factory=list)
+    """Bytes, of each turn, where they can be had."""
     flop: dict[str, int] = field(default_factory=dict)
-    peak: int = 0
-    """Bytes."""
+    """By stage; empty if memory ran out while they were counted."""
+    rate: float = 0.0
+    """Operations a second of matrix products, the best of all turns."""
     missing: str = ""
     """Why nothing was measured."""
 
@@ -92,27 +100,25 @@ class Measured:
         pairs = zip(self.turns, other.turns, strict=True)
         return statistics.median(sum(mine.values()) / sum(others.values()) for mine, others in pairs)
 
-    def record(self, peaks: dict[torch.dtype, float]) -> dict[str, Any]:
+    def record(self) -> dict[str, Any]:
         if self.missing:
             return {"dtype": dtype_name(self.dtype), "missing": self.missing}
-        stages = {
-            stage: {
-                "seconds": seconds,
-                "flop": flop,
-                "gflop_s": flop / seconds / 1e9,
-                "share": flop / seconds / peaks[self.dtype],
-            }
-            for stage, seconds in self.seconds.items()
-            for flop in [self.flop[stage]]
-        }
+        stages = {stage: {"seconds": seconds, **self._rates(stage)} for stage, seconds in self.seconds.items()}
         return {
             "dtype": dtype_name(self.dtype),
             "seconds": self.total,
             "turns": [sum(turn.values()) for turn in self.turns],
+            "ways": self.ways,
             "flop": sum(self.flop.values()),
-            "peak_bytes": self.peak,
+            "peak_bytes": min(self.peaks, default=None),
             "stages": stages,
         }
+
+    def _rates(self, stage: str) -> dict[str, float]:
+        if stage not in self.flop:
+            return {}
+        flop, seconds = self.flop[stage], self.seconds[stage]
+        return {"flop": flop, "gflop_s": flop / seconds / 1e9, "share": flop / seconds / self.rate}
 
 
 @dataclass
@@ -126,8 +132,15 @@ class Report:
     """Seconds."""
     sizes: dict[Size, list[Measured]]
     """By input size, ours first."""
-    peaks: dict[torch.dtype, float]
-    """Operations a second of matrix products."""
+
+    @property
+    def matmul_gflop_s(self) -> dict[str, float]:
+        """What matrix products reach, the best of all turns, by dtype."""
+        found: dict[str, float] = {}
+        for one in itertools.chain(*self.sizes.values()):
+            if one.rate:
+                found[dtype_name(one.dtype)] = max(one.rate / 1e9, found.get(dtype_name(one.dtype), 0.0))
+        return found
 
     def record(self) -> dict[str, Any]:
         return {
@@ -137,9 +150,9 @@ class Report:
             "steps": self.options.steps,
             "loading_seconds": self.loading,
             "startup_seconds": startup_seconds(),
-            "matmul_gflop_s": {dtype_name(kind): value / 1e9 for kind, value in self.peaks.items()},
+            "matmul_gflop_s": self.matmul_gflop_s,
             "sizes": {
-                f"{width}x{height}": {one.name: one.record(self.peaks) for one in measured}
+                f"{width}x{height}": {one.name: one.record() for one in measured}
                 for (width, height), measured in self.sizes.items()
             },
         }
@@ -147,11 +160,14 @@ class Report:
     def show(self, console: Console) -> None:
         for (width, height), measured in self.sizes.items():
             title = f"{width}x{height} by {self.options.scale:g}, steps: {self.options.steps}, {self.device}"
-            console.print(as_table(title, measured, self.peaks))
+            console.print(as_table(title, measured))
             for one in measured:
+                said = f"{one.name} ({dtype_name(one.dtype)})"
                 if one.missing:
-                    console.print(f"{one.name} ({dtype_name(one.dtype)}) is left out: {one.missing}.", soft_wrap=True)
-        speeds = ", ".join(f"{dtype_name(kind)} {value / 1e9:.0f}" for kind, value in self.peaks.items())
+                    console.print(f"{said} is left out: {one.missing}.", soft_wrap=True)
+                elif {*one.ways} != {"whole"}:
+                    console.print(f"{said} went, turn by turn: {', '.join(one.ways)}.", soft_wrap=True)
+        speeds = ", ".join(f"{name} {value:.0f}" for name, value in self.matmul_gflop_s.items())
         threads, loaded = torch.get_num_threads(), f"loaded in {self.loading:.1f} s"
         console.print(f"{self.weights}, {self.device}, {threads} threads, {loaded}; matmul GFLOP/s: {speeds}")
         console.print(f"start-up beyond the libraries' imports, embedded model: {startup_seconds():.2f} s")
@@ -192,12 +208,10 @@ def main(
         plans = [plan_sizes(one, scale, None, upscaler.models.needs, upscaler.limits) for one in sizes]
         del upscaler
         contenders = [Contender("seesr", own, lambda load=load: Ours(load(), options), enlarges=True)]
-        dtypes = list(dict.fromkeys([stock_dtype(on), own] if baseline else [own]))
         if baseline:
-            contenders += [published(root, on, kind, steps) for kind in dtypes]
+            contenders += [published(root, on, kind, steps) for kind in dict.fromkeys([stock_dtype(on), own])]
         measured = contend(contenders, on, plans, repeat)
-        peaks = {kind: matmul_peak(on, kind) for kind in dict.fromkeys([*dtypes, torch.float32])}
-        report = Report(name, on, options, loading, dict(zip(sizes, measured, strict=True)), peaks)
+        report = Report(name, on, options, loading, dict(zip(sizes, measured, strict=True)))
         if as_json:
             print(json.dumps(report.record()), flush=True)
         else:
@@ -217,8 +231,8 @@ class Contender:
 
     name: str
     dtype: torch.dtype
-    load: Callable[[], Callable[[Sizes, Stages], None]]
-    """Loads its networks; what it returns makes one picture of a plan's size."""
+    load: Callable[[], Callable[[Sizes, Stages], str]]
+    """Loads its networks; what it returns makes one picture of a plan's size, and says which way it took."""
     enlarges: bool
     """Whether it makes results that are worked on larger than they are."""
 
@@ -232,22 +246,38 @@ def contend(contenders: list[Contender], device: torch.device, plans: list[Sizes
     columns = [[Measured(one.name, one.dtype, missing=_left_out(one, plan)) for plan in plans] for one in contenders]
     for turn in range(turns):
         for contender, column in zip(contenders, columns, strict=True):
-            run = None
-            for sizes, measured in zip(plans, column, strict=True):
-                if measured.missing:
-                    continue
-                free_memory(device)
-                try:
-                    run = run or contender.load()
-                    measure(measured, device, functools.partial(run, sizes), count=turn == turns - 1)
-                except (OutOfMemoryError, RuntimeError, MemoryError) as error:
-                    if not isinstance(error, OutOfMemoryError) and not is_out_of_memory(error):
-                        raise
-                    measured.missing = "memory ran out"
-                    measured.turns.clear()
-            del run
+            _take_turn(contender, column, device, plans, last=turn == turns - 1)
             free_memory(device)
     return [list(measured) for measured in zip(*columns, strict=True)]
+
+
+def _take_turn(contender: Contender, column: list[Measured], device: torch.device, plans: list[Sizes], last: bool) -> None:
+    loaded = functools.cache(contender.load)
+    for sizes, measured in zip(plans, column, strict=True):
+        if measured.missing:
+            continue
+        free_memory(device)
+        run = functools.partial(_run, loaded, sizes)
+        if not fits(functools.partial(measure, measured, device, run)):
+            measured.missing = "memory ran out"
+            measured.turns.clear()
+        elif last and not fits(functools.partial(count, measured, run)):
+            measured.flop = {}
+
+
+def _run(load: Callable[[], Callable[[Sizes, Stages], str]], sizes: Sizes, stages: Stages) -> str:
+    return load()(sizes, stages)
+
+
+def fits(work: Callable[[], None]) -> bool:
+    """Does `work`; whether memory sufficed."""
+    try:
+        work()
+    except (OutOfMemoryError, RuntimeError, MemoryError) as error:
+        if not isinstance(error, OutOfMemoryError) and not is_out_of_memory(error):
+            raise
+        return False
+    return True
 
 
 def _left_out(contender: Contender, sizes: Sizes) -> str:
@@ -263,10 +293,11 @@ class Ours:
     def __init__(self, upscaler: Upscaler, options: Options) -> None:
         self.upscaler, self.options = upscaler, options
 
-    def __call__(self, sizes: Sizes, stages: Stages) -> None:
+    def __call__(self, sizes: Sizes, stages: Stages) -> str:
         self.upscaler.clear_caches()
         with patch("seesr.upscaler.Stages", lambda: stages):
-            self.upscaler.upscale(Image.effect_noise(sizes.input, 64).convert("RGB"), self.options)
+            result = self.upscaler.upscale(Image.effect_noise(sizes.input, 64).convert("RGB"), self.options)
+        return result.rung + "".join(f", {attempt.rung} having run out of memory" for attempt in result.attempts)
 
 
 def stock_dtype(on: torch.device) -> torch.dtype:
@@ -289,7 +320,7 @@ class Published:
         self.schedule = NoiseSchedule.from_config(read_config(base / "scheduler" / "scheduler_config.json"))
 
     @torch.inference_mode()
-    def __call__(self, sizes: Sizes, stages: Stages) -> None:
+    def __call__(self, sizes: Sizes, stages: Stages) -> str:
         width, height = (side // 8 * 8 for side in sizes.output)
 
         def timed(stage: str, work: Callable[[], Any]) -> Any:
@@ -313,6 +344,7 @@ class Published:
 
         made = timed("denoise", lambda: sample(predict, self.schedule, noisy, self.steps))
         timed("pixels", lambda: self.vae.decode(made.to(self.dtype)).sample)
+        return "whole"
 
     def _wait(self) -> None:
         if self.device.type == "cuda":
@@ -327,22 +359,27 @@ def plain_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor
     return scores.softmax(dim=-1) @ value
 
 
-def measure(measured: Measured, device: torch.device, run: Callable[[Stages], None], count: bool) -> None:
-    """Times one run after one to warm up, for `measured`. With `count`, one more counts operations.
-
-    That comes last, and not compiled: compiled code hides its operations, and what Dynamo meets while they are counted it
-    never compiles again.
-    """
+def measure(measured: Measured, device: torch.device, run: Callable[[Stages], str]) -> None:
+    """Times one run after one to warm up, and what matrix products reach then."""
     run(Stages())
     peak, stages = PeakMemory(device), Stages()
-    run(stages)
-    measured.peak = max(measured.peak, peak.bytes())
+    measured.ways.append(run(stages))
+    if peak.resets:
+        measured.peaks.append(peak.bytes())
     measured.turns.append(stages.seconds)
-    if count:
-        with torch.compiler.set_stance("force_eager"), counting() as counter:
-            counted = CountedStages(counter)
-            run(counted)
-        measured.flop = counted.flop
+    measured.rate = max(measured.rate, matmul_peak(device, measured.dtype))
+
+
+def count(measured: Measured, run: Callable[[Stages], str]) -> None:
+    """Counts the operations of one more run.
+
+    To be called last, and not compiled: compiled code hides its operations, and what Dynamo meets while they are counted it
+    never compiles again.
+    """
+    with torch.compiler.set_stance("force_eager"), counting() as counter:
+        counted = CountedStages(counter)
+        run(counted)
+    measured.flop = counted.flop
 
 
 class CountedStages(Stages):
@@ -390,7 +427,7 @@ def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * side**3 / best
 
 
-def as_table(title: str, measured: list[Measured], peaks: dict[torch.dtype, float]) -> Table:
+def as_table(title: str, measured: list[Measured]) -> Table:
     ours = measured[0]
     table = Table(
         "stage", *(f"{one.name}\n{dtype_name(one.dtype)}" for one in measured), "TFLOP", "GFLOP/s", "of peak", title=title
@@ -403,13 +440,13 @@ def as_table(title: str, measured: list[Measured], peaks: dict[torch.dtype, floa
         cells = [f"{one.seconds[stage]:.2f} s" if stage in one.seconds else "" for one in measured]
         if flop := ours.flop.get(stage, 0):
             rate = flop / ours.seconds[stage]
-            cells += [f"{flop / 1e12:.3f}", f"{rate / 1e9:.0f}", f"{rate / peaks[ours.dtype]:.0%}"]
+            cells += [f"{flop / 1e12:.3f}", f"{rate / 1e9:.0f}", f"{rate / ours.rate:.0%}"]
         table.add_row(stage, *cells)
     table.add_section()
-    add("sum", lambda one: f"{one.total:.2f} s", f"{sum(ours.flop.values()) / 1e12:.3f}")
+    add("sum", lambda one: f"{one.total:.2f} s", *([f"{sum(ours.flop.values()) / 1e12:.3f}"] if ours.flop else []))
     add("times ours", lambda one: "" if ours.missing else f"{one.total / ours.total:.2f}")
     add("median turn", lambda one: "" if ours.missing else f"{one.times(ours):.2f}")
-    add("peak memory", lambda one: f"{one.peak / 1e9:.2f} GB")
+    add("peak memory", lambda one: f"{min(one.peaks) / 1e9:.2f} GB" if one.peaks else "")
     return table
 
 

@@ -42,7 +42,7 @@ from seesr.weights.resolve import Weights, resolve_weights
 
 COLOR_FIXES = {"wavelet": wavelet_fix, "adain": adain_fix, "none": lambda target, source: target}
 MOST_TOGETHER = 8
-"""Pictures in one pass."""
+"""Pictures in one pass on a GPU. Assumed, not measured: none could be had."""
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, how much of it is done, and of how much."""
@@ -92,7 +92,7 @@ class Upscaler:
             limits: what may be asked for; None reads the SEESR_ environment variables.
             memory_limit: bytes of the device's memory (the machine's, on a CPU) to use at most, weights included.
             sequential: keep only the running model on the device; on a CPU, in memory: the others are read anew each time.
-            compiled: compile the networks' blocks at their first run, which takes minutes and needs a C++ compiler.
+            compiled: compile the networks' blocks at their first run, which takes minutes and needs a compiler.
 
         Raises:
             WeightsError: files are missing or do not fit.

@@ -138,18 +138,19 @@ def _glibc() -> ctypes.CDLL | None:
 class PeakMemory:
     """The most that this process used of the device's memory (or the machine's) since this was made, in bytes.
 
-    Where Linux does not let the process reset its mark, the peak is that of the process's whole life.
+    Where the system does not let the process reset its mark (`resets`), the peak is that of the process's whole life.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.device = device
+        self.device, self.resets = device, True
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        elif CLEAR.exists():
-            try:
-                CLEAR.write_text("5")
-            except OSError:
-                return
+            return
+        try:
+            with CLEAR.open("r+") as file:
+                file.write("5")
+        except OSError:
+            self.resets = False
 
     def bytes(self) -> int:
         if self.device.type == "cuda":
