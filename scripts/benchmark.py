@@ -103,18 +103,19 @@ class Measured:
     def record(self) -> dict[str, Any]:
         if self.missing:
             return {"dtype": dtype_name(self.dtype), "missing": self.missing}
-        stages = {stage: {"seconds": seconds, **self._rates(stage)} for stage, seconds in self.seconds.items()}
+        stages = {stage: {"seconds": seconds, **self.rates(stage)} for stage, seconds in self.seconds.items()}
         return {
             "dtype": dtype_name(self.dtype),
             "seconds": self.total,
             "turns": [sum(turn.values()) for turn in self.turns],
             "ways": self.ways,
-            "flop": sum(self.flop.values()),
+            "flop": sum(self.flop.values()) if self.flop else None,
             "peak_bytes": min(self.peaks, default=None),
             "stages": stages,
         }
 
-    def _rates(self, stage: str) -> dict[str, float]:
+    def rates(self, stage: str) -> dict[str, float]:
+        """A stage's operations, thousand millions of them a second, and the share of what matrix products reach."""
         if stage not in self.flop:
             return {}
         flop, seconds = self.flop[stage], self.seconds[stage]
@@ -438,9 +439,9 @@ def as_table(title: str, measured: list[Measured]) -> Table:
 
     for stage in dict.fromkeys(stage for one in measured for stage in one.seconds):
         cells = [f"{one.seconds[stage]:.2f} s" if stage in one.seconds else "" for one in measured]
-        if flop := ours.flop.get(stage, 0):
-            rate = flop / ours.seconds[stage]
-            cells += [f"{flop / 1e12:.3f}", f"{rate / 1e9:.0f}", f"{rate / ours.rate:.0%}"]
+        rates = ours.rates(stage)
+        if rates.get("flop"):
+            cells += [f"{rates['flop'] / 1e12:.3f}", f"{rates['gflop_s']:.0f}", f"{rates['share']:.0%}"]
         table.add_row(stage, *cells)
     table.add_section()
     add("sum", lambda one: f"{one.total:.2f} s", *([f"{sum(ours.flop.values()) / 1e12:.3f}"] if ours.flop else []))
