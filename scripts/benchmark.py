@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import platform
 import re
 import statistics
 import subprocess
@@ -42,6 +43,7 @@ from seesr.diffusion.sampler import sample
 from seesr.diffusion.schedule import NoiseSchedule
 from seesr.diffusion.text import load_prompt_encoder
 from seesr.errors import OptionError, OutOfMemoryError
+from seesr.flags import Dtype, Weights
 from seesr.images.resize import Size, Sizes, plan_sizes
 from seesr.runtime.device import choose_device, dtype_name
 from seesr.runtime.memory import PeakMemory, free_memory, is_out_of_memory
@@ -82,7 +84,7 @@ class Measured:
     flop: dict[str, int] = field(default_factory=dict)
     """By stage; empty if memory ran out while they were counted."""
     rate: float = 0.0
-    """Operations a second of matrix products, the best of all turns."""
+    """Operations a second of matrix products of this precision, the best of all turns, sizes and contenders."""
     missing: str = ""
     """Why nothing was measured."""
 
@@ -100,7 +102,8 @@ class Measured:
         pairs = zip(self.turns, other.turns, strict=True)
         return statistics.median(sum(mine.values()) / sum(others.values()) for mine, others in pairs)
 
-    def record(self) -> dict[str, Any]:
+    def record(self, ours: Measured) -> dict[str, Any]:
+        """Everything, and how many times as long as `ours` it took."""
         if self.missing:
             return {"dtype": dtype_name(self.dtype), "missing": self.missing}
         stages = {stage: {"seconds": seconds, **self.rates(stage)} for stage, seconds in self.seconds.items()}
@@ -108,9 +111,11 @@ class Measured:
             "dtype": dtype_name(self.dtype),
             "seconds": self.total,
             "turns": [sum(turn.values()) for turn in self.turns],
+            "times_ours": None if ours.missing else self.total / ours.total,
+            "median_turn": None if ours.missing else self.times(ours),
             "ways": self.ways,
             "flop": sum(self.flop.values()) if self.flop else None,
-            "peak_bytes": min(self.peaks, default=None),
+            "peak_bytes": max(self.peaks, default=None),
             "stages": stages,
         }
 
@@ -137,23 +142,20 @@ class Report:
     @property
     def matmul_gflop_s(self) -> dict[str, float]:
         """What matrix products reach, the best of all turns, by dtype."""
-        found: dict[str, float] = {}
-        for one in itertools.chain(*self.sizes.values()):
-            if one.rate:
-                found[dtype_name(one.dtype)] = max(one.rate / 1e9, found.get(dtype_name(one.dtype), 0.0))
-        return found
+        return {dtype_name(one.dtype): one.rate / 1e9 for one in itertools.chain(*self.sizes.values()) if one.rate}
 
     def record(self) -> dict[str, Any]:
         return {
             "weights": self.weights,
             "device": str(self.device),
+            "processor": processor(self.device),
             "threads": torch.get_num_threads(),
             "steps": self.options.steps,
             "loading_seconds": self.loading,
             "startup_seconds": startup_seconds(),
             "matmul_gflop_s": self.matmul_gflop_s,
             "sizes": {
-                f"{width}x{height}": {one.name: one.record() for one in measured}
+                f"{width}x{height}": {one.name: one.record(measured[0]) for one in measured}
                 for (width, height), measured in self.sizes.items()
             },
         }
@@ -169,8 +171,8 @@ class Report:
                 elif {*one.ways} != {"whole"}:
                     console.print(f"{said} went, turn by turn: {', '.join(one.ways)}.", soft_wrap=True)
         speeds = ", ".join(f"{name} {value:.0f}" for name, value in self.matmul_gflop_s.items())
-        threads, loaded = torch.get_num_threads(), f"loaded in {self.loading:.1f} s"
-        console.print(f"{self.weights}, {self.device}, {threads} threads, {loaded}; matmul GFLOP/s: {speeds}")
+        on = f"{self.device} ({processor(self.device)}, {torch.get_num_threads()} threads)"
+        console.print(f"{self.weights}, loaded in {self.loading:.1f} s, on {on}; matmul GFLOP/s: {speeds}", soft_wrap=True)
         console.print(f"start-up beyond the libraries' imports, embedded model: {startup_seconds():.2f} s")
 
 
@@ -186,11 +188,11 @@ def main(
         bool, typer.Option(help="Keep only the running model on the device; on a CPU, in memory.")
     ] = False,
     compiled: Annotated[bool, typer.Option("--compile", help="Compile the networks' blocks.")] = False,
-    weights: cli.Weights = None,
+    weights: Weights = None,
     device: Annotated[
         list[str] | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps; several are measured in turn.")
     ] = None,
-    dtype: cli.Dtype = "auto",
+    dtype: Dtype = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON for each device.")] = False,
 ) -> None:
     """Time each stage, on pictures of noise, beside what the published code does.
@@ -210,7 +212,7 @@ def main(
         del upscaler
         contenders = [Contender("seesr", own, lambda load=load: Ours(load(), options), enlarges=True)]
         if baseline:
-            contenders += [published(root, on, kind, steps) for kind in dict.fromkeys([stock_dtype(on), own])]
+            contenders += [published(root, on, kind, steps) for kind in dict.fromkeys([own, stock_dtype(on)])]
         measured = contend(contenders, on, plans, repeat)
         report = Report(name, on, options, loading, dict(zip(sizes, measured, strict=True)))
         if as_json:
@@ -249,7 +251,9 @@ def contend(contenders: list[Contender], device: torch.device, plans: list[Sizes
         for contender, column in zip(contenders, columns, strict=True):
             _take_turn(contender, column, device, plans, last=turn == turns - 1)
             free_memory(device)
-    return [list(measured) for measured in zip(*columns, strict=True)]
+    for one in (measured := [*itertools.chain(*columns)]):
+        one.rate = max(other.rate for other in measured if other.dtype == one.dtype)
+    return [list(found) for found in zip(*columns, strict=True)]
 
 
 def _take_turn(contender: Contender, column: list[Measured], device: torch.device, plans: list[Sizes], last: bool) -> None:
@@ -414,7 +418,14 @@ def counting() -> FlopCounterMode:
 def startup_seconds(runs: int = 3) -> float:
     """Of a process of its own, the fastest of `runs`."""
     command = [sys.executable, "-c", STARTUP]
-    return min(float(subprocess.run(command, capture_output=True, text=True, check=True).stdout) for _ in range(runs))
+    return min(float(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout) for _ in range(runs))
+
+
+def processor(device: torch.device) -> str:
+    """What the device calls itself."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return torch.cpu.get_capabilities().get("cpu_name", platform.processor()) if device.type == "cpu" else device.type
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
@@ -447,7 +458,7 @@ def as_table(title: str, measured: list[Measured]) -> Table:
     add("sum", lambda one: f"{one.total:.2f} s", *([f"{sum(ours.flop.values()) / 1e12:.3f}"] if ours.flop else []))
     add("times ours", lambda one: "" if ours.missing else f"{one.total / ours.total:.2f}")
     add("median turn", lambda one: "" if ours.missing else f"{one.times(ours):.2f}")
-    add("peak memory", lambda one: f"{min(one.peaks) / 1e9:.2f} GB" if one.peaks else "")
+    add("peak memory", lambda one: f"{max(one.peaks) / 1e9:.2f} GB" if one.peaks else "")
     return table
 
 

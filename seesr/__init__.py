@@ -11,6 +11,7 @@ from seesr.errors import (
     OutOfMemoryError,
     OutputError,
     SeeSRError,
+    TimeLimitError,
     WeightsError,
 )
 from seesr.options import Options
@@ -29,6 +30,7 @@ __all__ = [
     "OutputError",
     "Result",
     "SeeSRError",
+    "TimeLimitError",
     "Upscaler",
     "WeightsError",
     "__version__",

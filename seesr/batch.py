@@ -19,6 +19,13 @@ class Job:
 
     source: Path
     target: Path
+    comparison: Path | None = None
+    """Where a picture of before and after goes, if there is one."""
+
+    @property
+    def made(self) -> list[Path]:
+        """The files that come of it."""
+        return [self.target] if self.comparison is None else [self.target, self.comparison]
 
 
 def plan_jobs(
@@ -28,18 +35,37 @@ def plan_jobs(
     overwrite: bool,
     skip_existing: bool,
     wanted_format: str | None = None,
+    compare: bool = False,
 ) -> list[Job]:
     """What to do for `inputs` (files, folders, patterns), checked before any work.
 
-    A folder as `output` (one that exists, one that ends in a slash, or any for several pictures) gets `<stem>.png`, or
-    `<stem>.<wanted_format>`.
+    A folder as `output` (one that exists, one without a suffix, or any for several pictures) gets `<stem>.png`, or
+    `<stem>.<wanted_format>`; with `compare` there is `<stem>_compare.png` beside each result.
 
     Raises:
-        InputError: an input names nothing.
-        OutputError: two results would get one name, a file exists already, its suffix is not known or is not that of
-            the format asked for.
+        InputError: an input names nothing, or cannot be looked at.
+        OutputError: two results would get one name, one would take an input's place, a file exists already, its suffix
+            is not known or is not that of the format asked for.
     """
-    found = [item for text in inputs for item in _expand(text, recursive)]
+    try:
+        found = [item for text in inputs for item in _expand(text, recursive)]
+    except OSError as error:
+        raise InputError(f"{error.filename} cannot be read: {error.strerror or error}.") from error
+    try:
+        return _plan(inputs, found, output, overwrite, skip_existing, wanted_format, compare)
+    except OSError as error:
+        raise OutputError(f"{error.filename} cannot be written: {error.strerror or error}.") from error
+
+
+def _plan(
+    inputs: list[str],
+    found: list[tuple[Path, Path]],
+    output: Path,
+    overwrite: bool,
+    skip_existing: bool,
+    wanted_format: str | None,
+    compare: bool,
+) -> list[Job]:
     into_folder = len(found) > 1 or output.is_dir() or not output.suffix or any(Path(text).is_dir() for text in inputs)
     if into_folder and output.is_file():
         raise OutputError(f"{output} is a file; give a folder for {len(found)} pictures.")
@@ -48,12 +74,13 @@ def plan_jobs(
     suffix = f".{wanted_format or 'png'}"
     jobs = []
     for source, inside in found:
-        jobs.append(Job(source, output / inside.with_suffix(suffix) if into_folder else output))
-    _check_targets(jobs)
+        target = output / inside.with_suffix(suffix) if into_folder else output
+        jobs.append(Job(source, target, target.with_name(f"{target.stem}_compare.png") if compare else None))
+    _check_made(jobs)
     if skip_existing:
-        return [job for job in jobs if not job.target.exists()]
+        jobs = [job for job in jobs if not job.target.exists()]
     if not overwrite:
-        taken = [job.target for job in jobs if job.target.exists()]
+        taken = [path for job in jobs for path in job.made if path.exists()]
         if taken:
             more = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""
             raise OutputError(f"{taken[0]} exists{more}; use --overwrite or --skip-existing.")
@@ -77,12 +104,20 @@ def _expand(text: str, recursive: bool) -> list[tuple[Path, Path]]:
     return [(file, Path(file.name)) for file in files]
 
 
-def _check_targets(jobs: list[Job]) -> None:
+def _check_made(jobs: list[Job]) -> None:
     first: dict[Path, Path] = {}
+    inputs = {_identity(job.source) for job in jobs}
     for job in jobs:
-        output_format(job.target)
-        if job.target in first:
-            raise OutputError(f"{first[job.target]} and {job.source} would both become {job.target}; upscale them apart.")
-        first[job.target] = job.source
-        if job.target.exists() and job.target.samefile(job.source):
-            raise OutputError(f"{job.target} is the input itself; choose another output.")
+        for path in job.made:
+            output_format(path)
+            if path in first:
+                raise OutputError(f"{first[path]} and {job.source} would both become {path}; upscale them apart.")
+            first[path] = job.source
+            if path.exists() and _identity(path) in inputs:
+                raise OutputError(f"{path} is an input itself; choose another output.")
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """The same for all names of one file."""
+    status = path.stat()
+    return status.st_dev, status.st_ino

@@ -22,15 +22,17 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from seesr.batch import Job, plan_jobs
-from seesr.errors import OutputError, SeeSRError
+from seesr.errors import SeeSRError
 from seesr.evaluation.command import evaluate
-from seesr.flags import takes_options, takes_save_options
+from seesr.flags import Device, Dtype, MemoryLimit, Weights, takes_options, takes_save_options
 from seesr.images.save import save
 from seesr.options import Options, SaveOptions, parse_bytes
 from seesr.version import __version__
 from seesr.weights import commands as weights_commands
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from seesr.result import Result
     from seesr.upscaler import Upscaler
 
@@ -48,12 +50,6 @@ app.command()(evaluate)
 app.add_typer(weights_commands.app, name="weights")
 
 
-Weights = Annotated[
-    str | None,
-    typer.Option(help="A folder, full or tiny; without it SEESR_WEIGHTS, the full model if it is here, else the tiny one."),
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON for each picture.")]
 
 
@@ -66,7 +62,7 @@ def upscale(
     *,
     recursive: Annotated[bool, typer.Option(help="Look into sub-folders too.")] = False,
     options: Options,
-    memory_limit: Annotated[str | None, typer.Option(help="Like 4GB; without it all that is free.")] = None,
+    memory_limit: MemoryLimit = None,
     sequential: Annotated[
         bool, typer.Option(help="Keep only the running model on the device; on a CPU, in memory.")
     ] = False,
@@ -84,10 +80,7 @@ def upscale(
 ) -> None:
     """Upscale pictures."""
     limit = None if memory_limit is None else parse_bytes(memory_limit)
-    jobs = plan_jobs(inputs, output, recursive, overwrite, skip_existing, saving.format)
-    taken = [path for path in map(_comparison, jobs) if compare and not overwrite and path.exists()]
-    if taken:
-        raise OutputError(f"{taken[0]} exists; use --overwrite, or leave out --compare.")
+    jobs = plan_jobs(inputs, output, recursive, overwrite, skip_existing, saving.format, compare)
     if not jobs:
         _say("nothing to do: every output exists.")
         return
@@ -103,8 +96,8 @@ def upscale(
                     if isinstance(result, SeeSRError):
                         raise result
                     save(result.image, job.target, saving, result.settings())
-                    if compare:
-                        _save_comparison(job, result, upscaler)
+                    if job.comparison is not None:
+                        save(_before_and_after(job, result, upscaler), job.comparison)
                 except SeeSRError as error:
                     if len(jobs) == 1:
                         raise
@@ -154,7 +147,8 @@ def info(device: Device = "auto", dtype: Dtype = "auto", weights: Weights = None
     packages = ", ".join(f"{name} {installed_version(name)}" for name in PACKAGES)
     found = resolve_weights(weights)
     print(f"seesr    {__version__} (Python {platform.python_version()}; {packages})")
-    print(f"devices  cpu{''.join(f', cuda:{number}' for number in range(torch.cuda.device_count()))}")
+    devices = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+    print(f"devices  {', '.join(devices + ['mps'] * torch.backends.mps.is_available())}")
     print(f"device   {chosen}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free")
     print(f"dtype    {dtype_name(choose_dtype(dtype, chosen, found.wishes.dtype, total))}")
     print(f"weights  {found.name}: {found.root}")
@@ -222,16 +216,11 @@ def _report(job: Job, result: Result, as_json: bool) -> None:
     _say(f"{job.target}: {width}x{height}, seed {result.seed}, {sum(result.seconds.values()):.1f} s{notes}")
 
 
-def _save_comparison(job: Job, result: Result, upscaler: Upscaler) -> None:
+def _before_and_after(job: Job, result: Result, upscaler: Upscaler) -> Image.Image:
     from seesr.images.decode import open_picture
     from seesr.images.resize import side_by_side
 
-    before = open_picture(job.source, upscaler.limits).rgb
-    save(side_by_side(before, result.image), _comparison(job))
-
-
-def _comparison(job: Job) -> Path:
-    return job.target.with_name(f"{job.target.stem}_compare.png")
+    return side_by_side(open_picture(job.source, upscaler.limits).rgb, result.image)
 
 
 @contextmanager

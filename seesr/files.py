@@ -13,7 +13,8 @@ from pathlib import Path
 def whole_file(target: Path) -> Iterator[Path]:
     """A new file beside `target` that takes its place when the block ends well and vanishes otherwise."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.parent / f".{target.stem}-{secrets.token_hex(8)}.part"
+    # Not named after `target`, whose name may be as long as names can be.
+    temporary = target.parent / f".seesr-{secrets.token_hex(8)}.part"
     # Made here, so that it has the permissions that the user's umask gives any new file.
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:

@@ -1,4 +1,4 @@
-"""Options of `options.py` as flags of a typer command, so that no command lists them."""
+"""Options of `options.py` as flags of a typer command, so that no command lists them; and flags that commands share."""
 
 from __future__ import annotations
 
@@ -11,6 +11,14 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from seesr.options import PRESETS, Options, SaveOptions
+
+Weights = Annotated[
+    str | None,
+    typer.Option(help="A folder, full or tiny; without it SEESR_WEIGHTS, the full model if it is here, else the tiny one."),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+MemoryLimit = Annotated[str | None, typer.Option(help="Like 4GB; without it all that is free.")]
 
 
 def takes_options(without: tuple[str, ...] = (), **defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -73,7 +81,7 @@ def _flags(model: type[Options] | type[SaveOptions], without: tuple[str, ...] = 
         option = typer.Option(
             f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
             help=_help(model, name),
-            show_default=str(field.default),
+            show_default=str(field.default) if field.default not in (None, "") else False,
         )
         made.append(_keyword(name, Annotated[kind | None, option]))
     return made

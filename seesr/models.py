@@ -185,13 +185,13 @@ class Models:
         place(network, CPU)
 
     def _move(self, device: torch.device) -> None:
-        """Half a move is none: what did not fit is known to be elsewhere."""
+        """Half a move is none, whether memory ran out or somebody cancelled: all networks are where `_at` says."""
         if self._at == device:
             return
         try:
             for network in self.networks:
                 network.to(device)
-        except (RuntimeError, MemoryError):
+        except BaseException:
             for network in self.networks:
                 network.to(self._at)
             raise

@@ -23,7 +23,7 @@ from seesr.conditioning import Conditioner, Conditions, Seen
 from seesr.diffusion.sampler import ddim_step, sample
 from seesr.diffusion.steering import Steering, nearest_to_mean
 from seesr.diffusion.tiles import Tiles, predict_tiled
-from seesr.errors import OutOfMemoryError, TimeLimitError
+from seesr.errors import OptionError, OutOfMemoryError, TimeLimitError
 from seesr.images.colour import adain_fix, wavelet_fix
 from seesr.images.decode import ImageSource, Picture, open_picture
 from seesr.images.finish import finish
@@ -120,9 +120,10 @@ class Upscaler:
 
         Raises:
             InputError: the picture cannot be used.
-            OptionError: an option has a value that it cannot have.
+            OptionError: an option has a value that it cannot have, or there are both `options` and options by name.
             OutOfMemoryError: memory does not suffice on any way.
             TimeLimitError: it takes longer than the operator allows.
+            ComputeError: the models gave numbers that are none, in float32 too.
         """
         return self.upscale_many([image], options, progress, **values)[0]
 
@@ -139,6 +140,8 @@ class Upscaler:
         Without `together` that is 8 on a GPU, and 1 on a CPU, where a pass of several takes longer than several passes.
         Otherwise as `upscale`. With a seed each picture gets that one: what becomes of it does not depend on the others.
         """
+        if options is not None and values:
+            raise OptionError(f"give options, or {', '.join(values)} by name, not both.")
         options = options or Options.make(**values)
         with self._one_at_a_time, torch.inference_mode():
             stages = Stages()

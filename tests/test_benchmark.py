@@ -75,7 +75,11 @@ def test_start_up_is_timed_in_a_process_of_its_own(script: ModuleType) -> None:
 def test_every_stage_is_timed_and_its_operations_are_counted(run: Run, baseline: bool) -> None:
     outcome = run(*SMALL, "--size", "32x32", "--json", "--baseline" if baseline else "--no-baseline")
     assert (outcome.code, outcome.err) == (0, "")
-    measured = json.loads(outcome.out)["sizes"]["32x32"]
+    record = json.loads(outcome.out)
+    measured, peak = record["sizes"]["32x32"], record["matmul_gflop_s"]["float32"]
+    assert (record["startup_seconds"], record["threads"]) == (1.0, torch.get_num_threads())
+    assert record["loading_seconds"] > 0
+    assert record["processor"]
     assert {name: [*one["stages"]] for name, one in measured.items()} == (
         {"seesr": OURS, "published": NETWORKS} if baseline else {"seesr": OURS}
     )
@@ -85,6 +89,12 @@ def test_every_stage_is_timed_and_its_operations_are_counted(run: Run, baseline:
         assert stages["prompt"]["flop"] == operations_of_the_text_encoder()
         assert one["flop"] == sum(stage["flop"] for stage in stages.values())
         assert one["seconds"] == pytest.approx(sum(stage["seconds"] for stage in stages.values()))
+        for stage in stages.values():
+            assert stage["gflop_s"] == pytest.approx(stage["flop"] / stage["seconds"] / 1e9)
+            assert stage["share"] == pytest.approx(stage["gflop_s"] / peak)
+        assert one["times_ours"] == pytest.approx(one["seconds"] / measured["seesr"]["seconds"])
+        assert one["median_turn"] == pytest.approx(one["turns"][0] / measured["seesr"]["turns"][0])
+        assert one["peak_bytes"] is None or one["peak_bytes"] > 1e8
     if baseline:
         for stage in ("tags", "prompt"):
             assert measured["published"]["stages"][stage]["flop"] == measured["seesr"]["stages"][stage]["flop"]
@@ -94,7 +104,7 @@ def test_a_size_that_is_worked_on_larger_has_no_baseline(run: Run) -> None:
     outcome = run(*SMALL, "--size", "16x16", "--dtype", "bfloat16")
     assert outcome.code == 0
     reason = "is left out: a 64x64 result is below the models' smallest side, so seesr works on 128x128."
-    assert f"published (float32) {reason}\npublished in bfloat16 (bfloat16) {reason}\n" in outcome.out
+    assert f"published in bfloat16 (bfloat16) {reason}\npublished (float32) {reason}\n" in outcome.out
     for row in ("times ours", "median turn"):
         assert cells(outcome.out, row) == ["1.00", "", "", "", "", ""]
 

@@ -16,6 +16,7 @@ from conftest import Run
 from PIL import Image
 
 from seesr.runtime.plan import Rung
+from seesr.tagging.prompt import Tag
 from seesr.upscaler import Upscaler
 
 
@@ -103,9 +104,15 @@ def test_folders_patterns_and_recursion(seesr: Run, photo: Path, tmp_path: Path)
         (["photo.png", "-o", "x.png", "--steps", "0"], "steps is 0"),
         (["photo.png", "-o", "x.png", "--preset", "best"], "preset 'best' is unknown"),
         (["photo.png", "-o", "x.doc"], "no known picture suffix"),
-        (["photo.png", "-o", "photo.png", "--overwrite"], "is the input itself"),
+        (["photo.png", "-o", "photo.png", "--overwrite"], "is an input itself"),
         (["photo.png", "-o", "x.png", "--weights", "nothing"], "nothing is no weights folder"),
         (["photo.png", "-o", "x.png", "--device", "warp"], "device 'warp' is not available"),
+        (["photo.png", "-o", "x.png", "--dtype", "fp16"], "dtype is 'fp16'; use auto, float32, bfloat16, float16"),
+        (["photo_compare.png", "-o", "photo.png", "--compare", "--overwrite"], "photo_compare.png is an input itself"),
+        (["photo.png", "photo_compare.png", "-o", "new", "--compare"], "would both become new/photo_compare.png"),
+        (["photo.png", "photo_compare.png", "-o", ".", "--overwrite"], "photo.png is an input itself"),
+        (["p" * 300 + ".png", "-o", "x.png"], "cannot be read: File name too long"),
+        (["photo.png", "-o", "p" * 300 + ".png"], "cannot be written: File name too long"),
         (["empty.png", "-o", "x.png"], "empty.png is empty"),
         (["text.png", "-o", "x.png"], "text.png is not a picture"),
         (["cut.png", "-o", "x.png"], "cut.png is damaged or cut short"),
@@ -115,6 +122,7 @@ def test_mistakes_are_one_sentence_and_leave_nothing(
     seesr: Run, photo: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
 ) -> None:
     monkeypatch.chdir(photo.parent)
+    Path("photo_compare.png").write_bytes(photo.read_bytes())
     Path("empty.png").touch()
     Path("text.png").write_text("hello")
     Path("cut.png").write_bytes(photo.read_bytes()[:2000])
@@ -135,10 +143,18 @@ def test_an_unwritable_place_is_one_sentence(seesr: Run, photo: Path, tmp_path: 
     assert "cannot be written" in outcome.err
 
 
-def test_tags_and_info(seesr: Run, photo: Path) -> None:
-    listed = seesr("tags", photo, "--json")
-    assert listed.code == 0
-    assert all(0 <= tag["confidence"] <= 1 for tag in json.loads(listed.out))
+def test_tags_and_info(seesr: Run, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = [Tag("cat", 0.75), Tag("fur", 0.5), Tag("eye", 0.875)]
+    with monkeypatch.context() as patch:
+        patch.setattr("seesr.upscaler.Upscaler.tags", lambda self, image: seen)
+        listed, told = seesr("tags", photo, "--json"), seesr("tags", photo)
+    assert [(tag["tag"], tag["confidence"]) for tag in json.loads(listed.out)] == [
+        ("eye", 0.875),
+        ("cat", 0.75),
+        ("fur", 0.5),
+    ]
+    assert told.out.splitlines() == ["0.88  eye", "0.75  cat", "0.50  fur"]
+    assert seesr("tags", photo).code == 0
     shown = seesr("info")
     assert shown.code == 0
     for word in ("seesr", "torch 2.13.0", "device", "dtype", "GiB free", "tiny (embedded)"):

@@ -187,12 +187,13 @@ def test_the_command_weighs_pairs(
         (["--truth", "."], "holds no picture to measure"),
         (["--truth", ".", "--against", "x=nowhere"], "NAME=FOLDER with a new name and a folder that exists"),
         (["--truth", ".", "--niqe-model", "nowhere.npz"], "nowhere.npz does not exist"),
+        (["--truth", ".", "--save", "../" + "HERE"], "whose pictures are measured; give another folder"),
     ],
 )
 def test_mistakes_are_one_sentence(
     seesr: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    outcome = seesr("evaluate", *arguments)
+    outcome = seesr("evaluate", *(text.replace("HERE", tmp_path.name) for text in arguments))
     assert outcome.code == 2
     assert words in outcome.err

@@ -39,7 +39,7 @@ from seesr.evaluation.seams import seam_ratio, tile_borders
 from seesr.images.colour import low_frequencies, wavelet_fix
 from seesr.images.resize import Needs, part_of_input, plan_sizes
 from seesr.options import Limits, parse_bytes
-from seesr.runtime.device import CPU, choose_dtype
+from seesr.runtime.device import CPU, choose_device, choose_dtype
 from seesr.runtime.guard import guarded
 from seesr.runtime.memory import PeakMemory, is_out_of_memory, used_bytes
 from seesr.runtime.own_thread import OwnThread
@@ -218,7 +218,18 @@ def test_what_counts_as_out_of_memory() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 60, dtype=torch.uint8)
     assert is_out_of_memory(caught.value)
+    for text in ("CUDA error: out of memory", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"):
+        assert is_out_of_memory(RuntimeError(text))
     assert not is_out_of_memory(RuntimeError("shapes do not fit"))
+
+
+def test_a_device_without_memory_is_not_called_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch, "empty", full)
+    with pytest.raises(OutOfMemoryError, match="device 'cuda' has no memory left"):
+        choose_device("cuda")
     assert not is_out_of_memory(ValueError("can't allocate memory"))
 
 
@@ -539,17 +550,18 @@ def test_sequential_on_a_cpu_leaves_what_does_not_run_in_its_files(upscaler: Ups
     assert models.costs == upscaler.models.costs, "the plan knows their sizes all the same"
 
 
-def test_a_move_that_fails_leaves_everything_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), KeyboardInterrupt()], ids=["memory", "cancel"])
+def test_a_move_that_fails_leaves_everything_where_it_was(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
     models, moves = Upscaler.load(device="cpu", dtype="float32").models, []
 
     def full(device: torch.device) -> None:
         moves.append(device.type)
         if device.type == "meta":
-            raise torch.OutOfMemoryError("full")
+            raise error
 
     monkeypatch.setattr(models.vae, "to", lambda device: moves.append(device.type))
     monkeypatch.setattr(models.denoiser, "to", full)
-    with pytest.raises(torch.OutOfMemoryError), models.on(Rung("whole", torch.device("meta"), 0, 96, 32)):
+    with pytest.raises(type(error)), models.on(Rung("whole", torch.device("meta"), 0, 96, 32)):
         pass
     assert moves == ["meta", "meta", "cpu", "cpu"]
     with models.on(Rung("whole", CPU, 0, 96, 32)):

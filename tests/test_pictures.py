@@ -340,6 +340,54 @@ def test_a_nearly_black_16_bit_picture_stays_so() -> None:
     assert open_picture(encoded(dark, "PNG"), LIMITS).rgb.getpixel((0, 0)) == (1, 1, 1)
 
 
+@pytest.mark.parametrize(
+    ("peak", "white"),
+    [(0.2, 1), (1.0, 1), (1.02, 1), (1.9, 1), (90, 255), (265, 255), (20_000, 65535), (7.5, 7.5), (1000, 1000)],
+)
+def test_floating_point_pictures_may_pass_white_a_little(peak: float, white: float) -> None:
+    ramp = np.linspace(0, peak, 256, dtype=np.float32).reshape(16, 16)
+    picture = open_picture(encoded(Image.fromarray(ramp), "TIFF"), LIMITS)
+    expected = np.clip(ramp / white * 255, 0, 255).round()
+    assert np.abs(np.asarray(picture.rgb)[..., 0] - expected).max() <= 1
+    assert f"its numbers reach {peak:g}, {white:g} was taken for white" in picture.notes
+
+
+def test_a_transparent_grey_of_16_bits_is_that_grey() -> None:
+    grey = Image.fromarray(np.array([[0, 32768, 65535]], dtype=np.uint16))
+    picture = open_picture(encoded(grey, "PNG", transparency=32768), LIMITS)
+    assert np.asarray(picture.alpha).tolist() == [[255, 0, 255]]
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 3), (5, 0)])
+def test_no_pixels_are_no_picture(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match="it has no pixels"):
+        open_picture(np.zeros(shape, dtype=np.uint8), LIMITS)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".avif"])
+def test_high_quality_keeps_fine_colours(suffix: str, tmp_path: Path) -> None:
+    stripes = np.zeros((64, 64, 3), dtype=np.uint8)
+    stripes[:, ::2], stripes[:, 1::2] = (220, 40, 40), (40, 40, 220)
+    off = []
+    for quality in (95, 89):
+        save(Image.fromarray(stripes), path := tmp_path / f"{quality}{suffix}", SaveOptions(quality=quality))
+        off.append(np.abs(np.asarray(Image.open(path).convert("RGB"), dtype=int) - stripes).mean())
+    assert off[0] < 10
+    assert off[1] > 40
+
+
+@pytest.mark.parametrize(("suffix", "width"), [(".webp", 16_400), (".avif", 65_600), (".jpg", 65_600)])
+def test_a_side_too_long_for_the_format_is_one_sentence(suffix: str, width: int, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"cannot be written"):
+        save(Image.new("RGB", (width, 2)), tmp_path / f"x{suffix}")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_name_may_be_as_long_as_names_can_be(tmp_path: Path) -> None:
+    save(photograph(8, 8), tmp_path / f"{'n' * 251}.png")
+    assert len([*tmp_path.iterdir()]) == 1
+
+
 def test_much_exif_gives_way_to_the_settings(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.ImageDescription] = "x" * 63_000

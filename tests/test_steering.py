@@ -36,7 +36,7 @@ SCHEDULE = NoiseSchedule.from_config(
 )
 def test_identical_particles_do_not_move(count: int, height: int, width: int, patch: int, bandwidth: float | None) -> None:
     particles = torch.randn(1, 4, height, width).expand(count, -1, -1, -1)
-    moved = Steering(count, bandwidth, patch).move(particles, 0.3)
+    moved = Steering(count, bandwidth, patch).move(particles)
     assert torch.allclose(moved, particles, atol=1e-6)
 
 
@@ -52,7 +52,7 @@ def test_of_two_clusters_the_larger_pulls() -> None:
 
 def test_an_endless_bandwidth_gives_the_mean() -> None:
     particles = torch.randn(5, 4, 6, 6)
-    moved = Steering(5, 1e6).move(particles, 1.0)
+    moved = Steering(5, 1e6, strength=1.0).move(particles)
     assert torch.allclose(moved, particles.mean(dim=0, keepdim=True).expand(5, -1, -1, -1), atol=1e-5)
 
 
@@ -105,6 +105,19 @@ def test_steered_upscaling(upscaler: Upscaler, small_photo: Image.Image) -> None
     assert np.abs(np.asarray(together[0].image, dtype=int) - np.asarray(first, dtype=int)).max() <= 1
     tiled = upscaler.upscale(small_photo, tile=16, tile_overlap=8, vae_tile=16, **steered).image
     assert np.abs(np.asarray(tiled, dtype=int) - np.asarray(first, dtype=int)).mean() < 8
+
+
+@pytest.mark.parametrize("tiles", [{}, {"tile": 16, "tile_overlap": 8, "vae_tile": 16}])
+def test_what_is_steered_is_the_whole_picture_as_the_options_say(
+    upscaler: Upscaler, small_photo: Image.Image, tiles: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved, move = [], Steering.move
+    monkeypatch.setattr(Steering, "move", lambda self, x: moved.append((self, tuple(x.shape))) or move(self, x))
+    steered = {"scale": 2, "steps": 2, "seed": 3, "kds": True, "kds_particles": 3, "kds_bandwidth": 4.0, "kds_patch": 3}
+    result = upscaler.upscale(small_photo, **steered, **tiles)
+    models, (width, height) = upscaler.models, result.sizes.padded
+    latents = (3, models.vae.config.latent_channels, height // models.factor, width // models.factor)
+    assert moved == [(Steering(3, 4.0, 3), latents)], "once, at the second of two steps, all tiles together"
 
 
 @pytest.mark.parametrize("tile", [0, 16])

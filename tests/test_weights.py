@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub.file_download
 import pytest
@@ -17,8 +19,12 @@ from conftest import IMAGES, Run
 from safetensors.torch import load_file, save_file
 
 from seesr import Upscaler, WeightsError
+from seesr.diffusion.schedule import NoiseSchedule
+from seesr.diffusion.text import load_prompt_encoder
+from seesr.tagging.prompt import load_tag_list
 from seesr.tagging.ram import load_ram
 from seesr.weights.cache import Cache, sha256
+from seesr.weights.files import read_config
 from seesr.weights.manifest import Manifest, beside_package, read_manifest
 from seesr.weights.pull import pull
 from seesr.weights.resolve import Wishes, resolve_weights
@@ -353,6 +359,7 @@ def test_the_cache_comes_before_the_embedded_model_and_a_path_before_both(
 def test_weights_may_want_a_precision_and_a_margin(tmp_path: Path) -> None:
     for part in ("sd-turbo", "seesr", "ram"):
         (tmp_path / part).mkdir()
+    assert resolve_weights(tmp_path).name == tmp_path.name, "results tell it to strangers: not where it lies"
     assert resolve_weights(tmp_path).wishes == Wishes(dtype=None, margin=0)
     (tmp_path / "seesr.json").write_text('{"dtype": "float32", "margin": 3}')
     assert resolve_weights(tmp_path).wishes == Wishes(dtype="float32", margin=3)
@@ -370,6 +377,43 @@ def test_a_tagger_config_that_lacks_something_is_one_sentence(tmp_path: Path) ->
     (tmp_path / "config.json").write_text('{"num_tags": 3, "image_size": 64}')
     with pytest.raises(WeightsError, match=r"config\.json lacks 'swin'"):
         load_ram(tmp_path)
+
+
+def test_a_threshold_that_is_no_number_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "ram_tag_list.txt").write_text("cat\ndog\n")
+    (tmp_path / "ram_tag_list_threshold.txt").write_text("0.5\n\n")
+    with pytest.raises(WeightsError, match=r"ram_tag_list_threshold\.txt has a line that is no number"):
+        load_tag_list(tmp_path, 2)
+
+
+@pytest.mark.parametrize("lacking", ["vocab.json", "merges.txt"])
+def test_a_tokenizer_that_lacks_a_file_is_one_sentence(tmp_path: Path, lacking: str) -> None:
+    shutil.copytree(TINY / "sd-turbo" / "tokenizer", tmp_path / "tokenizer")
+    (tmp_path / "tokenizer" / lacking).unlink()
+    with pytest.raises(WeightsError, match=rf"{lacking} is missing"):
+        load_prompt_encoder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"beta_start": None}, "lacks beta_start"),
+        ({"beta_schedule": "sigmoid"}, "asks for beta schedule 'sigmoid'"),
+        ({"prediction_type": "sample"}, "asks for prediction type 'sample'"),
+        ({"rescale_betas_zero_snr": True}, "rescaled to zero signal"),
+    ],
+)
+def test_a_schedule_that_is_not_known_is_one_sentence(change: dict[str, Any], words: str) -> None:
+    config = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"} | change
+    with pytest.raises(WeightsError, match=words):
+        NoiseSchedule.from_config({name: value for name, value in config.items() if value is not None})
+    assert NoiseSchedule.from_config({"trained_betas": [0.1, 0.5]}).alphas_cumprod.tolist() == pytest.approx([0.9, 0.45])
+
+
+def test_a_config_that_may_not_be_read_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(WeightsError, match=r"config\.json cannot be read"):
+        read_config(tmp_path / "config.json")
 
 
 def test_a_cut_file_in_a_weights_folder_is_named(tmp_path: Path) -> None:

@@ -30,26 +30,16 @@ class NoiseSchedule:
         """Of a diffusers `scheduler_config.json`, whichever scheduler it was written for.
 
         Raises:
-            WeightsError: a prediction type or beta schedule that is not known here.
+            WeightsError: a prediction type or beta schedule that is not known here, or no betas at all.
         """
         prediction_type = config.get("prediction_type", "epsilon")
         if prediction_type not in ("epsilon", "v_prediction"):
             raise WeightsError(
                 f"scheduler_config.json asks for prediction type {prediction_type!r}; epsilon and v_prediction are known."
             )
-        count, start, end = config.get("num_train_timesteps", 1000), config["beta_start"], config["beta_end"]
-        if config.get("trained_betas") is not None:
-            betas = torch.tensor(config["trained_betas"], dtype=torch.float32)
-        elif config["beta_schedule"] == "scaled_linear":
-            betas = torch.linspace(start**0.5, end**0.5, count, dtype=torch.float32) ** 2
-        elif config["beta_schedule"] == "linear":
-            betas = torch.linspace(start, end, count, dtype=torch.float32)
-        else:
-            raise WeightsError(
-                f"scheduler_config.json asks for beta schedule {config['beta_schedule']!r}; "
-                "linear and scaled_linear are known."
-            )
-        alphas_cumprod = torch.cumprod(1 - betas, dim=0)
+        if config.get("rescale_betas_zero_snr", False):
+            raise WeightsError("scheduler_config.json asks for betas rescaled to zero signal, which are not known here.")
+        alphas_cumprod = torch.cumprod(1 - _betas(config), dim=0)
         final = 1.0 if config.get("set_alpha_to_one", False) else alphas_cumprod[0].item()
         return cls(alphas_cumprod, cast(PredictionType, prediction_type), final)
 
@@ -74,3 +64,20 @@ class NoiseSchedule:
         if self.prediction_type == "epsilon":
             return (latents - sigma * prediction) / signal, prediction
         return signal * latents - sigma * prediction, signal * prediction + sigma * latents
+
+
+def _betas(config: dict[str, Any]) -> Tensor:
+    """How much noise each timestep adds, `(num_train_timesteps,)`."""
+    if config.get("trained_betas") is not None:
+        return torch.tensor(config["trained_betas"], dtype=torch.float32)
+    lacking = [name for name in ("beta_start", "beta_end", "beta_schedule") if name not in config]
+    if lacking:
+        raise WeightsError(f"scheduler_config.json lacks {', '.join(lacking)}.")
+    start, end, count = config["beta_start"], config["beta_end"], config.get("num_train_timesteps", 1000)
+    if config["beta_schedule"] == "scaled_linear":
+        return torch.linspace(start**0.5, end**0.5, count, dtype=torch.float32) ** 2
+    if config["beta_schedule"] == "linear":
+        return torch.linspace(start, end, count, dtype=torch.float32)
+    raise WeightsError(
+        f"scheduler_config.json asks for beta schedule {config['beta_schedule']!r}; linear and scaled_linear are known."
+    )

@@ -14,8 +14,6 @@ from torch import Tensor
 
 from seesr.diffusion.schedule import NoiseSchedule
 
-STRENGTH = 0.3
-"""Share of the mean shift that is gone at a step."""
 PIECE = 1 << 16
 """Places that are worked on at a time: each holds a matrix of all pairs of particles."""
 
@@ -31,6 +29,8 @@ class Steering:
     particles: int
     bandwidth: float | None = None
     patch: int = 2
+    strength: float = 0.3
+    """Share of the mean shift that is gone at a step."""
 
     def step(
         self, schedule: NoiseSchedule, prediction: Tensor, latents: Tensor, timestep: int, following: int | None
@@ -42,19 +42,18 @@ class Steering:
         x0, noise = schedule.split(prediction, latents, timestep)
         is_first_of_several = following is not None and timestep == len(schedule.alphas_cumprod) - 1
         if not is_first_of_several:
-            moved = [self.move(one, STRENGTH) for one in x0.split(self.particles)]
-            x0 = torch.cat(moved)
+            x0 = torch.cat([self.move(one) for one in x0.split(self.particles)])
         alpha = schedule.signal(following)
         return alpha**0.5 * x0 + (1 - alpha) ** 0.5 * noise
 
-    def move(self, particles: Tensor, strength: float) -> Tensor:
-        """`(N, C, h, w)` of one picture, each patch moved `strength` times its mean shift."""
+    def move(self, particles: Tensor) -> Tensor:
+        """`(N, C, h, w)` of one picture, each patch moved by its share of the mean shift."""
         height, width = particles.shape[2:]
         margin = (0, -width % self.patch, 0, -height % self.patch)
         padded = F.pad(particles, margin, mode="replicate") if any(margin) else particles
         # (places, particles, numbers of a patch)
         patches = F.unfold(padded, self.patch, stride=self.patch).permute(2, 0, 1)
-        moved = torch.cat([part + strength * mean_shift(part, self.bandwidth) for part in patches.split(PIECE)])
+        moved = torch.cat([part + self.strength * mean_shift(part, self.bandwidth) for part in patches.split(PIECE)])
         return F.fold(moved.permute(1, 2, 0), padded.shape[2:], self.patch, stride=self.patch)[:, :, :height, :width]
 
 

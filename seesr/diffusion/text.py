@@ -35,8 +35,9 @@ def load_prompt_encoder(base: Path, dtype: torch.dtype = torch.float32) -> Promp
     Raises:
         WeightsError: a file is missing, or does not fit its config.
     """
-    if not (base / "tokenizer" / "vocab.json").exists():
-        raise WeightsError(f"{base / 'tokenizer' / 'vocab.json'} is missing.")
+    for name in ("vocab.json", "merges.txt"):
+        if not (base / "tokenizer" / name).exists():
+            raise WeightsError(f"{base / 'tokenizer' / name} is missing.")
     tokenizer = CLIPTokenizer.from_pretrained(base / "tokenizer", local_files_only=True)
     folder = base / "text_encoder"
     config = CLIPTextConfig.from_dict(read_config(folder / "config.json"))

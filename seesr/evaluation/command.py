@@ -12,7 +12,7 @@ from rich.console import Console
 
 from seesr.errors import OptionError, OutputError
 from seesr.files import whole_file
-from seesr.flags import takes_options
+from seesr.flags import Device, Dtype, MemoryLimit, Weights, takes_options
 from seesr.options import Options, parse_bytes
 from seesr.weights.cache import Cache
 
@@ -33,10 +33,10 @@ def evaluate(
         list[str] | None, typer.Option(metavar="NAME=FOLDER", help="Outputs of another method, named like the truths.")
     ] = None,
     options: Options,
-    memory_limit: str | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
-    weights: str | None = None,
+    memory_limit: MemoryLimit = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    weights: Weights = None,
     niqe_model: Annotated[Path | None, typer.Option(help=f"{NIQE_FILE}; without it the one in the cache, if any.")] = None,
     save: Annotated[Path | None, typer.Option(help="Folder for the outputs, as PNG.")] = None,
     page: Annotated[Path | None, typer.Option("--html", help="Write a page with crops of the best and worst.")] = None,
@@ -46,6 +46,8 @@ def evaluate(
     if (truth is None) == (pairs is None) or (degrade is not None and truth is None):
         raise OptionError("give either --truth FOLDER (perhaps with --degrade SEED) or --pairs LOW HIGH.")
     others = dict(_named_folder(text) for text in against or [])
+    if save is not None and save.resolve() in {folder.resolve() for folder in [*(pairs or [truth]), *others.values()]}:
+        raise OptionError(f"--save is {save}, whose pictures are measured; give another folder for the outputs.")
     try:
         from seesr.evaluation import evaluate as weigh
         from seesr.evaluation import report
@@ -53,7 +55,7 @@ def evaluate(
         from seesr.evaluation.niqe import NIQE
         from seesr.evaluation.stlpips import INSTALL_HINT, STLPIPS
     except ModuleNotFoundError as error:
-        raise OptionError(f"evaluating needs {error.name}: pip install 'seesr[evaluate]'.") from error
+        raise OptionError(f"evaluating needs {error.name}: pip install '.[evaluate]' in the clone, or scripts/start_seesr.sh evaluate.") from error
     from seesr.runtime.device import dtype_name
     from seesr.upscaler import Upscaler
 

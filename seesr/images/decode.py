@@ -118,7 +118,7 @@ def _convert(image: Image.Image) -> Picture:
     image = ImageOps.exif_transpose(image)
     exif = _exif(image, notes)
     if image.mode.startswith(("I", "F")):
-        image = _to_8_bit(image)
+        image = _to_8_bit(image, notes)
     alpha = None
     if image.has_transparency_data:
         image = image if image.mode in ("LA", "RGBA") else image.convert("RGBA")
@@ -148,6 +148,8 @@ def _check_bytes(count: int, limits: Limits, name: str) -> None:
 
 def _check_size(size: tuple[int, int], limits: Limits, name: str) -> None:
     width, height = size
+    if width < 1 or height < 1:
+        raise InputError(f"{name} is {width}x{height}: it has no pixels.")
     if width * height > limits.input_pixels:
         raise InputError(
             f"{name} is {width}x{height}, {width * height:,} pixels; at most {limits.input_pixels:,} are taken. "
@@ -168,15 +170,31 @@ def _exif(image: Image.Image, notes: list[str]) -> bytes | None:
         return None
 
 
-def _to_8_bit(image: Image.Image) -> Image.Image:
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64))
+def _to_8_bit(image: Image.Image, notes: list[str]) -> Image.Image:
+    values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0, neginf=0)
+    peak = float(values.max(initial=0))
     if image.mode == "F":
-        top = 1.0 if values.max(initial=0) <= 1 else 255.0
+        white = _white(peak)
+        notes.append(f"its numbers reach {peak:g}, {white:g} was taken for white")
+    elif image.mode == "I":
+        white = 255.0 if peak <= 255 else max(peak, 65535.0)
     else:
-        top = 255.0 if image.mode == "I" and values.max(initial=0) <= 255 else 65535.0
-    made = Image.fromarray((values / top * 255).clip(0, 255).round().astype(np.uint8))
-    made.info = image.info
+        white = 65535.0
+    made = Image.fromarray((values / white * 255).clip(0, 255).round().astype(np.uint8))
+    made.info = {name: value for name, value in image.info.items() if name != "transparency"}
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        made.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
     return made
+
+
+def _white(peak: float) -> float:
+    """What a picture of floating-point numbers up to `peak` means by white.
+
+    No file says. The usual ones are 1, 255 and 65535, which enlarging and sharpening overshoot; of others the peak is white.
+    """
+    usual = (1.0, 255.0, 65535.0)
+    return 1.0 if peak <= 1 else next((white for white in usual if white / 4 < peak <= 2 * white), peak)
 
 
 def _to_srgb(image: Image.Image, notes: list[str]) -> tuple[Image.Image, bytes | None]:

@@ -24,6 +24,8 @@ FORMATS = {
 }
 OPAQUE = ("JPEG", "BMP")
 """Formats without transparency: it becomes white."""
+FULL_COLOURS, FULL_COLOURS_FROM = {"JPEG": {"subsampling": "4:4:4"}, "AVIF": {"subsampling": "4:4:4"}}, 90
+"""What keeps a colour for each pixel where the format would else keep one for four; from which quality on."""
 
 
 def output_format(path: Path) -> str:
@@ -55,9 +57,12 @@ def save(image: Image.Image, path: Path, options: SaveOptions | None = None, set
         flat.info = image.info
         image = flat
     metadata = save_arguments(kind, image.info.get("exif") if options.metadata else None, settings)
+    colours = FULL_COLOURS.get(kind, {}) if options.quality >= FULL_COLOURS_FROM else {}
     profile = image.info.get("icc_profile")
     try:
         with whole_file(path) as temporary:
-            image.save(temporary, format=kind, quality=options.quality, icc_profile=profile, **metadata)
+            image.save(temporary, format=kind, quality=options.quality, icc_profile=profile, **metadata, **colours)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}.") from error
+    except (ValueError, RuntimeError) as error:  # WebP's and AVIF's way to say that a side is too long for them
+        raise OutputError(f"{path} cannot be written as {kind} of {image.width}x{image.height} pixels: {error}.") from error

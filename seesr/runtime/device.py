@@ -7,7 +7,8 @@ import math
 import torch
 from torch import nn
 
-from seesr.errors import OptionError
+from seesr.errors import OptionError, OutOfMemoryError
+from seesr.runtime.memory import is_out_of_memory
 
 CPU = torch.device("cpu")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -21,13 +22,16 @@ def choose_device(name: str) -> torch.device:
 
     Raises:
         OptionError: the device named is not there.
+        OutOfMemoryError: it is, but has no memory left.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        if is_out_of_memory(error):
+            raise OutOfMemoryError(f"device {name!r} has no memory left; end what else runs there, or use cpu.") from error
         raise OptionError(f"device {name!r} is not available here; use auto, cpu, or one that `seesr info` lists.") from None
     return CPU if device.type == "cpu" else device
 
@@ -39,9 +43,11 @@ def choose_dtype(name: str, device: torch.device, wanted: str | None = None, mem
     than `FLOAT32_MEMORY`.
 
     Raises:
-        OptionError: float16 on a CPU, which has no kernels worth using for it.
+        OptionError: a name that is none, or float16 on a CPU, which has no kernels worth using for it.
     """
     if name != "auto":
+        if name not in DTYPES:
+            raise OptionError(f"dtype is {name!r}; use auto, {', '.join(DTYPES)}.")
         if name == "float16" and device.type == "cpu":
             raise OptionError("dtype float16 is for GPUs; on a CPU use float32, bfloat16 or auto.")
         return DTYPES[name]

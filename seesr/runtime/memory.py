@@ -14,7 +14,11 @@ from pathlib import Path
 import psutil
 import torch
 
-ALLOCATOR_WORDS = ("can't allocate memory", "not enough memory", "cannot allocate memory", "backend out of memory")
+ALLOCATOR_WORDS = (
+    *("can't allocate memory", "not enough memory", "cannot allocate memory", "backend out of memory"),
+    *("cuda error: out of memory", "cublas_status_alloc_failed", "cudnn_status_alloc_failed"),
+)
+"""How the allocators of the host, MPS, CUDA and its libraries say it, in small letters."""
 CONTROL_GROUPS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat", "inactive_file"),
     (

@@ -44,7 +44,7 @@ def load_tag_list(folder: Path, count: int) -> TagList:
     """Reads `TAG_FILES` for a RAM of `count` tags.
 
     Raises:
-        WeightsError: a file is missing, or has not `count` lines.
+        WeightsError: a file is missing, has not `count` lines, or a threshold is no number.
     """
     columns = []
     for name in TAG_FILES:
@@ -55,7 +55,11 @@ def load_tag_list(folder: Path, count: int) -> TagList:
         if len(lines) != count:
             raise WeightsError(f"{folder / name} has {len(lines)} lines; this RAM knows {count} tags.")
         columns.append(lines)
-    return TagList([line.strip() for line in columns[0]], torch.tensor([float(line) for line in columns[1]]))
+    try:
+        thresholds = torch.tensor([float(line) for line in columns[1]])
+    except ValueError as error:
+        raise WeightsError(f"{folder / TAG_FILES[1]} has a line that is no number ({error}).") from None
+    return TagList([line.strip() for line in columns[0]], thresholds)
 
 
 def build_prompt(tags: list[str], words: str) -> str:

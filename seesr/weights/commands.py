@@ -74,7 +74,8 @@ def verify() -> None:
         print(f"{state:8} {file.kept_as}")
         if state != "right":
             bad += 1
-            cache.forget(file)
+            with cache.lock:
+                cache.forget(file)
     print(f"{fetched - bad} of {len(manifest.files)} files are here and right ({cache.full}).")
     if bad:
         _say(f"{bad} files are not what was fetched; `{COMMAND}` fetches them again.")

@@ -23,12 +23,14 @@ def read_config(path: Path) -> dict[str, Any]:
     """The JSON object in `path`.
 
     Raises:
-        WeightsError: the file is missing or not a JSON object.
+        WeightsError: the file is missing, cannot be read, or is not a JSON object.
     """
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise WeightsError(f"{path} is missing; {HINT}.") from None
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise WeightsError(f"{path} is not a JSON file ({error}).") from error
     if not isinstance(config, dict):

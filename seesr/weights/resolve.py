@@ -41,7 +41,7 @@ class Weights:
 
     root: Path
     name: str
-    """What results call it: the folder, `full (cache)` or `tiny (embedded)`."""
+    """What results, and files made of them, call it: the folder without its path, `full (cache)` or `tiny (embedded)`."""
 
     @property
     def wishes(self) -> Wishes:
@@ -86,7 +86,7 @@ def _folder(root: Path) -> Weights:
             f"{root} is no weights folder: {', '.join(missing)} is missing. It must hold the folders {', '.join(PARTS)}; "
             f"`{COMMAND}` fetches the published model, and `{TINY}` or nothing stands for the embedded one."
         )
-    return Weights(root, str(root))
+    return Weights(root, root.resolve().name)
 
 
 def _tell(file: File, what: str) -> None:
