@@ -55,7 +55,8 @@ def evaluate(
         from seesr.evaluation.niqe import NIQE
         from seesr.evaluation.stlpips import INSTALL_HINT, STLPIPS
     except ModuleNotFoundError as error:
-        raise OptionError(f"evaluating needs {error.name}: pip install '.[evaluate]' in the clone, or scripts/start_seesr.sh evaluate.") from error
+        hint = "run it by scripts/start_seesr.sh evaluate, or pip install '.[evaluate]' in the clone"
+        raise OptionError(f"evaluating needs {error.name}: {hint}.") from error
     from seesr.runtime.device import dtype_name
     from seesr.upscaler import Upscaler
 
