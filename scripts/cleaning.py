@@ -55,7 +55,7 @@ def train_cleaner(
         good, bad, cleaned = (images[..., MARGIN:-MARGIN, MARGIN:-MARGIN] for images in (good, bad, cleaned))
         loss, before = (F.smooth_l1_loss(images, good, beta=QUADRATIC) for images in (cleaned, bad))
         run.optimize(loss, {"loss": loss.item(), "before": before.item()})
-        if run.step % 250 == 0:
+        if run.is_due(250):
             with torch.no_grad(), run.averaged():
                 good, bad = (images.to(device) for images in shown)
                 save_picture(work / f"cleaner_{run.step:06d}.png", *(2 * images - 1 for images in (bad, model(bad), good)))

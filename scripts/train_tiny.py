@@ -7,8 +7,8 @@
     python scripts/train_tiny.py export  --work WORK --output weights/tiny
 
 Each stage is seeded, writes a checkpoint every two minutes, goes on from it when run again, and logs its losses to
-`WORK/<stage>.csv`; `cleaner` and `sr` draw a validation picture every 250 steps, with the average of weights. They run on a
-CPU (in bfloat16 where the CPU is faster in it) and on CUDA.
+`WORK/<stage>.csv`; `cleaner` and `sr` draw a validation picture every 250 steps and at the end, with the average of weights.
+They run on a CPU (in bfloat16 where the CPU is faster in it) and on CUDA.
 """
 
 from __future__ import annotations
@@ -84,6 +84,8 @@ WORDS = 3
 HELD_OUT, EXAMPLES = 8, 16
 """Photographs that `cleaner` and `sr` never see, which the validation picture shows; those that fresh weights start from."""
 FEWEST = HELD_OUT + EXAMPLES
+LEAST_SIDE = 256
+"""Of a photograph, in pixels; one for `cleaner` and `sr`, so that both hold out the same ones."""
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 VAE_CONFIG = {
@@ -204,7 +206,7 @@ def cleaner(
     seed: int = 0,
 ) -> None:
     """The network that brings bad pictures to what the others are taught on."""
-    photographs = Photographs(images, cleaning.SCALE * size, FEWEST)
+    photographs = Photographs(images, max(LEAST_SIDE, cleaning.SCALE * size), FEWEST)
     held_out = photographs.split_off(HELD_OUT)
     model = cleaning.train_cleaner(photographs, held_out, work, steps, batch, size, seed)
     cleaning.write_cleaner(work / CLEANER, model)
@@ -313,12 +315,12 @@ def sr(
     _require(0 <= steady < 1, f"--steady {steady} is not from 0 to less than 1")
     torch.manual_seed(seed)
     device = training_device()
-    photographs = Photographs(images, size, FEWEST)
+    photographs = Photographs(images, max(LEAST_SIDE, size), FEWEST)
     held_out = photographs.split_off(HELD_OUT)
     for given, name in ((ram, "ram"), (cleaner, CLEANER)):
         _take(given, work / name)
     prepare = _cleaning(load_cleaner(work / CLEANER))
-    conditions = _conditions(photographs, work / "ram", device)
+    conditions, shown_conditions = (_conditions(some, work / "ram", device) for some in (photographs, held_out))
     schedule = NoiseSchedule.from_config(SCHEDULER_CONFIG)
     if start is not None:
         _take(start / "sd-turbo" / "tokenizer", work / "tokenizer")
@@ -359,7 +361,8 @@ def sr(
     torch.manual_seed(seed + run.step)
     rng = np.random.default_rng(seed + run.step)
     crops = ahead(photographs.crops(np.random.default_rng(seed + run.step), size, batch, 4, prepare))
-    shown = next(held_out.crops(np.random.default_rng(seed), size, HELD_OUT, 1, prepare))
+    shown_high, shown_low, _, shown_indices = next(held_out.crops(np.random.default_rng(seed), size, HELD_OUT, 1, prepare))
+    shown_low = shown_low.to(device, memory_format=torch.channels_last)
     while run.step < steps:
         high, low, plain, indices = next(crops)
         high, low = (x.to(device, memory_format=torch.channels_last) for x in (high, low))
@@ -392,14 +395,13 @@ def sr(
         parts["bicubic"] = detail_loss(low, high)
         with _attention(device):  # with --checkpointing it is computed again, and must be the same
             run.optimize(loss, {name: value.item() for name, value in parts.items()})
-        if run.step % 250 == 0:
+        if run.is_due(250):
             with torch.no_grad(), run.averaged():
-                nothing = torch.zeros_like(conditions.tokens[:1]).float().expand(HELD_OUT, -1, -1).to(device)
-                low = shown[1].to(device, memory_format=torch.channels_last)
-                x0 = _denoised(
-                    vae, denoiser, schedule, low, text([build_prompt([], "")] * HELD_OUT), nothing, np.random.default_rng(0)
-                )
-                save_picture(work / f"sr_{run.step:06d}.png", low, wavelet_fix(vae.decode(x0).sample, low), shown[0])
+                embeds = text([build_prompt([], "")] * HELD_OUT)
+                tokens = shown_conditions.tokens[shown_indices].float().to(device)
+                x0 = _denoised(vae, denoiser, schedule, shown_low, embeds, tokens, np.random.default_rng(0))
+                made = wavelet_fix(vae.decode(x0).sample, shown_low)
+                save_picture(work / f"sr_{run.step:06d}.png", shown_low, made, shown_high)
         if run.step % 500 == 0:
             run.snapshot()
 
@@ -496,9 +498,9 @@ def export(
     for part in (trained_file, "tokenizer", "ram", CLEANER):
         _require((work / part).exists(), f"{work / part} does not exist: train all parts first")
     vae, denoiser, text = _build_models(work)
-    trained = torch.load(work / trained_file, map_location="cpu", weights_only=True)["average"]
+    trained = torch.load(work / trained_file, map_location="cpu", weights_only=True)
     for name, model in (("vae", vae), ("denoiser", denoiser), ("text", text)):
-        model.load_state_dict(trained[name])
+        model.load_state_dict(trained["average"][name])
     base, seesr = (output / part for part in ("sd-turbo", "seesr"))
 
     unet = denoiser.unet.state_dict()
@@ -519,7 +521,7 @@ def export(
     # In bfloat16 so small networks with one group a norm leave blotches of colour; of borders the losses leave MARGIN out.
     write_json(output / WISHES, {"dtype": "float32", "margin": MARGIN // LATENT_SIDE})
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
-    print(f"{output}: {size / 2**20:.1f} MiB")
+    print(f"{output}: sr after {trained['step']} steps, {size / 2**20:.1f} MiB")
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ class Run:
         return self.work / f"{self.stage}.csv"
 
     def save(self) -> None:
-        """Writes the checkpoint beside the old one and moves it into place."""
+        """Writes the checkpoint."""
         state = {
             "models": {name: model.state_dict() for name, model in self.models.items()},
             "average": self.average,
@@ -119,14 +119,16 @@ class Run:
             "step": self.step,
             "settings": dict(self.settings),
         }
-        temporary = self.checkpoint.with_suffix(".tmp")
-        torch.save(state, temporary)
-        temporary.replace(self.checkpoint)
+        _save_whole(state, self.checkpoint)
         self.saved = time.monotonic()
 
     def snapshot(self) -> None:
         """Keeps the averaged weights of this step in a file of their own."""
-        torch.save({"average": self.average, "step": self.step}, self.work / snapshot_name(self.stage, self.step))
+        _save_whole({"average": self.average, "step": self.step}, self.work / snapshot_name(self.stage, self.step))
+
+    def is_due(self, every: int) -> bool:
+        """Whether what is done after every so many steps, and at the end, is to be done now."""
+        return self.step % every == 0 or self.step == self.steps
 
     def optimize(self, loss: Tensor, parts: dict[str, float]) -> None:
         """One optimizer step: warm-up, the learning rate steady, then cosine decay; gradients clipped. Logs, and saves every
@@ -191,6 +193,13 @@ class Run:
                     average.lerp_(tensor, 1 - kept)
                 else:
                     average.copy_(tensor)
+
+
+def _save_whole(state: dict[str, object], path: Path) -> None:
+    """Beside the old file, then moved into its place: one that is cut short replaces nothing."""
+    temporary = path.with_suffix(".tmp")
+    torch.save(state, temporary)
+    temporary.replace(path)
 
 
 def snapshot_name(stage: str, step: int) -> str:

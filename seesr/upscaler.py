@@ -154,7 +154,7 @@ class Upscaler:
                 count = self._in_one_pass(sizes, options, min(len(group), together or self.together))
                 for first in range(0, len(group), count):
                     part = group[first : first + count]
-                    tell = _within(self.limits.seconds * len(part), progress)
+                    tell = _within(self.limits.seconds, len(part), progress)
                     seeds = [secrets.randbits(32) if options.seed is None else options.seed for _ in part]
                     results += self._upscale(Job(part, sizes, options, seeds, tell, stages))
                     stages = Stages()
@@ -338,14 +338,14 @@ class Upscaler:
         return height, width
 
 
-def _within(seconds: int, progress: Progress | None) -> Progress:
-    """`progress`, which raises TimeLimitError once the time is over."""
-    end = time.monotonic() + seconds
+def _within(seconds: int, pictures: int, progress: Progress | None) -> Progress:
+    """`progress`, which raises TimeLimitError once the time of so many pictures is over."""
+    end = time.monotonic() + seconds * pictures
 
     def tell(stage: str, done: int, total: int) -> None:
         if time.monotonic() > end:
             raise TimeLimitError(
-                f"it took longer than {seconds} seconds, which is all that is allowed here (SEESR_SECONDS); "
+                f"it took longer than {seconds} seconds a picture, which is all that is allowed here (SEESR_SECONDS); "
                 "ask for a smaller scale or fewer steps."
             )
         if progress is not None:

@@ -158,6 +158,8 @@ def test_training_the_whole_and_exporting_it(
             train()
     train()
     assert logged_steps(work / "sr.csv") == [1, 2, 3]
+    shown = Image.open(work / "sr_000003.png")
+    assert shown.size == (3 * 128, 128 * train_tiny.HELD_OUT), "what went in, what came out, the truth"
     with pytest.raises(typer.BadParameter, match="exists and is not"):
         train_tiny.sr(images=photographs, work=work, steps=2, batch=2, ram=shipped / CLEANER)
     train_tiny.export(work, output)
