@@ -156,11 +156,11 @@ def detail_loss(output: Tensor, target: Tensor) -> Tensor:
     return (output - target).abs().mean() + 0.1 * spectrum
 
 
-def grid_loss(output: Tensor, target: Tensor) -> Tensor:
+def grid_loss(output: Tensor, target: Tensor, line_weight: float = 1.0) -> Tensor:
     """How much of the error repeats every few pixels: what its local mean at each phase is beyond the mean of all.
 
     Of images `(B, 3, H, W)` whose sides are multiples of all windows of `GRID_PERIODS` and `LINES`; in windows, so that a
-    grid over a smooth part counts like one over detail.
+    grid over a smooth part counts like one over detail. Lines count `line_weight` times as much as said there.
     """
     error, total = output - target, output.new_zeros(())
     for period, window in GRID_PERIODS.items():
@@ -170,7 +170,7 @@ def grid_loss(output: Tensor, target: Tensor) -> Tensor:
     for period, window, weight in LINES:
         for turned in (error, error.transpose(2, 3)):
             phases = turned.unflatten(3, (-1, window // period, period)).mean(dim=4)
-            total = total + weight * (phases - phases.mean(dim=4, keepdim=True)).abs().mean()
+            total = total + line_weight * weight * (phases - phases.mean(dim=4, keepdim=True)).abs().mean()
     return total
 
 
@@ -293,6 +293,7 @@ def sr(
     perceptual_full: Annotated[float, typer.Option(help="Share of the steps at which it has its weight.")] = 0.5,
     perceptual_weight: Annotated[float, typer.Option(help="Of the VGG loss; it grows from nothing.")] = 0.5,
     grid_weight: Annotated[float, typer.Option(help="Of the loss on grids.")] = 3.0,
+    line_weight: Annotated[float, typer.Option(help="In it, of lines of pixels that stand apart.")] = 1.0,
     learning_rate: float = 2.5e-4,
     steady: Annotated[float, typer.Option(help="Share of the steps before the learning rate begins to fall.")] = 0.0,
     ram: Annotated[
@@ -345,6 +346,7 @@ def sr(
         "photographs": len(photographs.images),
         "perceptual": [perceptual_from, perceptual_full, perceptual_weight],
         "grid_weight": grid_weight,
+        "line_weight": line_weight,
         "start": start and str(start),
         "seed": seed,
     }
@@ -378,7 +380,7 @@ def sr(
         decoded, fixed, high, low = (x[..., MARGIN:-MARGIN, MARGIN:-MARGIN] for x in (decoded, fixed, high, low))
         parts = {"raw": (decoded - torch.cat([high, high[:1]])).abs().mean(), "vae": detail_loss(fixed[-1:], high[:1])}
         fixed = fixed[:-1]
-        parts |= {"detail": detail_loss(fixed, high), "grid": grid_loss(fixed, high)}
+        parts |= {"detail": detail_loss(fixed, high), "grid": grid_loss(fixed, high, line_weight)}
         parts["perceptual"] = high.new_zeros(())
         growth = max(0.0, min(1.0, (run.step / steps - perceptual_from) / (perceptual_full - perceptual_from)))
         loss = parts["detail"] + 0.5 * parts["vae"] + RAW_WEIGHT * parts["raw"]
