@@ -3,8 +3,11 @@
     python scripts/train_tiny.py ram     --tags TAGGED --images PHOTOS --work WORK
     python scripts/train_tiny.py cleaner --images PHOTOS --work WORK
     python scripts/train_tiny.py sr      --images PHOTOS --work WORK
-                                         [--ram weights/tiny/ram] [--cleaner weights/tiny/cleaner] [--start weights/tiny]
-    python scripts/train_tiny.py export  --work WORK --output weights/tiny
+                                         [--ram weights/tiny/ram --cleaner weights/tiny/cleaner]
+    python scripts/train_tiny.py export  --work WORK --output FIRST
+    python scripts/train_tiny.py sr      --images PHOTOS --work LAST --last --start FIRST --ram FIRST/ram
+                                         --cleaner FIRST/cleaner --steps 250 --learning-rate 1e-4
+    python scripts/train_tiny.py export  --work LAST --output weights/tiny
 
 Each stage is seeded, writes a checkpoint every two minutes, goes on from it when run again, and logs its losses to
 `WORK/<stage>.csv`; `cleaner` and `sr` draw a validation picture every 250 steps and at the end, with the average of weights.
@@ -72,9 +75,12 @@ GRID_PERIODS = {LATENT_SIDE: 28, 16: 112}
 RAW_WEIGHT = 0.03
 """Of the loss before the colour fix. Brightness and tint are one direction that all weights share: were they to weigh as
 much as detail, Adam would hardly learn anything else."""
-LINES = ((2, 16, 1.0), (4, 16, 1.0), (2, 112, 3.0))
+Lines = tuple[tuple[int, int, float], ...]
+LINES: Lines = ((2, 16, 1.0), (4, 16, 1.0), (2, 112, 3.0))
 """The same for lines, each row or column of pixels by itself, and how much they count: an enlargement may leave every second
 or fourth one apart, weakly and all over the picture, which only a long window tells from detail."""
+LAST_LINES: Lines = ((2, 16, 3.0), (4, 16, 2.0), (2, 112, 12.0), (4, 112, 6.0))
+"""For the last steps: what the others leave of it."""
 WINDOW = 64
 """Side of the part of a crop that the perceptual loss looks at."""
 PLAIN_FACTOR, DEGRADED_FACTOR = 0.7, 2.0
@@ -156,21 +162,21 @@ def detail_loss(output: Tensor, target: Tensor) -> Tensor:
     return (output - target).abs().mean() + 0.1 * spectrum
 
 
-def grid_loss(output: Tensor, target: Tensor, line_weight: float = 1.0) -> Tensor:
+def grid_loss(output: Tensor, target: Tensor, lines: Lines) -> Tensor:
     """How much of the error repeats every few pixels: what its local mean at each phase is beyond the mean of all.
 
-    Of images `(B, 3, H, W)` whose sides are multiples of all windows of `GRID_PERIODS` and `LINES`; in windows, so that a
-    grid over a smooth part counts like one over detail. Lines count `line_weight` times as much as said there.
+    Of images `(B, 3, H, W)` whose sides are multiples of all windows of `GRID_PERIODS` and `lines`; in windows, so that a
+    grid over a smooth part counts like one over detail.
     """
     error, total = output - target, output.new_zeros(())
     for period, window in GRID_PERIODS.items():
         repeats = window // period
         phases = error.unflatten(3, (-1, repeats, period)).unflatten(2, (-1, repeats, period)).mean(dim=(3, 6))
         total = total + (phases - phases.mean(dim=(3, 5), keepdim=True)).abs().mean()
-    for period, window, weight in LINES:
+    for period, window, weight in lines:
         for turned in (error, error.transpose(2, 3)):
             phases = turned.unflatten(3, (-1, window // period, period)).mean(dim=4)
-            total = total + line_weight * weight * (phases - phases.mean(dim=4, keepdim=True)).abs().mean()
+            total = total + weight * (phases - phases.mean(dim=4, keepdim=True)).abs().mean()
     return total
 
 
@@ -292,9 +298,8 @@ def sr(
     perceptual_from: Annotated[float, typer.Option(help="Share of the steps before the VGG loss joins.")] = 0.1,
     perceptual_full: Annotated[float, typer.Option(help="Share of the steps at which it has its weight.")] = 0.5,
     perceptual_weight: Annotated[float, typer.Option(help="Of the VGG loss; it grows from nothing.")] = 0.5,
-    grid_weight: Annotated[float, typer.Option(help="Of the loss on grids.")] = 3.0,
-    line_weight: Annotated[float, typer.Option(help="In it, of lines of pixels that stand apart.")] = 1.0,
-    learning_rate: float = 2.5e-4,
+    grid_weight: Annotated[float, typer.Option(help="Of the loss on grids.")] = 4.0,
+    learning_rate: float = 2.7e-4,
     steady: Annotated[float, typer.Option(help="Share of the steps before the learning rate begins to fall.")] = 0.0,
     ram: Annotated[
         Path | None, typer.Option(help="Tagger to take, e.g. weights/tiny/ram; else that of WORK.", exists=True)
@@ -305,6 +310,9 @@ def sr(
     start: Annotated[
         Path | None, typer.Option(help="Weights folder to begin with, instead of from nothing.", exists=True)
     ] = None,
+    last: Annotated[
+        bool, typer.Option(help="After another run: all losses whole from the first step, more against lines of pixels.")
+    ] = False,
     checkpointing: Annotated[bool, typer.Option(help="Computes activations twice, to save memory.")] = False,
     seed: int = 0,
 ) -> None:
@@ -346,7 +354,7 @@ def sr(
         "photographs": len(photographs.images),
         "perceptual": [perceptual_from, perceptual_full, perceptual_weight],
         "grid_weight": grid_weight,
-        "line_weight": line_weight,
+        "last": last,
         "start": start and str(start),
         "seed": seed,
     }
@@ -380,9 +388,10 @@ def sr(
         decoded, fixed, high, low = (x[..., MARGIN:-MARGIN, MARGIN:-MARGIN] for x in (decoded, fixed, high, low))
         parts = {"raw": (decoded - torch.cat([high, high[:1]])).abs().mean(), "vae": detail_loss(fixed[-1:], high[:1])}
         fixed = fixed[:-1]
-        parts |= {"detail": detail_loss(fixed, high), "grid": grid_loss(fixed, high, line_weight)}
+        parts |= {"detail": detail_loss(fixed, high), "grid": grid_loss(fixed, high, LAST_LINES if last else LINES)}
         parts["perceptual"] = high.new_zeros(())
-        growth = max(0.0, min(1.0, (run.step / steps - perceptual_from) / (perceptual_full - perceptual_from)))
+        grown = (run.step / steps - perceptual_from) / (perceptual_full - perceptual_from)
+        growth = 1.0 if last else max(0.0, min(1.0, grown))
         loss = parts["detail"] + 0.5 * parts["vae"] + RAW_WEIGHT * parts["raw"]
         loss = loss + grid_weight * (0.1 + 0.9 * growth) * parts["grid"]
         if growth > 0:

@@ -121,6 +121,20 @@ def test_a_killed_run_goes_on_where_it_was(
         assert torch.equal(written[key].half(), tensor.half())
 
 
+@pytest.mark.parametrize("period", [2, 4])
+@pytest.mark.parametrize("dim", [2, 3])
+def test_lines_that_stand_apart_cost_and_the_last_steps_weigh_them_more(
+    train_tiny: ModuleType, period: int, dim: int
+) -> None:
+    truth = torch.rand(1, 3, 112, 112)
+    apart = torch.arange(112).remainder(period).eq(0).float() * 0.1
+    lined = truth + (apart if dim == 3 else apart[:, None])
+    losses = [train_tiny.grid_loss(lined, truth, lines).item() for lines in (train_tiny.LINES, train_tiny.LAST_LINES)]
+    assert losses[1] > losses[0] > 0.1
+    for lines in (train_tiny.LINES, train_tiny.LAST_LINES):
+        assert train_tiny.grid_loss(truth + 0.1, truth, lines).item() < 1e-6, "an even error is none"
+
+
 def test_training_the_whole_and_exporting_it(
     training: ModuleType, train_tiny: ModuleType, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,7 +188,7 @@ def test_training_the_whole_and_exporting_it(
     assert errors[0] < 2 * errors[1], "fresh weights let the picture through, though not all of it"
 
     # Another seed draws another text encoder, were these weights not taken.
-    train(work=tmp_path / "further", steps=1, seed=1, start=output, checkpointing=True)
+    train(work=tmp_path / "further", steps=1, seed=1, start=output, checkpointing=True, last=True)
     begun = train_tiny.load_prompt_encoder(output / "sd-turbo").state_dict()
     state = torch.load(tmp_path / "further" / "sr.pt", weights_only=True)
     for key, tensor in state["models"]["text"].items():
