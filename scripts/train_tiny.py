@@ -298,8 +298,8 @@ def sr(
     perceptual_from: Annotated[float, typer.Option(help="Share of the steps before the VGG loss joins.")] = 0.1,
     perceptual_full: Annotated[float, typer.Option(help="Share of the steps at which it has its weight.")] = 0.5,
     perceptual_weight: Annotated[float, typer.Option(help="Of the VGG loss; it grows from nothing.")] = 0.5,
-    grid_weight: Annotated[float, typer.Option(help="Of the loss on grids.")] = 4.0,
-    learning_rate: float = 2.7e-4,
+    grid_weight: Annotated[float, typer.Option(help="Of the loss on grids.")] = 3.0,
+    learning_rate: float = 2.5e-4,
     steady: Annotated[float, typer.Option(help="Share of the steps before the learning rate begins to fall.")] = 0.0,
     ram: Annotated[
         Path | None, typer.Option(help="Tagger to take, e.g. weights/tiny/ram; else that of WORK.", exists=True)
