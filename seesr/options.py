@@ -26,6 +26,19 @@ class _Checked(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    def __init__(self, **values: Any) -> None:
+        """Raises OptionError for an unknown option, or a value outside its bounds; the first one is named."""
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"])
+            if first["type"] == "extra_forbidden":
+                raise OptionError(f"option {name!r} is unknown; there are {', '.join(type(self).model_fields)}.") from None
+            if first["type"] == "tile":
+                raise OptionError(f"{first['msg']}.") from None
+            raise OptionError(f"{name} is {reprlib.repr(first['input'])}: {_lower_first(first['msg'])}.") from None
+
     @classmethod
     def make(cls, **values: Any) -> Self:
         """Of `values`; a value of None means not given.
@@ -33,16 +46,7 @@ class _Checked(BaseModel):
         Raises:
             OptionError: an unknown option, or a value outside its bounds; the first one is named.
         """
-        try:
-            return cls(**{name: value for name, value in values.items() if value is not None})
-        except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(str(part) for part in first["loc"])
-            if first["type"] == "extra_forbidden":
-                raise OptionError(f"option {name!r} is unknown; there are {', '.join(cls.model_fields)}.") from None
-            if first["type"] == "tile":
-                raise OptionError(f"{first['msg']}.") from None
-            raise OptionError(f"{name} is {reprlib.repr(first['input'])}: {_lower_first(first['msg'])}.") from None
+        return cls(**{name: value for name, value in values.items() if value is not None})
 
     @classmethod
     def describe(cls, name: str) -> str:

@@ -211,6 +211,9 @@ def test_one_pixel(upscaler: Upscaler) -> None:
 def test_bad_options_are_refused_in_one_sentence(values: dict, words: str) -> None:
     with pytest.raises(OptionError, match=words):
         Options.make(**values)
+    if "preset" not in values:
+        with pytest.raises(OptionError, match=words):
+            Options(**values)
 
 
 def test_options_come_at_once_or_by_name(upscaler: Upscaler, small_photo: Image.Image) -> None:
