@@ -100,6 +100,8 @@ def test_the_perceptual_distance_grows_with_blur(perceptual: stlpips.STLPIPS) ->
     assert 0 < distances[1] < distances[2]
     assert torch.allclose(distances[1:2], perceptual(images[1:2], truth[:1])), "of a batch each for itself"
     assert torch.allclose(distances, perceptual(truth, images), atol=1e-6)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert perceptual(images, truth).dtype == torch.float32, "also where it is a loss in half precision"
 
 
 def test_a_degradation_is_decided_by_its_seed() -> None:

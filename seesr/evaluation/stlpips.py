@@ -61,7 +61,7 @@ class STLPIPS(nn.Module):
             expected = self.features(second)
         for level, (a, b) in enumerate(zip(self.features(first), expected, strict=True)):
             weight = getattr(self, f"lin{level}_model_1_weight")
-            distance = distance + F.conv2d((a - b) ** 2, weight).mean(dim=(1, 2, 3))
+            distance = distance + ((a - b) ** 2 * weight).sum(dim=1).mean(dim=(1, 2))
         return distance
 
     def features(self, image: Tensor) -> list[Tensor]:
