@@ -102,6 +102,12 @@ class Measured:
         pairs = zip(self.turns, other.turns, strict=True)
         return statistics.median(sum(mine.values()) / sum(others.values()) for mine, others in pairs)
 
+    def ratios(self, ours: Measured) -> dict[str, float | None]:
+        """How many times as long as `ours` it took: by the fastest stages, and by the median turn."""
+        if ours.missing:
+            return {"times_ours": None, "median_turn": None}
+        return {"times_ours": self.total / ours.total, "median_turn": self.times(ours)}
+
     def record(self, ours: Measured) -> dict[str, Any]:
         """Everything, and how many times as long as `ours` it took."""
         if self.missing:
@@ -111,8 +117,7 @@ class Measured:
             "dtype": dtype_name(self.dtype),
             "seconds": self.total,
             "turns": [sum(turn.values()) for turn in self.turns],
-            "times_ours": None if ours.missing else self.total / ours.total,
-            "median_turn": None if ours.missing else self.times(ours),
+            **self.ratios(ours),
             "ways": self.ways,
             "flop": sum(self.flop.values()) if self.flop else None,
             "peak_bytes": max(self.peaks, default=None),
@@ -457,8 +462,8 @@ def as_table(title: str, measured: list[Measured]) -> Table:
         table.add_row(stage, *cells)
     table.add_section()
     add("sum", lambda one: f"{one.total:.2f} s", *([f"{sum(ours.flop.values()) / 1e12:.3f}"] if ours.flop else []))
-    add("times ours", lambda one: "" if ours.missing else f"{one.total / ours.total:.2f}")
-    add("median turn", lambda one: "" if ours.missing else f"{one.times(ours):.2f}")
+    for name in ("times_ours", "median_turn"):
+        add(name.replace("_", " "), lambda one, name=name: "" if ours.missing else f"{one.ratios(ours)[name]:.2f}")
     add("peak memory", lambda one: f"{max(one.peaks) / 1e9:.2f} GB" if one.peaks else "")
     return table
 

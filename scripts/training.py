@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from seesr.evaluation.degradation import crop_to_multiple, degrade, downscale_bicubic
+from seesr.files import whole_file
 from seesr.runtime.device import cpu_is_fastest_in_bfloat16
 from seesr.weights.state_dict import DIFFUSERS_FILE
 
@@ -119,12 +120,12 @@ class Run:
             "step": self.step,
             "settings": dict(self.settings),
         }
-        _save_whole(state, self.checkpoint)
+        _save(state, self.checkpoint)
         self.saved = time.monotonic()
 
     def snapshot(self) -> None:
         """Keeps the averaged weights of this step in a file of their own."""
-        _save_whole({"average": self.average, "step": self.step}, self.work / snapshot_name(self.stage, self.step))
+        _save({"average": self.average, "step": self.step}, self.work / snapshot_name(self.stage, self.step))
 
     def is_due(self, every: int) -> bool:
         """Whether what is done after every so many steps, and at the end, is to be done now."""
@@ -195,11 +196,9 @@ class Run:
                     average.copy_(tensor)
 
 
-def _save_whole(state: dict[str, object], path: Path) -> None:
-    """Beside the old file, then moved into its place: one that is cut short replaces nothing."""
-    temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
-    temporary.replace(path)
+def _save(state: dict[str, object], path: Path) -> None:
+    with whole_file(path) as temporary:
+        torch.save(state, temporary)
 
 
 def snapshot_name(stage: str, step: int) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import glob
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from seesr.errors import InputError, OutputError
+from seesr.errors import InputError, OutputError, SeeSRError
 from seesr.images.save import output_format
 
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".heic", ".heif"}
@@ -47,44 +49,42 @@ def plan_jobs(
         OutputError: two results would get one name, one would take an input's place, a file exists already, its suffix
             is not known or is not that of the format asked for.
     """
-    try:
+    with _told_as(InputError, "read"):
         found = [item for text in inputs for item in _expand(text, recursive)]
-    except OSError as error:
-        raise InputError(f"{error.filename} cannot be read: {error.strerror or error}.") from error
+    with _told_as(OutputError, "written"):
+        into_folder = len(found) > 1 or output.is_dir() or not output.suffix or any(Path(text).is_dir() for text in inputs)
+        if into_folder and output.is_file():
+            raise OutputError(f"{output} is a file; give a folder for {len(found)} pictures.")
+        if wanted_format and not into_folder and output_format(output) != output_format(Path(f"x.{wanted_format}")):
+            raise OutputError(f"{output} is no name for format {wanted_format}; change one or leave out --format.")
+        suffix = f".{wanted_format or 'png'}"
+        jobs = []
+        for source, inside in found:
+            target = output / inside.with_suffix(suffix) if into_folder else output
+            jobs.append(Job(source, target, target.with_name(f"{target.stem}_compare.png") if compare else None))
+        _check_made(jobs)
+        if skip_existing:
+            jobs = [job for job in jobs if not job.target.exists()]
+        if not overwrite:
+            _refuse_existing([job.target for job in jobs], "use --overwrite or --skip-existing")
+            _refuse_existing([path for job in jobs for path in job.made[1:]], "use --overwrite, or leave out --compare")
+        return jobs
+
+
+@contextmanager
+def _told_as(kind: type[SeeSRError], done: str) -> Iterator[None]:
+    """What the system says of a path, in a sentence."""
     try:
-        return _plan(inputs, found, output, overwrite, skip_existing, wanted_format, compare)
+        yield
     except OSError as error:
-        raise OutputError(f"{error.filename} cannot be written: {error.strerror or error}.") from error
+        raise kind(f"{error.filename} cannot be {done}: {error.strerror or error}.") from error
 
 
-def _plan(
-    inputs: list[str],
-    found: list[tuple[Path, Path]],
-    output: Path,
-    overwrite: bool,
-    skip_existing: bool,
-    wanted_format: str | None,
-    compare: bool,
-) -> list[Job]:
-    into_folder = len(found) > 1 or output.is_dir() or not output.suffix or any(Path(text).is_dir() for text in inputs)
-    if into_folder and output.is_file():
-        raise OutputError(f"{output} is a file; give a folder for {len(found)} pictures.")
-    if wanted_format and not into_folder and output_format(output) != output_format(Path(f"x.{wanted_format}")):
-        raise OutputError(f"{output} is no name for format {wanted_format}; change one or leave out --format.")
-    suffix = f".{wanted_format or 'png'}"
-    jobs = []
-    for source, inside in found:
-        target = output / inside.with_suffix(suffix) if into_folder else output
-        jobs.append(Job(source, target, target.with_name(f"{target.stem}_compare.png") if compare else None))
-    _check_made(jobs)
-    if skip_existing:
-        jobs = [job for job in jobs if not job.target.exists()]
-    if not overwrite:
-        taken = [path for job in jobs for path in job.made if path.exists()]
-        if taken:
-            more = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""
-            raise OutputError(f"{taken[0]} exists{more}; use --overwrite or --skip-existing.")
-    return jobs
+def _refuse_existing(paths: list[Path], way_out: str) -> None:
+    taken = [path for path in paths if path.exists()]
+    if taken:
+        more = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""
+        raise OutputError(f"{taken[0]} exists{more}; {way_out}.")
 
 
 def _expand(text: str, recursive: bool) -> list[tuple[Path, Path]]:

@@ -189,7 +189,7 @@ def test_the_command_weighs_pairs(
         (["--truth", "."], "holds no picture to measure"),
         (["--truth", ".", "--against", "x=nowhere"], "NAME=FOLDER with a new name and a folder that exists"),
         (["--truth", ".", "--niqe-model", "nowhere.npz"], "nowhere.npz does not exist"),
-        (["--truth", ".", "--save", "../" + "HERE"], "whose pictures are measured; give another folder"),
+        (["--truth", ".", "--save", "../HERE"], "whose pictures are measured; give another folder"),
     ],
 )
 def test_mistakes_are_one_sentence(

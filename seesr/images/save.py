@@ -24,8 +24,8 @@ FORMATS = {
 }
 OPAQUE = ("JPEG", "BMP")
 """Formats without transparency: it becomes white."""
-FULL_COLOURS, FULL_COLOURS_FROM = {"JPEG": {"subsampling": "4:4:4"}, "AVIF": {"subsampling": "4:4:4"}}, 90
-"""What keeps a colour for each pixel where the format would else keep one for four; from which quality on."""
+SUBSAMPLED, FULL_COLOURS_FROM = ("JPEG", "AVIF"), 90
+"""Formats that keep one colour for four pixels if they are not told otherwise; the quality from which on they are."""
 
 
 def output_format(path: Path) -> str:
@@ -57,7 +57,7 @@ def save(image: Image.Image, path: Path, options: SaveOptions | None = None, set
         flat.info = image.info
         image = flat
     metadata = save_arguments(kind, image.info.get("exif") if options.metadata else None, settings)
-    colours = FULL_COLOURS.get(kind, {}) if options.quality >= FULL_COLOURS_FROM else {}
+    colours = {"subsampling": "4:4:4"} if kind in SUBSAMPLED and options.quality >= FULL_COLOURS_FROM else {}
     profile = image.info.get("icc_profile")
     try:
         with whole_file(path) as temporary:
