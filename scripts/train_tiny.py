@@ -1,6 +1,6 @@
 """Trains the embedded model: RAM, cleaner, and VAE, UNet, ControlNet, text encoder, all small, in the published layout.
 
-    python scripts/train_tiny.py ram     --tags TAGGED --images PHOTOS --work WORK
+    python scripts/train_tiny.py ram     --tags TAGGED --work WORK
     python scripts/train_tiny.py cleaner --images PHOTOS --work WORK
     python scripts/train_tiny.py sr      --images PHOTOS --work WORK
                                          [--ram weights/tiny/ram --cleaner weights/tiny/cleaner]
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Annotated
 
 import cleaning
+import imagenet
 import numpy as np
 import tagger
 import torch
@@ -185,20 +186,21 @@ def ram(
     tags: Annotated[
         Path, typer.Option(help="Folder with images/ and labels.tsv: name, tab, tags between bars.", exists=True)
     ],
-    images: Images,
     work: Work,
-    steps: int = 2500,
-    dape_steps: int = 150,
-    batch: int = 32,
+    steps: int = 1500,
+    dape_steps: int = 60,
+    batch: int = 64,
     seed: int = 0,
 ) -> None:
-    """The tagger, which learns from a teacher and from tags; then DAPE's LoRA for bad pictures."""
-    _require(tagger.Teacher.is_installed(), tagger.INSTALL_HINT)
+    """The tagger: projection and tag head on an encoder that ImageNet taught; then DAPE's LoRA for bad pictures."""
+    _require(imagenet.encoder_is_installed(), imagenet.INSTALL_HINT)
     device = training_device()
-    data = tagger.TaggedPictures.read(tags, images)
+    data = tagger.TaggedPictures.read(tags)
     model = tagger.train_ram(data, work, steps, batch, seed, device)
-    thresholds = tagger.report(model, data, device)
     lora = tagger.train_dape(model, data, work, dape_steps, batch, seed, device)
+    confidences, labels = tagger.held_out_confidences(tagger.adapted(model, lora), data), data.labels[data.held_out]
+    tagger.report(confidences, labels)
+    thresholds = tagger.choose_thresholds(confidences, labels)
     tagger.write_ram(work / "ram", model, lora, data.tags, thresholds)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import shutil
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -21,6 +22,8 @@ from seesr.weights.manifest import beside_package
 
 TINY = beside_package("tiny")
 VAE = TINY / "sd-turbo" / "vae"
+SMALL_RAM = Path(__file__).parent / "reference" / "ram" / "config.json"
+"""Of a Swin, as the published one has, but small."""
 
 
 @pytest.fixture
@@ -28,7 +31,7 @@ def random_weights(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """`make_random_weights.py`, but small."""
     monkeypatch.syspath_prepend(str(SCRIPTS))
     script: Any = importlib.import_module("make_random_weights")
-    base, ram = TINY / "sd-turbo", RAMConfig.from_dict(read_config(TINY / "ram" / "config.json"))
+    base, ram = TINY / "sd-turbo", RAMConfig.from_dict(read_config(SMALL_RAM))
     for name, folder in {
         "UNET": base / "unet",
         "CONTROLNET": TINY / "seesr" / "controlnet",
@@ -45,7 +48,7 @@ def test_random_weights_are_loaded_and_run(random_weights: ModuleType, tmp_path_
     for seed in (0, 0, 1):
         folder = tmp_path_factory.mktemp("weights")
         random_weights.main(folder, seed)
-        shutil.copy(TINY / "ram" / "config.json", folder / "ram")
+        shutil.copy(SMALL_RAM, folder / "ram")
         upscaler = Upscaler.load(folder, "cpu", "float32")
         results.append(np.asarray(upscaler.upscale(Image.new("RGB", (32, 32), "teal"), scale=4, steps=1, seed=0).image))
     assert results[0].shape == (128, 128, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import importlib
 import sys
@@ -203,37 +204,109 @@ def test_export_wants_all_parts(train_tiny: ModuleType, tmp_path: Path) -> None:
     assert not (tmp_path / "weights").exists()
 
 
+@pytest.fixture
+def encoder_weights(train_tiny: ModuleType, monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
+    """In the stead of the encoder's package, which is not there where tests run: random ones of its names and shapes."""
+    encoder = train_tiny.tagger.RAM(train_tiny.tagger.RAMConfig.from_dict(train_tiny.tagger.RAM_CONFIG)).visual_encoder
+    generator, weights = torch.Generator().manual_seed(0), {}
+
+    def add(convolution: nn.Conv2d, name: str, norm: str) -> None:
+        shape, channels = convolution.weight.shape, convolution.out_channels
+        weights[f"{name}.weight"] = torch.randn(shape, generator=generator) * shape[1:].numel() ** -0.5
+        for part, least in (("weight", 0.5), ("bias", -0.5), ("running_mean", -0.5), ("running_var", 0.5)):
+            weights[f"{norm}.{part}"] = torch.rand(channels, generator=generator) + least
+
+    add(encoder.stem, "_conv_stem", "_bn0")
+    for number, block in enumerate(encoder.blocks):
+        if block.expand is not None:
+            add(block.expand, f"_blocks.{number}._expand_conv", f"_blocks.{number}._bn0")
+        add(block.depthwise, f"_blocks.{number}._depthwise_conv", f"_blocks.{number}._bn1")
+        add(block.project, f"_blocks.{number}._project_conv", f"_blocks.{number}._bn2")
+    add(encoder.head, "_conv_head", "_bn1")
+    weights["_fc.weight"] = torch.randn(1000, encoder.head.out_channels, generator=generator) / 10
+    weights["_fc.bias"] = torch.zeros(1000)
+    monkeypatch.setattr(train_tiny.imagenet, "encoder_weights", lambda: weights)
+    monkeypatch.setattr(train_tiny.imagenet, "encoder_is_installed", lambda: True)
+    return weights
+
+
+def test_the_encoder_computes_what_its_package_does(train_tiny: ModuleType, encoder_weights: dict[str, Tensor]) -> None:
+    """Convolution and normalisation one after the other, of pictures as the package wants them, against both in one."""
+    ram = train_tiny.tagger.start_ram(4, encoder_weights)
+    seen: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+    for module in ram.visual_encoder.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(lambda module, given, made: seen.__setitem__(module, (given[0], made)))
+    image = torch.rand(1, 3, train_tiny.tagger.SIDE, train_tiny.tagger.SIDE, generator=torch.Generator().manual_seed(1))
+
+    def apart(convolution: nn.Conv2d, given: Tensor, name: str, norm: str) -> Tensor:
+        bare = copy.deepcopy(convolution)
+        bare.weight, bare.bias = nn.Parameter(encoder_weights[f"{name}.weight"]), None
+        mean, var, weight, bias = (
+            encoder_weights[f"{norm}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
+        )
+        return nn.functional.batch_norm(bare.forward(given), mean, var, weight, bias, eps=1e-3)
+
+    encoder = ram.visual_encoder
+    with torch.no_grad():
+        ram.encode(image)
+        # The zeros on the right and below are another grey for the package than for RAM.
+        stem = apart(encoder.stem, (255 * image - 127) / 128, "_conv_stem", "_bn0")
+        assert torch.allclose(seen[encoder.stem][1][..., :-1, :-1], stem[..., :-1, :-1], atol=1e-4)
+        layers = {encoder.head: ("_conv_head", "_bn1")}
+        for number, block in enumerate(encoder.blocks):
+            layers[block.expand] = f"_blocks.{number}._expand_conv", f"_blocks.{number}._bn0"
+            layers[block.depthwise] = f"_blocks.{number}._depthwise_conv", f"_blocks.{number}._bn1"
+            layers[block.project] = f"_blocks.{number}._project_conv", f"_blocks.{number}._bn2"
+        layers.pop(None)  # a block that widens nothing
+        assert {*layers, encoder.stem} == seen.keys()
+        for layer, names in layers.items():
+            given, made = seen[layer]
+            assert torch.allclose(made, apart(layer, given, *names), atol=1e-4)
+
+
+def test_what_the_classifier_knows_is_imagined(train_tiny: ModuleType, encoder_weights: dict[str, Tensor]) -> None:
+    known = train_tiny.imagenet.KnownTags.create(["cat", "rocket", "dog"], encoder_weights, torch.device("cpu"))
+    assert known.columns == [0, 2]
+    assert [row.nonzero().flatten().tolist() for row in known.members] == [[*range(281, 286)], [*range(151, 269)]]
+    generator = torch.Generator().manual_seed(0)
+    features = 2 * torch.rand(16, 36, 1280, generator=generator) * torch.rand(16, 1, 1280, generator=generator)
+    imagined = known.imagine(features, np.random.default_rng(0))
+    likeliest = [known.classifier(some.mean(dim=1)).argmax(dim=1) for some in (features, imagined)]
+    assert imagined.shape == features.shape
+    assert imagined.min() >= 0
+    assert imagined.max() <= 6
+    before, after = (known.members[:, classes].sum(dim=1) for classes in likeliest)
+    assert before.sum() <= 6
+    assert after.min() >= 5, "about as many cats as dogs"
+    assert after.sum() >= 12
+    labels = torch.tensor([[0.0, 1.0, 0.0]]).expand(16, -1)
+    completed = known.complete(labels, imagined)
+    assert (completed[:, 1] == 1).all(), "what it does not know stays"
+    shares = known.classifier(imagined.mean(dim=1)).softmax(dim=1)
+    assert torch.allclose(completed[:, 0], shares[:, 281:286].sum(dim=1), atol=1e-5)
+    assert torch.equal(known.complete(torch.ones(16, 3), imagined), torch.ones(16, 3)), "labels are only raised"
+
+
 def test_training_the_tagger_and_writing_it(
-    train_tiny: ModuleType, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train_tiny: ModuleType, encoder_weights: dict[str, Tensor], photographs: Path, tmp_path: Path
 ) -> None:
-    """In the stead of the teacher, which is not there where tests run, one that sees only brightness."""
     tagger = train_tiny.tagger
-
-    class Brightness(nn.Module):
-        @staticmethod
-        def is_installed() -> bool:
-            return True
-
-        def forward(self, image: Tensor) -> tuple[list[Tensor], Tensor]:
-            grey = image.mean(dim=1, keepdim=True)
-            grids = [
-                nn.functional.avg_pool2d(grey, 4 * 2**stage).expand(-1, channels, -1, -1).permute(0, 2, 3, 1)
-                for stage, channels in enumerate(tagger.TEACHER_CHANNELS)
-            ]
-            return grids, grey.mean(dim=(2, 3)).expand(-1, tagger.CLASSES)
-
-    monkeypatch.setattr(tagger, "Teacher", Brightness)
     folder, work = tmp_path / "tagged", tmp_path / "work"
     folder.mkdir()
     (folder / "images").symlink_to(photographs)
     tags = ("woman | rocket", "cat", "coffee")
     (folder / "labels.tsv").write_text("".join(f"{number:02d}.png\t{tags[number % 3]}\n" for number in range(20)))
-    train_tiny.ram(tags=folder, images=photographs, work=work, steps=2, dape_steps=2, batch=2)
+    train_tiny.ram(tags=folder, work=work, steps=2, dape_steps=2, batch=2)
     assert logged_steps(work / "ram.csv") == logged_steps(work / "dape.csv") == [1, 2]
     assert train_tiny.load_tag_list(work / "ram", 4).names == ["cat", "coffee", "rocket", "woman"]
-    trained = torch.load(work / "ram.pt", weights_only=True)["average"]["student"]
+    trained = torch.load(work / "ram.pt", weights_only=True)["average"]["ram"]
+    begun = tagger.start_ram(4, encoder_weights).state_dict()
+    assert trained.keys() == begun.keys()
+    for key, tensor in trained.items():
+        assert torch.equal(tensor, begun[key]) == key.startswith("visual_encoder."), "the encoder keeps what it knows"
     bare = tagger.RAM(tagger.RAMConfig.from_dict(tagger.RAM_CONFIG | {"num_tags": 4}))
-    bare.load_state_dict({key.removeprefix("ram."): trained[key] for key in trained if key.startswith("ram.")})
+    bare.load_state_dict(trained)
     image = torch.rand(1, 3, tagger.SIDE, tagger.SIDE, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         (tokens, logits), (plain_tokens, _) = train_tiny.load_ram(work / "ram")(image), bare(image)
@@ -243,15 +316,35 @@ def test_training_the_tagger_and_writing_it(
     assert 1e-6 < change < 0.5 * plain_tokens.abs().max(), "DAPE is merged, after two steps with little in it"
 
 
+def test_a_tag_brings_along_what_it_is_a_case_of(train_tiny: ModuleType, photographs: Path, tmp_path: Path) -> None:
+    (tmp_path / "images").symlink_to(photographs)
+    tags = ("dalmatian", "dog", "strawberry | dog")
+    (tmp_path / "labels.tsv").write_text("".join(f"{number:02d}.png\t{tags[number % 3]}\n" for number in range(21)))
+    data = train_tiny.tagger.TaggedPictures.read(tmp_path)
+    assert data.tags == ["dalmatian", "dog", "strawberry"], "nothing of fruit, which no picture is said to show"
+    assert data.labels[:3].tolist() == [[1, 1, 0], [0, 1, 0], [0, 1, 1]]
+
+
+def test_each_half_is_judged_by_the_thresholds_of_the_other(train_tiny: ModuleType) -> None:
+    """Of the even pictures a tag is right from 0.65 on, of the odd ones from 0.95; another one is given seldom."""
+    confidences = torch.tensor([[0.95, 0.1], [0.95, 0.1], [0.65, 0.1], [0.85, 0.1]] * 5 + [[0.1, 0.99]] * 2)
+    labels = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 0.0]] * 5 + [[0.0, 1.0]] * 2)
+    given = train_tiny.tagger.given_by_halves(confidences[:, None], labels)[:, 0]
+    assert given[:20:2, 0].tolist() == [True, False] * 5, "with the odd ones' threshold"
+    assert given[1:20:2, 0].tolist() == [True, True] * 5, "with the even ones'"
+    assert given[:, 1].tolist() == [False] * 20 + [True] * 2
+
+
 def test_a_threshold_is_the_lowest_that_is_right_often_enough(train_tiny: ModuleType) -> None:
     """Two tags that are given often, of which one is right only when more certain, and one that is given seldom."""
     confidences = torch.tensor([[0.95, 0.9, 0.9]] * 2 + [[0.95, 0.9, 0.6]] + [[0.95, 0.9, 0.1]] + [[0.75, 0.8, 0.1]] * 4)
     labels = torch.tensor([[1.0, 1.0, 1.0]] * 2 + [[1.0, 1.0, 0.0]] * 2 + [[0.0, 1.0, 0.0]] * 4)
-    doubtful, sure, seldom = train_tiny.tagger.choose_thresholds(confidences, labels)
+    views = confidences[:, None].expand(-1, 2, -1)
+    doubtful, sure, seldom = train_tiny.tagger.choose_thresholds(views, labels)
     assert doubtful == pytest.approx(0.75, abs=0.011)
     assert seldom == pytest.approx(0.6, abs=0.011)
     assert sure == seldom, "where its own could be lower, the common one holds"
-    wrong = train_tiny.tagger.choose_thresholds(confidences, torch.zeros_like(labels))
+    wrong = train_tiny.tagger.choose_thresholds(views, torch.zeros_like(labels))
     assert wrong == [train_tiny.tagger.NEVER] * 3
 
 

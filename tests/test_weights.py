@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import threading
@@ -375,7 +376,28 @@ def test_weights_may_want_a_precision_and_a_margin(tmp_path: Path) -> None:
 
 def test_a_tagger_config_that_lacks_something_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"num_tags": 3, "image_size": 64}')
-    with pytest.raises(WeightsError, match=r"config\.json lacks 'swin'"):
+    with pytest.raises(WeightsError, match=r"config\.json lacks 'bert'"):
+        load_ram(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("part", "complaint"),
+    [
+        ({}, "lacks 'swin or efficientnet'"),
+        ({"efficientnet": {"stem": 8, "blocks": []}}, "lacks 'width'"),
+        (
+            {"efficientnet": {"stem": 8, "blocks": [{"kernel": 3}], "width": 8}},
+            "no RAM .*missing",
+        ),
+        ({"efficientnet": {"stem": -8, "blocks": [], "width": 8}}, "describes no RAM that can be built"),
+        ({"swin": {"window_size": 7, "embed_dim": 8, "depths": [2], "num_heads": [1]}}, "cannot be cut into windows"),
+    ],
+)
+def test_a_tagger_config_that_is_wrong_is_one_sentence(tmp_path: Path, part: dict[str, object], complaint: str) -> None:
+    config = json.loads((TINY / "ram" / "config.json").read_text())
+    del config["efficientnet"]
+    (tmp_path / "config.json").write_text(json.dumps(config | part))
+    with pytest.raises(WeightsError, match=complaint):
         load_ram(tmp_path)
 
 
@@ -431,7 +453,7 @@ def test_the_manifest_names_every_file_that_is_loaded() -> None:
     # published model has no cleaner.
     here = {path.relative_to(TINY).as_posix() for path in TINY.rglob("*") if path.is_file()}
     here = {path for path in here if not path.startswith("cleaner/")}
-    here = {path.replace("ram_swin_tiny", "ram_swin_large_14m") for path in here} - {"ram/config.json", "seesr.json"}
+    here = {path.replace("ram_tiny", "ram_swin_large_14m") for path in here} - {"ram/config.json", "seesr.json"}
     assert here <= kept
     assert all(len(source.revision) == 40 for source in manifest.source)
     licences = {source.licence for source in manifest.source}

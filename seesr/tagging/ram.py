@@ -1,6 +1,6 @@
 """RAM, the Recognize Anything Model (Zhang et al., CVPR Workshops 2024): what is in a picture, as tags and image tokens.
 
-Only what tagging runs is built: Swin, projections and tag head; the published text decoder is left out.
+Only what tagging runs is built: encoder, projections and tag head; the published text decoder is left out.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from seesr.diffusion.image_attention import IMAGE_TOKEN_WIDTH
 from seesr.errors import WeightsError
 from seesr.tagging.dape import DROPPED_PARTS, merge_dape
+from seesr.tagging.efficientnet import BlockConfig, EfficientNet
 from seesr.tagging.swin import SwinTransformer
 from seesr.tagging.tag_head import TagHead
 from seesr.weights.files import read_config
@@ -29,15 +30,44 @@ BUFFERS = ("relative_position_index", "attn_mask")
 
 
 @dataclass(frozen=True)
+class SwinConfig:
+    """Sizes of a Swin; the defaults are Swin-L."""
+
+    window_size: int = 12
+    embed_dim: int = 192
+    depths: list[int] = field(default_factory=lambda: [2, 2, 18, 2])
+    num_heads: list[int] = field(default_factory=lambda: [6, 12, 24, 48])
+
+    @property
+    def width(self) -> int:
+        """Of the tokens."""
+        return self.embed_dim * 2 ** (len(self.depths) - 1)
+
+    def build(self, image_size: int) -> nn.Module:
+        return SwinTransformer(image_size, self.embed_dim, self.depths, self.num_heads, self.window_size)
+
+
+@dataclass(frozen=True)
+class EfficientNetConfig:
+    """Sizes of an EfficientNet."""
+
+    stem: int
+    blocks: list[BlockConfig]
+    width: int
+    """Of the tokens."""
+
+    def build(self, image_size: int) -> nn.Module:
+        """It takes images of any size."""
+        return EfficientNet(self.stem, self.blocks, self.width)
+
+
+@dataclass(frozen=True)
 class RAMConfig:
     """Sizes of a RAM; the defaults are the published Swin-L model, which comes without a `config.json`."""
 
     num_tags: int = 4585
     image_size: int = 384
-    window_size: int = 12
-    embed_dim: int = 192
-    depths: list[int] = field(default_factory=lambda: [2, 2, 18, 2])
-    num_heads: list[int] = field(default_factory=lambda: [6, 12, 24, 48])
+    encoder: SwinConfig | EfficientNetConfig = field(default_factory=SwinConfig)
     hidden_size: int = 768
     intermediate_size: int = 3072
     num_attention_heads: int = 4
@@ -46,8 +76,8 @@ class RAMConfig:
 
     @classmethod
     def from_dict(cls, config: dict[str, Any]) -> RAMConfig:
-        """Of a `config.json` with parts `swin` and `bert`; the width of the image tokens is fixed by SeeSR."""
-        swin, bert = config["swin"], config["bert"]
+        """Of a `config.json` with `bert` and either `swin` or `efficientnet`; SeeSR fixes the image tokens' width."""
+        bert = config["bert"]
         if bert["encoder_width"] != IMAGE_TOKEN_WIDTH:
             raise WeightsError(
                 f"RAM's encoder_width is {bert['encoder_width']}; SeeSR's image attention reads {IMAGE_TOKEN_WIDTH}."
@@ -55,16 +85,24 @@ class RAMConfig:
         return cls(
             num_tags=config["num_tags"],
             image_size=config["image_size"],
-            window_size=swin["window_size"],
-            embed_dim=swin["embed_dim"],
-            depths=swin["depths"],
-            num_heads=swin["num_heads"],
+            encoder=_encoder_config(config),
             hidden_size=bert["hidden_size"],
             intermediate_size=bert["intermediate_size"],
             num_attention_heads=bert["num_attention_heads"],
             num_hidden_layers=bert["num_hidden_layers"],
             layer_norm_eps=bert["layer_norm_eps"],
         )
+
+
+def _encoder_config(config: dict[str, Any]) -> SwinConfig | EfficientNetConfig:
+    if "efficientnet" in config:
+        sizes = config["efficientnet"]
+        blocks = [BlockConfig(**block) for block in sizes["blocks"]]
+        return EfficientNetConfig(sizes["stem"], blocks, sizes["width"])
+    if "swin" not in config:
+        raise KeyError("swin or efficientnet")
+    swin = config["swin"]
+    return SwinConfig(swin["window_size"], swin["embed_dim"], swin["depths"], swin["num_heads"])
 
 
 class RAM(nn.Module):
@@ -76,11 +114,8 @@ class RAM(nn.Module):
     def __init__(self, config: RAMConfig) -> None:
         super().__init__()
         self.config = config
-        self.visual_encoder = SwinTransformer(
-            config.image_size, config.embed_dim, config.depths, config.num_heads, config.window_size
-        )
-        vision_width = config.embed_dim * 2 ** (len(config.depths) - 1)
-        self.image_proj = nn.Linear(vision_width, IMAGE_TOKEN_WIDTH)
+        self.visual_encoder = config.encoder.build(config.image_size)
+        self.image_proj = nn.Linear(config.encoder.width, IMAGE_TOKEN_WIDTH)
         self.label_embed = nn.Parameter(torch.zeros(config.num_tags, IMAGE_TOKEN_WIDTH))
         self.wordvec_proj = nn.Linear(IMAGE_TOKEN_WIDTH, config.hidden_size)
         self.tagging_head = TagHead(
@@ -131,11 +166,13 @@ def load_ram(folder: Path, with_dape: bool = True, dtype: torch.dtype = torch.fl
     config_file = folder / "config.json"
     try:
         config = RAMConfig.from_dict(read_config(config_file)) if config_file.exists() else RAMConfig()
+        with torch.device("meta"):
+            ram = RAM(config).eval()
     except KeyError as error:
         raise WeightsError(f"{config_file} lacks {error}.") from None
-    with torch.device("meta"):
-        ram = RAM(config).eval()
-    weights = published_to_ours(read_state_dict(folder, "ram_swin_*"))
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        raise WeightsError(f"{config_file} describes no RAM that can be built ({error}).") from None
+    weights = published_to_ours(read_state_dict(folder, "ram_*"))
     if with_dape:
         weights = merge_dape(weights, read_state_dict(folder, "DAPE"))
     assign_state_dict(ram, weights, str(folder), dtype)

@@ -22,7 +22,7 @@ SHOWN_KEYS = 3
 def read_state_dict(folder: Path, stem: str, dtype: torch.dtype | None = None, part: str = "") -> StateDict:
     """Tensors of `stem`.safetensors in `folder`, or of the legacy `stem`.pth or .bin (read with `weights_only=True`).
 
-    `stem` may be a glob pattern, for families such as `ram_swin_*`. As `dtype`, or else as they are; only those whose
+    `stem` may be a glob pattern, for families such as `ram_*`. As `dtype`, or else as they are; only those whose
     names hold `part`.
 
     Raises:
