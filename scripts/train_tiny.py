@@ -187,7 +187,7 @@ def ram(
         Path, typer.Option(help="Folder with images/ and labels.tsv: name, tab, tags between bars.", exists=True)
     ],
     work: Work,
-    steps: int = 1500,
+    steps: int = 500,
     dape_steps: int = 60,
     batch: int = 64,
     seed: int = 0,
