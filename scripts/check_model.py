@@ -20,11 +20,11 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
+from photographs import SCALE, picture_paths, read_picture, read_pictures
 from PIL import Image, ImageFilter
 from rich.console import Console
 from rich.table import Table
 from tagger import TaggedPictures, average_precision, given_by_halves, held_out_confidences, report
-from training import SCALE, picture_paths, read_picture, read_pictures
 
 from seesr import Upscaler
 from seesr.autoencoder.vae import decode, encode

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from photographs import SCALE, Batches, Crop, Draw, Photographs, crop_pair, low_resolution, to_pixels
 from torch import Tensor, nn
-from training import (
-    SCALE,
-    Photographs,
-    Run,
-    ahead,
-    autocast,
-    crop_pair,
-    low_resolution,
-    mixed,
-    place,
-    save_picture,
-    training_device,
-    write_model,
-)
+from training import Run, autocast, place, save_picture, training_device, write_model
 
 from seesr.cleaner import Cleaner
 from seesr.evaluation.degradation import downscale_bicubic
@@ -46,18 +33,18 @@ def train_cleaner(
     model = place(_start(Cleaner(**CONFIG)), device)
     settings = {"batch": batch, "size": size, "photographs": len(photographs.images), "seed": seed}
     run = Run("cleaner", work, {"cleaner": model}, steps, learning_rate=1e-3, settings=settings)
-    batches = ahead(_pairs(photographs, np.random.default_rng(seed + run.step), size, batch))
-    shown = next(_pairs(held_out, np.random.default_rng(seed), size, len(held_out.images)))
+    batches = Batches(_pairs(photographs, size), batch, seed).onwards(run.step)
+    shown = Batches(_pairs(held_out, size), len(held_out.images), seed, mixed=1)[0][0]
     while run.step < steps:
-        good, bad = (images.to(device, memory_format=torch.channels_last) for images in next(batches))
+        good, bad = (_in_unit(crops, device) for crops in next(batches))
         with autocast(device):
             cleaned = model(bad)
         good, bad, cleaned = (images[..., MARGIN:-MARGIN, MARGIN:-MARGIN] for images in (good, bad, cleaned))
         loss, before = (F.smooth_l1_loss(images, good, beta=QUADRATIC) for images in (cleaned, bad))
-        run.optimize(loss, {"loss": loss.item(), "before": before.item()})
+        run.optimize(loss, {"loss": loss, "before": before})
         if run.is_due(250):
             with torch.no_grad(), run.averaged():
-                good, bad = (images.to(device) for images in shown)
+                good, bad = (_in_unit(crops, device) for crops in shown)
                 save_picture(work / f"cleaner_{run.step:06d}.png", *(2 * images - 1 for images in (bad, model(bad), good)))
     run.take_average()
     return model
@@ -80,14 +67,18 @@ def _start(cleaner: Cleaner) -> Cleaner:
     return cleaner
 
 
-def _pairs(photographs: Photographs, rng: np.random.Generator, size: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless batches `(B, 3, size, size)` in 0..1: photographs reduced plainly, and reduced as `low_resolution` does."""
+def _pairs(photographs: Photographs, size: int) -> Draw:
+    """Draws crops of one photograph: reduced plainly, and reduced as `low_resolution` does."""
 
-    def draw() -> list[tuple[Tensor, Tensor]]:
+    def draw(rng: np.random.Generator) -> list[Crop]:
         high = photographs.images[int(rng.integers(len(photographs.images)))]
         good = downscale_bicubic(high, SCALE)
         bad, _ = low_resolution(high, rng)
         return [crop_pair(good, bad, rng, size) for _ in range(PER_IMAGE)]
 
-    for taken in mixed(draw, rng, batch):
-        yield tuple(torch.stack(images) / 2 + 0.5 for images in zip(*taken, strict=True))
+    return draw
+
+
+def _in_unit(crops: np.ndarray, device: torch.device) -> Tensor:
+    """In 0..1, as the cleaner takes them."""
+    return to_pixels(crops, device) / 2 + 0.5

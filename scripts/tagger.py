@@ -17,10 +17,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import typer
+from photographs import read_picture, to_tensor
 from PIL import Image
 from torch import Tensor, nn
 from torch.func import functional_call
-from training import Run, autocast, place, read_picture, to_tensor, write_model, write_tensors
+from training import Run, autocast, place, write_model, write_tensors
 
 from seesr.evaluation.degradation import degrade
 from seesr.tagging.dape import RANK, merge_dape
@@ -176,7 +177,7 @@ def train_ram(data: TaggedPictures, work: Path, steps: int, batch: int, seed: in
             tokens = model.image_proj(torch.cat([seen.mean(dim=1, keepdim=True), seen], dim=1))
             logits = model.logits(tokens)
         loss = F.binary_cross_entropy_with_logits(logits.float(), labels, reduction="sum") / batch
-        run.optimize(loss, {"tagged": loss.item()})
+        run.optimize(loss, {"tagged": loss})
         if run.step % 500 == 0:
             with run.averaged():
                 report(held_out_confidences(model, data), data.labels[data.held_out])
@@ -287,7 +288,7 @@ def train_dape(ram: RAM, data: TaggedPictures, work: Path, steps: int, batch: in
         token_loss = (tokens.float() - expected_tokens.float()).abs().mean()
         expected = expected_logits.float().sigmoid()
         logit_loss = F.binary_cross_entropy_with_logits(logits.float(), expected, reduction="sum") / batch
-        run.optimize(token_loss + 0.1 * logit_loss, {"tokens": token_loss.item(), "logits": logit_loss.item()})
+        run.optimize(token_loss + 0.1 * logit_loss, {"tokens": token_loss, "logits": logit_loss})
     run.take_average()
     return lora
 

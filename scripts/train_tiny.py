@@ -33,23 +33,12 @@ import torch
 import typer
 from diffusers import AutoencoderKL
 from identity_start import smooth_upsampling, start_autoencoder, start_denoiser
+from photographs import Batches, Photographs, to_pixels, to_tensor
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from training import (
-    Photographs,
-    Run,
-    ahead,
-    autocast,
-    place,
-    save_picture,
-    snapshot_name,
-    to_tensor,
-    training_device,
-    write_json,
-    write_model,
-)
+from training import Run, autocast, place, save_picture, snapshot_name, training_device, write_json, write_model
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from seesr.autoencoder.vae import load_vae
@@ -63,6 +52,7 @@ from seesr.evaluation.degradation import degrade
 from seesr.evaluation.stlpips import INSTALL_HINT, STLPIPS
 from seesr.images import resize
 from seesr.images.colour import wavelet_fix
+from seesr.runtime.device import CPU
 from seesr.tagging.prompt import QUALITY_WORDS, build_prompt, load_tag_list
 from seesr.tagging.ram import load_ram
 from seesr.weights.resolve import CLEANER, WISHES
@@ -338,7 +328,7 @@ def sr(
     elif not (work / "tokenizer").exists():
         train_tokenizer(conditions.names, work / "tokenizer")
     vae, denoiser, text = _build_models(work)
-    examples = next(photographs.crops(np.random.default_rng(seed), size, EXAMPLES, 1))[0]
+    examples = to_pixels(Batches(photographs.crops(size, 1), EXAMPLES, seed, mixed=1)[0][0][0], CPU)
     # Also where other weights follow: it marks what is to be trained slowly.
     _start_as_identity(vae, denoiser, text, examples, conditions)
     if start is not None:
@@ -370,14 +360,14 @@ def sr(
         constrain=lambda: smooth_upsampling(vae, denoiser.unet),
         settings=settings,
     )
-    torch.manual_seed(seed + run.step)
-    rng = np.random.default_rng(seed + run.step)
-    crops = ahead(photographs.crops(np.random.default_rng(seed + run.step), size, batch, 4, prepare))
-    shown_high, shown_low, _, shown_indices = next(held_out.crops(np.random.default_rng(seed), size, HELD_OUT, 1, prepare))
-    shown_low = shown_low.to(device, memory_format=torch.channels_last)
+    batches = Batches(photographs.crops(size, 4, prepare), batch, seed).onwards(run.step)
+    *shown, _, shown_indices = Batches(held_out.crops(size, 1, prepare), HELD_OUT, seed, mixed=1)[0][0]
+    shown_high, shown_low = (to_pixels(crops, device) for crops in shown)
     while run.step < steps:
-        high, low, plain, indices = next(crops)
-        high, low = (x.to(device, memory_format=torch.channels_last) for x in (high, low))
+        torch.manual_seed(seed + run.step)
+        rng = np.random.default_rng([seed, run.step])
+        *crops, plain, indices = next(batches)
+        high, low = (to_pixels(one, device) for one in crops)
         prompts = [conditions.prompt(i, rng) for i in indices]
         tokens = conditions.tokens[indices].float().to(device)
         with autocast(device), _attention(device):
@@ -403,11 +393,12 @@ def sr(
             pair = (x[window].contiguous(memory_format=torch.channels_last) for x in (fixed, high))
             with autocast(device):
                 distances = perceptual(*pair).flatten()
-            parts["perceptual"] = (distances * torch.where(plain.to(device), PLAIN_FACTOR, DEGRADED_FACTOR)).mean()
+            factors = torch.from_numpy(np.where(plain, PLAIN_FACTOR, DEGRADED_FACTOR)).float()
+            parts["perceptual"] = (distances * factors.to(device)).mean()
             loss = loss + perceptual_weight * growth * parts["perceptual"]
         parts["bicubic"] = detail_loss(low, high)
         with _attention(device):  # with --checkpointing it is computed again, and must be the same
-            run.optimize(loss, {name: value.item() for name, value in parts.items()})
+            run.optimize(loss, parts)
         if run.is_due(250):
             with torch.no_grad(), run.averaged():
                 embeds = text([build_prompt([], "")] * HELD_OUT)

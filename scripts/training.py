@@ -1,4 +1,4 @@
-"""What every training stage shares: photographs and crops of them, the optimizer's run with its checkpoints, devices."""
+"""What every training stage shares: the optimizer's run with its checkpoints, the average of weights, devices, files."""
 
 from __future__ import annotations
 
@@ -6,30 +6,23 @@ import csv
 import json
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
-import numpy as np
 import torch
 import typer
 from identity_start import is_delicate
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from seesr.evaluation.degradation import crop_to_multiple, degrade, downscale_bicubic
 from seesr.files import whole_file
 from seesr.runtime.device import cpu_is_fastest_in_bfloat16
 from seesr.weights.state_dict import DIFFUSERS_FILE
 
-SCALE = 4
-PLAIN = 0.3
-"""Share of pictures whose low resolution is plain bicubic."""
 DELICATE_FACTOR = 0.3
 """Learning rate of what carries the picture, relative to the rest."""
 AVERAGING = 0.998
@@ -76,6 +69,13 @@ class Run:
         self.started = self.saved = time.monotonic()
         if self.checkpoint.exists():
             self._go_on(trained[0].device)
+        # What has no gradient stays as it is.
+        self._averaged = [
+            (self.average[name][key], parameter)
+            for name, model in self.models.items()
+            for key, parameter in model.named_parameters()
+            if parameter.requires_grad
+        ]
         self._trim_log()
 
     def _go_on(self, device: torch.device) -> None:
@@ -131,7 +131,7 @@ class Run:
         """Whether what is done after every so many steps, and at the end, is to be done now."""
         return self.step % every == 0 or self.step == self.steps
 
-    def optimize(self, loss: Tensor, parts: dict[str, float]) -> None:
+    def optimize(self, loss: Tensor, parts: dict[str, Tensor]) -> None:
         """One optimizer step: warm-up, the learning rate steady, then cosine decay; gradients clipped. Logs, and saves every
         two minutes.
 
@@ -152,12 +152,10 @@ class Run:
         self.constrain()
         self.step += 1
         self._follow()
-        record = {
-            "step": self.step,
-            "seconds": round(time.monotonic() - self.started, 1),
-            "grad": round(norm.item(), 3),
-        }
-        record |= {name: round(value, 5) for name, value in parts.items()}
+        # All at once: on a GPU each by itself would wait for it.
+        grad, *values = torch.stack([part.detach().float() for part in (norm, *parts.values())]).tolist()
+        record = {"step": self.step, "seconds": round(time.monotonic() - self.started, 1), "grad": round(grad, 3)}
+        record |= {name: round(value, 5) for name, value in zip(parts, values, strict=True)}
         with self.log.open("a", newline="") as log:
             writer = csv.DictWriter(log, record.keys())
             if log.tell() == 0:
@@ -187,13 +185,8 @@ class Run:
     def _follow(self) -> None:
         """Moves the average of weights towards the present ones; early steps count less."""
         kept = min(AVERAGING, (1 + self.step) / (10 + self.step))
-        for name, model in self.models.items():
-            for key, tensor in model.state_dict().items():
-                average = self.average[name][key]
-                if tensor.is_floating_point():
-                    average.lerp_(tensor, 1 - kept)
-                else:
-                    average.copy_(tensor)
+        averages, present = zip(*self._averaged, strict=True)
+        get_ema_multi_avg_fn(kept)(averages, present, None)
 
 
 def _save(state: dict[str, object], path: Path) -> None:
@@ -204,129 +197,6 @@ def _save(state: dict[str, object], path: Path) -> None:
 def snapshot_name(stage: str, step: int) -> str:
     """The file's that holds a stage's averaged weights of `step`."""
     return f"{stage}_{step:06d}.pt"
-
-
-class Photographs:
-    """Photographs held in memory as uint8 RGB, with crops drawn from them and their degraded versions."""
-
-    def __init__(self, folder: Path, least_side: int, least_count: int) -> None:
-        """Reads those of a folder whose shorter side has `least_side` pixels; fewer than `least_count` are refused."""
-        images = [crop_to_multiple(image, 2 * SCALE) for image in read_pictures(folder)]
-        self.images = [image for image in images if min(image.size) >= least_side]
-        if len(self.images) < least_count:
-            raise typer.BadParameter(
-                f"{folder} has {len(self.images)} pictures with sides of {least_side} pixels or more, not {least_count}."
-            )
-        if len(self.images) < len(images):
-            print(f"{len(images) - len(self.images)} pictures smaller than {least_side} pixels are left out", flush=True)
-
-    def split_off(self, count: int) -> Photographs:
-        """Takes `count` photographs, spread over all, away and returns them."""
-        chosen = set(range(len(self.images) // count // 2, len(self.images), len(self.images) // count)[:count])
-        taken = object.__new__(Photographs)
-        taken.images = [image for number, image in enumerate(self.images) if number in chosen]
-        self.images = [image for number, image in enumerate(self.images) if number not in chosen]
-        return taken
-
-    def crops(
-        self,
-        rng: np.random.Generator,
-        size: int,
-        batch: int,
-        per_image: int,
-        prepare: Callable[[Image.Image], Image.Image] = lambda low: low,
-    ) -> Iterator[tuple[Tensor, ...]]:
-        """Endless batches: high resolution and low resolution, prepared and enlarged by bicubic, `(B, 3, size, size)` in
-        -1..1, whether that is plain bicubic `(B,)`, and the index of each crop's photograph `(B,)`."""
-
-        def draw() -> list[tuple[Tensor, Tensor, bool, int]]:
-            index = int(rng.integers(len(self.images)))
-            high = self.images[index]
-            low, plain = low_resolution(high, rng)
-            enlarged = prepare(low).resize(high.size, Image.Resampling.BICUBIC)
-            return [(*crop_pair(high, enlarged, rng, size), plain, index) for _ in range(per_image)]
-
-        for taken in mixed(draw, rng, batch):
-            high_batch, low_batch, *about = zip(*taken, strict=True)
-            yield torch.stack(high_batch), torch.stack(low_batch), *map(torch.tensor, about)
-
-
-def low_resolution(high: Image.Image, rng: np.random.Generator) -> tuple[Image.Image, bool]:
-    """A photograph reduced, and whether plainly so; else it goes the real way, once, or twice as in Real-ESRGAN's
-    second-order model, each time by half the scale."""
-    plain = rng.random() < PLAIN
-    return downscale_bicubic(high, SCALE) if plain else _as_in_the_world(high, rng), plain
-
-
-def _as_in_the_world(high: Image.Image, rng: np.random.Generator) -> Image.Image:
-    if rng.random() < 0.7:
-        return degrade(high, rng, SCALE)
-    return degrade(degrade(high, rng, 2), rng, SCALE // 2)
-
-
-Item = TypeVar("Item")
-
-
-def mixed(draw: Callable[[], list[Item]], rng: np.random.Generator, batch: int) -> Iterator[list[Item]]:
-    """Endless batches of what `draw` gives, a few at a time, mixed so that neighbours come apart."""
-    buffer: list[Item] = []
-    while True:
-        while len(buffer) < 8 * batch:
-            buffer += draw()
-        rng.shuffle(buffer)
-        taken, buffer = buffer[:batch], buffer[batch:]
-        yield taken
-
-
-def ahead(items: Iterator[Item], count: int = 4) -> Iterator[Item]:
-    """The same items, of which a thread prepares up to `count` while one is in use."""
-    pool = ThreadPoolExecutor(1)
-    waiting = deque(pool.submit(next, items) for _ in range(count))
-    try:
-        while True:
-            waiting.append(pool.submit(next, items))
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def picture_paths(folder: Path) -> list[Path]:
-    """All JPEG and PNG pictures of a folder, in order of their names."""
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in {".jpg", ".jpeg", ".png"})
-    if not paths:
-        raise typer.BadParameter(f"no .jpg or .png picture in {folder}")
-    return paths
-
-
-def read_pictures(folder: Path) -> list[Image.Image]:
-    """Those of `picture_paths`, as RGB."""
-    return [read_picture(path) for path in picture_paths(folder)]
-
-
-def read_picture(path: Path) -> Image.Image:
-    """As RGB."""
-    try:
-        return Image.open(path).convert("RGB")
-    except OSError as error:
-        raise typer.BadParameter(f"{path} cannot be read as a picture: {error}") from error
-
-
-def crop_pair(high: Image.Image, low: Image.Image, rng: np.random.Generator, size: int) -> tuple[Tensor, Tensor]:
-    """The same square of both pictures, flipped and turned alike."""
-    left, top = (int(rng.integers(side - size + 1)) for side in high.size)
-    box = (left, top, left + size, top + size)
-    flip, turns = rng.random() < 0.5, int(rng.integers(4))
-
-    def take(image: Image.Image) -> Tensor:
-        pixels = torch.rot90(to_tensor(image.crop(box)), turns, dims=(1, 2))
-        return pixels.flip(-1) if flip else pixels
-
-    return take(high), take(low)
-
-
-def to_tensor(image: Image.Image) -> Tensor:
-    """`(3, H, W)` in -1..1."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1
 
 
 def training_device() -> torch.device:

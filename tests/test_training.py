@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import importlib
+import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,11 @@ def scripts() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def training(scripts: None) -> ModuleType:
     return importlib.import_module("training")
+
+
+@pytest.fixture(scope="module")
+def photographs_script(scripts: None) -> ModuleType:
+    return importlib.import_module("photographs")
 
 
 @pytest.fixture(scope="module")
@@ -360,24 +366,35 @@ def test_the_cleaner_takes_back_blur(scripts: None, tmp_path: Path, capsys: pyte
     assert after < 0.7 * before
 
 
-def test_pictures_that_are_no_use_are_named(training: ModuleType, photographs: Path, tmp_path: Path) -> None:
-    assert len(training.Photographs(photographs, 64, 24).images) == 24
+def test_pictures_that_are_no_use_are_named(photographs_script: ModuleType, photographs: Path, tmp_path: Path) -> None:
+    assert len(photographs_script.Photographs(photographs, 64, 24).images) == 24
     with pytest.raises(typer.BadParameter, match="0 pictures with sides of 264 pixels or more, not 24"):
-        training.Photographs(photographs, 264, 24)
+        photographs_script.Photographs(photographs, 264, 24)
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
     with pytest.raises(typer.BadParameter, match=r"broken\.jpg"):
-        training.Photographs(tmp_path, 64, 1)
+        photographs_script.Photographs(tmp_path, 64, 1)
 
 
-def test_what_fails_beside_fails_the_run(training: ModuleType) -> None:
-    def items() -> Iterator[int]:
-        yield 1
+def test_what_fails_beside_fails_the_run(photographs_script: ModuleType) -> None:
+    def draw(rng: np.random.Generator) -> list[tuple[np.float64]]:
         raise OSError("gone")
 
-    given = training.ahead(items())
-    assert next(given) == 1
     with pytest.raises(OSError, match="gone"):
-        next(given)
+        next(photographs_script.Batches(draw, batch=2, seed=0).onwards(0))
+
+
+def test_a_batch_is_decided_by_its_number(photographs_script: ModuleType) -> None:
+    def draw(rng: np.random.Generator) -> list[tuple[np.float64]]:
+        return [(np.float64(rng.random()),) for _ in range(3)]
+
+    batches = photographs_script.Batches(draw, batch=4, seed=1)
+    given = [values for (values,) in itertools.islice(batches.onwards(0), 20)]
+    later = [values for (values,) in itertools.islice(batches.onwards(5), 15)]
+    assert all(values.shape == (4,) for values in given)
+    assert len(np.unique(given)) == 80, "each is drawn anew"
+    assert np.array_equal(given[5:], later)
+    (other,) = next(photographs_script.Batches(draw, batch=4, seed=2).onwards(0))
+    assert not np.isin(other, given).any()
 
 
 def test_the_learning_rate_is_steady_before_it_falls(training: ModuleType, tmp_path: Path) -> None:

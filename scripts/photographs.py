@@ -1,0 +1,160 @@
+"""What training sees: photographs, the same reduced as cameras and the web do it, and batches of crops of both."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import typer
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from seesr.evaluation.degradation import crop_to_multiple, degrade, downscale_bicubic
+
+SCALE = 4
+PLAIN = 0.3
+"""Share of pictures whose low resolution is plain bicubic."""
+MOST_WORKERS = 14
+"""Processes that draw batches."""
+MIXED = 8
+"""Batches that are drawn together and mixed, so that crops of one photograph come apart."""
+ENDLESS = 10**9
+Crop = tuple[np.ndarray | np.generic, ...]
+"""Squares of a picture and its versions, uint8 `(size, size, 3)`, and what else is to be known of them."""
+Draw = Callable[[np.random.Generator], list[Crop]]
+
+
+class Photographs:
+    """Photographs held in memory as uint8 RGB, with crops drawn from them and their degraded versions."""
+
+    def __init__(self, folder: Path, least_side: int, least_count: int) -> None:
+        """Reads those of a folder whose shorter side has `least_side` pixels; fewer than `least_count` are refused."""
+        images = [crop_to_multiple(image, 2 * SCALE) for image in read_pictures(folder)]
+        self.images = [image for image in images if min(image.size) >= least_side]
+        if len(self.images) < least_count:
+            raise typer.BadParameter(
+                f"{folder} has {len(self.images)} pictures with sides of {least_side} pixels or more, not {least_count}."
+            )
+        if len(self.images) < len(images):
+            print(f"{len(images) - len(self.images)} pictures smaller than {least_side} pixels are left out", flush=True)
+
+    def split_off(self, count: int) -> Photographs:
+        """Takes `count` photographs, spread over all, away and returns them."""
+        chosen = set(range(len(self.images) // count // 2, len(self.images), len(self.images) // count)[:count])
+        taken = object.__new__(Photographs)
+        taken.images = [image for number, image in enumerate(self.images) if number in chosen]
+        self.images = [image for number, image in enumerate(self.images) if number not in chosen]
+        return taken
+
+    def crops(self, size: int, per_image: int, prepare: Callable[[Image.Image], Image.Image] = lambda low: low) -> Draw:
+        """Draws crops of one photograph: high resolution; low resolution, prepared and enlarged by bicubic; whether that is
+        plain bicubic; the photograph's index."""
+
+        def draw(rng: np.random.Generator) -> list[Crop]:
+            index = int(rng.integers(len(self.images)))
+            high = self.images[index]
+            low, plain = low_resolution(high, rng)
+            enlarged = prepare(low).resize(high.size, Image.Resampling.BICUBIC)
+            return [(*crop_pair(high, enlarged, rng, size), np.bool_(plain), np.int64(index)) for _ in range(per_image)]
+
+        return draw
+
+
+def low_resolution(high: Image.Image, rng: np.random.Generator) -> tuple[Image.Image, bool]:
+    """A photograph reduced, and whether plainly so; else it goes the real way, once, or twice as in Real-ESRGAN's
+    second-order model, each time by half the scale."""
+    plain = rng.random() < PLAIN
+    return downscale_bicubic(high, SCALE) if plain else _as_in_the_world(high, rng), plain
+
+
+def _as_in_the_world(high: Image.Image, rng: np.random.Generator) -> Image.Image:
+    if rng.random() < 0.7:
+        return degrade(high, rng, SCALE)
+    return degrade(degrade(high, rng, 2), rng, SCALE // 2)
+
+
+class Batches(Dataset):
+    """Batches by number, each a tuple of arrays `(batch, ...)`, one for each part of a crop.
+
+    What is in a batch is decided by `seed` and its number, whatever was drawn before and by which process: a run that goes
+    on sees what it would have seen. They are made in groups of `mixed`, whose crops are mixed.
+    """
+
+    def __init__(self, draw: Draw, batch: int, seed: int, mixed: int = MIXED) -> None:
+        self.draw, self.batch, self.seed, self.mixed = draw, batch, seed, mixed
+
+    def __getitem__(self, group: int) -> list[Crop]:
+        rng, crops = np.random.default_rng([self.seed, group]), list[Crop]()
+        while len(crops) < self.mixed * self.batch:
+            crops += self.draw(rng)
+        order = rng.permutation(len(crops))[: self.mixed * self.batch].reshape(self.mixed, self.batch)
+        return [tuple(map(np.stack, zip(*(crops[i] for i in chosen), strict=True))) for chosen in order]
+
+    def onwards(self, number: int) -> Iterator[Crop]:
+        """Those from `number` on, prepared beside by other processes; an error there ends this one's run."""
+        first, skipped = divmod(number, self.mixed)
+        workers = max(1, min(MOST_WORKERS, (os.cpu_count() or 1) - 1))
+        # Forked, they have the photographs without a copy; arrays come through a pipe, tensors would need shared memory.
+        groups = DataLoader(
+            self,
+            batch_size=None,
+            sampler=range(first, ENDLESS),
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            multiprocessing_context="fork",
+        )
+        for group in groups:
+            yield from group[skipped:]
+            skipped = 0
+
+
+def _as_it_is(group: list[Crop]) -> list[Crop]:
+    return group
+
+
+def to_pixels(crops: np.ndarray, device: torch.device) -> Tensor:
+    """`(B, 3, H, W)` in -1..1, channels last, of uint8 `(B, H, W, 3)`."""
+    return torch.from_numpy(crops).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def picture_paths(folder: Path) -> list[Path]:
+    """All JPEG and PNG pictures of a folder, in order of their names."""
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in {".jpg", ".jpeg", ".png"})
+    if not paths:
+        raise typer.BadParameter(f"no .jpg or .png picture in {folder}")
+    return paths
+
+
+def read_pictures(folder: Path) -> list[Image.Image]:
+    """Those of `picture_paths`, as RGB."""
+    return [read_picture(path) for path in picture_paths(folder)]
+
+
+def read_picture(path: Path) -> Image.Image:
+    """As RGB."""
+    try:
+        return Image.open(path).convert("RGB")
+    except OSError as error:
+        raise typer.BadParameter(f"{path} cannot be read as a picture: {error}") from error
+
+
+def crop_pair(high: Image.Image, low: Image.Image, rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The same square of both pictures, flipped and turned alike."""
+    left, top = (int(rng.integers(side - size + 1)) for side in high.size)
+    box = (left, top, left + size, top + size)
+    flip, turns = rng.random() < 0.5, int(rng.integers(4))
+
+    def take(image: Image.Image) -> np.ndarray:
+        pixels = np.rot90(np.asarray(image.crop(box)), turns)
+        return np.ascontiguousarray(pixels[:, ::-1] if flip else pixels)
+
+    return take(high), take(low)
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """`(3, H, W)` in -1..1."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1
