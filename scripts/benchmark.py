@@ -43,8 +43,9 @@ from seesr.diffusion.sampler import sample
 from seesr.diffusion.schedule import NoiseSchedule
 from seesr.diffusion.text import load_prompt_encoder
 from seesr.errors import OptionError, OutOfMemoryError
-from seesr.flags import Dtype, Weights
+from seesr.flags import Dtype, MemoryLimit, Weights
 from seesr.images.resize import Size, Sizes, plan_sizes
+from seesr.options import parse_bytes
 from seesr.runtime.device import choose_device, dtype_name
 from seesr.runtime.memory import PeakMemory, free_memory, is_out_of_memory
 from seesr.runtime.stages import Note, Stages
@@ -194,6 +195,7 @@ def main(
     ] = False,
     compiled: Annotated[bool, typer.Option("--compile", help="Compile the networks' blocks.")] = False,
     weights: Weights = None,
+    memory_limit: MemoryLimit = None,
     device: Annotated[
         list[str] | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps; several are measured in turn.")
     ] = None,
@@ -208,8 +210,11 @@ def main(
     """
     sizes = list(dict.fromkeys(_size_of(text) for text in size or ["128x128"]))
     options = Options.make(scale=scale, steps=steps, seed=0)
+    limit = None if memory_limit is None else parse_bytes(memory_limit)
     for on in dict.fromkeys([choose_device(name) for name in device or ["auto"]]):
-        load = functools.partial(Upscaler.load, weights, str(on), dtype, sequential=sequential, compiled=compiled)
+        load = functools.partial(
+            Upscaler.load, weights, str(on), dtype, memory_limit=limit, sequential=sequential, compiled=compiled
+        )
         began = time.perf_counter()
         upscaler = load()
         loading, name, root, own = time.perf_counter() - began, upscaler.weights.name, upscaler.weights.root, upscaler.dtype

@@ -16,7 +16,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from seesr.autoencoder.maps import HostMemory
 from seesr.autoencoder.vae import Tiling, decode, encode, way
 from seesr.cleaner import clean
 from seesr.conditioning import Conditioner, Conditions, Seen
@@ -215,7 +214,10 @@ class Upscaler:
     def _travel(self, job: Job, rung: Rung) -> tuple[list[Image.Image], list[Seen], list[str], list[str]]:
         """The way itself: images, what was seen in them, their prompts, and notes."""
         stages, options, tell, notes = job.stages, job.options, job.tell, list[str]()
-        tiles, tiling = rung.tiles(*self._latent_size(job.sizes)), Tiling(rung.vae_tile, HostMemory(rung.map_bytes))
+        tiles, tiling = (
+            rung.tiles(*self._latent_size(job.sizes)),
+            Tiling(rung.vae_tile, rung.map_memory),
+        )
         given = images = [picture.rgb for picture in job.pictures]
         with self.models.on(rung):
             if self.models.cleaner is not None:
@@ -240,7 +242,7 @@ class Upscaler:
             with stages.stage("pixels") as note:
                 pixels = note.result(self._decode(latents, tiling, notes))
             with stages.stage("colour") as note:
-                pixels = note.result(COLOR_FIXES[options.color_fix](pixels, image))
+                pixels = note.result(COLOR_FIXES[options.color_fix](pixels, image.to(pixels.device)))
             with stages.stage("finish"):
                 finished = [
                     finish(to_image(crop(one, job.sizes)), picture, job.sizes, options.sharpen)
@@ -311,10 +313,10 @@ class Upscaler:
             return nearest_to_mean(guarded("denoise", [denoiser], run, notes), particles)
 
     def _decode(self, latents: Tensor, tiling: Tiling, notes: list[str]) -> Tensor:
-        """Pixels `(B, 3, H, W)`, float32, on the host."""
+        """Pixels `(B, 3, H, W)`, float32."""
         vae = self.models.vae
         with self.models.running(vae):
-            return guarded("pixels", [vae], lambda: decode(vae, like(latents, vae), tiling), notes).float().cpu()
+            return guarded("pixels", [vae], lambda: decode(vae, like(latents, vae), tiling), notes).float()
 
     def _plan(self, picture: Picture, options: Options) -> Sizes:
         return plan_sizes(picture.rgb.size, options.scale, options.max_side, self.models.needs, self.limits)

@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 from seesr import Upscaler
 from seesr.autoencoder.exact import TiledAutoencoder
 from seesr.autoencoder.lean import make_lean
-from seesr.autoencoder.maps import Box, FeatureMap, HostMemory
+from seesr.autoencoder.maps import Box, FeatureMap, MapMemory
 from seesr.autoencoder.statistics import make_precise
 from seesr.autoencoder.vae import load_vae
 from seesr.weights.manifest import beside_package
@@ -56,7 +56,7 @@ CONFIGS = {
 
 @torch.inference_mode()
 def differences(
-    vae: AutoencoderKL, height: int, width: int, tile: int, memory: HostMemory | None = None
+    vae: AutoencoderKL, height: int, width: int, tile: int, memory: MapMemory | None = None
 ) -> tuple[float, float]:
     """Largest absolute differences to the whole: of encoding and of decoding, for a latent size."""
     tiled = TiledAutoencoder(vae, tile, memory)
@@ -108,7 +108,7 @@ TWO_BLOCKS = {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": 
 
 
 def test_maps_in_files_change_nothing_and_leave_nothing(tmp_path: Path) -> None:
-    memory = HostMemory(limit=20_000, folder=tmp_path)
+    memory = MapMemory(limit=20_000, folder=tmp_path)
     assert max(differences(small_vae(), 20, 20, 6, memory)) <= LIMIT
     assert memory.in_files > 0
     assert memory.peak <= 20_000
@@ -120,7 +120,7 @@ def test_maps_in_files_change_nothing_and_leave_nothing(tmp_path: Path) -> None:
 def test_many_bands_in_files_need_few_open_files() -> None:
     """256 is the least that systems allow a process by default."""
     allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    memory, values = HostMemory(limit=0), torch.randn(1, 2, 3, 4)
+    memory, values = MapMemory(limit=0), torch.randn(1, 2, 3, 4)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, most))
     try:
         bands = [memory.allocate(2, 3, 4, torch.float32) for _ in range(300)]
@@ -155,7 +155,7 @@ def test_a_batch_is_its_pictures() -> None:
 
 
 def test_host_memory_holds_about_one_map_of_each_layer() -> None:
-    memory, vae = HostMemory(), small_vae()
+    memory, vae = MapMemory(), small_vae()
     with torch.inference_mode():
         TiledAutoencoder(vae, 8, memory).decode(torch.randn(1, 4, 64, 64))
     largest = 12 * (64 * 4) ** 2 * 4
@@ -185,7 +185,7 @@ class LiveBytes(TorchDispatchMode):
 def test_what_the_device_holds_is_set_by_the_tile(monkeypatch: pytest.MonkeyPatch) -> None:
     # What lies in host memory does not count: the bands, what is read from them, and the result. A read is then copied to
     # the device, which a CPU would not do.
-    for owner, name in ((HostMemory, "allocate"), (FeatureMap, "whole"), (FeatureMap, "read")):
+    for owner, name in ((MapMemory, "allocate"), (FeatureMap, "whole"), (FeatureMap, "read")):
         original = getattr(owner, name)
 
         def on_host(*arguments: Any, original: Any = original) -> Any:
@@ -224,7 +224,7 @@ def test_bfloat16_is_as_good_in_tiles_as_whole() -> None:
 
 def test_statistics_of_a_map_are_those_of_its_values() -> None:
     values = torch.randn(1, 6, 21, 13) * 3 + torch.arange(6.0).view(1, 6, 1, 1) * 50
-    made = FeatureMap.of(HostMemory(), values, 4, torch.float32)
+    made = FeatureMap.of(MapMemory(), values, 4, torch.float32)
     mean, variance = made.statistics.of_groups(3)
     groups = values.view(3, -1)
     assert torch.allclose(mean[::2], groups.mean(dim=1))

@@ -43,7 +43,7 @@ from seesr.runtime.device import CPU, choose_device, choose_dtype
 from seesr.runtime.guard import guarded
 from seesr.runtime.memory import PeakMemory, is_out_of_memory, used_bytes
 from seesr.runtime.own_thread import OwnThread
-from seesr.runtime.plan import LATENT_COPIES, Budget, Costs, Rung, may_keep, rungs
+from seesr.runtime.plan import LATENT_COPIES, Budget, Costs, Rung, how_many, may_keep, rungs
 from seesr.runtime.recent import Recent
 from seesr.runtime.stages import Stages
 
@@ -266,10 +266,31 @@ def test_each_rung_takes_less(height: int, width: int, budget: float, vae_tile: 
 def test_on_a_gpu_the_ladder_ends_on_the_cpu() -> None:
     cuda, large = torch.device("cuda"), Budget(1e12, 1e12)
     ladder = rungs(Options(), 300, 300, cuda, TINY, large)
-    assert [rung.name for rung in ladder] == [*RUNGS, "offload", "CPU"]
+    assert [rung.name for rung in ladder] == [*RUNGS[:2], "tiled VAE, maps on the host", *RUNGS[2:], "offload", "CPU"]
+    assert [rung.maps_on for rung in ladder] == [CPU, cuda, *[CPU] * 5]
     assert ladder[0].at_once == 8
     assert ladder[-2].sequential
     assert ladder[-1].device == CPU
+
+
+def test_on_a_gpu_maps_stay_there_where_nothing_else_was_asked_for() -> None:
+    cuda, large = torch.device("cuda"), Budget(1e12, 1e12)
+    asked = rungs(Options(vae_tile=32), 300, 300, cuda, TINY, large)
+    assert {rung.maps_on for rung in asked} == {CPU}
+    kept, copied = rungs(Options(), 300, 300, cuda, TINY, large)[1:3]
+    assert TINY.of_vae(kept, 300, 300) > TINY.of_vae(copied, 300, 300)
+    assert kept.map_memory.device == cuda
+    beyond = rungs(Options(), 300, 300, cuda, replace(TINY, vae_exact=1000), large)
+    assert {rung.maps_on for rung in beyond} == {CPU}, "estimated tiles keep no maps"
+
+
+def test_on_a_gpu_no_tensor_is_larger_than_its_kernels_take() -> None:
+    full, large = replace(TINY, vae_channels=256, factor=8, itemsize=2, vae_exact=1 << 18), Budget(1e12, 1e12)
+    for side, device, first in ((361, "cuda", "whole"), (363, "cuda", "tiled VAE"), (363, "cpu", "whole")):
+        assert rungs(Options(), side, side, torch.device(device), full, large)[0].name == first
+    whole = rungs(Options(), 256, 256, torch.device("cuda"), full, large)[0]
+    assert how_many(whole, 256, 256, full, large, 8) == 1, "two of 2048x2048 would be"
+    assert how_many(whole, 128, 128, full, large, 8) == 7
 
 
 STEERING = """

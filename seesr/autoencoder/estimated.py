@@ -16,6 +16,7 @@ from diffusers import AutoencoderKL
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
+from seesr.autoencoder.attention import attend
 from seesr.diffusion.tiles import tile_starts
 
 SAMPLES = 3
@@ -139,7 +140,7 @@ class SampledAttention(Sampled):
             known = self.inner(normed).flatten(2).permute(0, 2, 1).flatten(0, 1)[None]
             self.keys, self.values = self._heads(layer.to_k(known)), self._heads(layer.to_v(known))
         queries = self._heads(layer.to_q(normed.flatten(2).transpose(1, 2)))
-        found = torch.cat([F.scaled_dot_product_attention(part, self.keys, self.values) for part in queries.split(1)])
+        found = torch.cat([attend(part, self.keys, self.values) for part in queries.split(1)])
         found = layer.to_out[0](found.transpose(1, 2).flatten(2)).transpose(1, 2).view_as(x)
         return (found + x if layer.residual_connection else found) / layer.rescale_output_factor
 

@@ -3,7 +3,7 @@
 A convolution needs a pixel or so around its tile, which is there, because the map before it is whole; normalisation
 needs the mean and variance of the whole map, which were counted while it was written; the mid-block's attention looks
 at all keys. So nothing is estimated, the overlap is one pixel instead of the receptive field, and the device holds one
-tile. What lies whole, in host memory or in files, is a layer's input and output, and of the input only what is still needed.
+tile. What lies whole, in memory or in files, is a layer's input and output, and of the input only what is still needed.
 """
 
 from __future__ import annotations
@@ -15,10 +15,8 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from seesr.autoencoder.maps import Box, FeatureMap, HostMemory
-
-ATTENTION_SCORES = 1 << 26
-"""Scores that attention may hold at once where it has no kernel that holds none."""
+from seesr.autoencoder.attention import SCORES, attend
+from seesr.autoencoder.maps import Box, FeatureMap, MapMemory
 
 Norm = Callable[[Tensor], Tensor]
 
@@ -32,19 +30,19 @@ class TiledAutoencoder:
         memory: where whole maps lie.
     """
 
-    def __init__(self, vae: AutoencoderKL, tile: int, memory: HostMemory | None = None) -> None:
+    def __init__(self, vae: AutoencoderKL, tile: int, memory: MapMemory | None = None) -> None:
         self.vae, self.tile = vae, tile
-        self.memory = memory or HostMemory()
+        self.memory = memory or MapMemory()
         weight = vae.decoder.conv_in.weight
         self.device, self.dtype = weight.device, weight.dtype
         self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """The posterior's mean `(B, C, H / f, W / f)`, unscaled, of `(B, 3, H, W)` in -1..1; on the host."""
+        """The posterior's mean `(B, C, H / f, W / f)`, unscaled, of `(B, 3, H, W)` in -1..1; where maps lie."""
         return _together([self._encode(picture) for picture in pixels.split(1)])
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Pixels `(B, 3, H, W)` in -1..1 of unscaled latents `(B, C, h, w)`; on the host."""
+        """Pixels `(B, 3, H, W)` in -1..1 of unscaled latents `(B, C, h, w)`; where maps lie."""
         return _together([self._decode(picture) for picture in latents.split(1)])
 
     def _encode(self, pixels: Tensor) -> Tensor:
@@ -164,8 +162,8 @@ class TiledAutoencoder:
             first = last
         x.forget_statistics()
         for box in boxes:
-            queries = heads(layer.to_q(tokens(box))).split(max(1, ATTENTION_SCORES // keys.shape[2]), dim=2)
-            found = torch.cat([F.scaled_dot_product_attention(part, keys, values) for part in queries], dim=2)
+            queries = heads(layer.to_q(tokens(box))).split(max(1, SCORES // keys.shape[2]), dim=2)
+            found = torch.cat([attend(part, keys, values) for part in queries], dim=2)
             found = layer.to_out[0](found.transpose(1, 2).flatten(2))
             found = found.transpose(1, 2).unflatten(2, (box.bottom - box.top, box.right - box.left))
             if layer.residual_connection:

@@ -1,10 +1,13 @@
-"""The VAE's blocks with the same result from fewer passes over memory."""
+"""The VAE's blocks with the same result from fewer passes over memory, and its attention by the kernel that is best."""
 
 from __future__ import annotations
 
 from diffusers import AutoencoderKL
+from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
+
+from seesr.autoencoder.attention import WholeMapAttention
 
 
 class LeanResnet(nn.Module):
@@ -25,10 +28,13 @@ class LeanResnet(nn.Module):
 
 
 def make_lean(vae: AutoencoderKL) -> None:
-    """Puts `LeanResnet` in place of every `ResnetBlock2D` of `vae`, and lets every SiLU overwrite its input."""
+    """Puts `LeanResnet` in place of every `ResnetBlock2D` of `vae`, lets every SiLU overwrite its input, and gives attention
+    `WholeMapAttention`."""
     for parent in list(vae.modules()):
         for name, module in list(parent.named_children()):
             if isinstance(module, ResnetBlock2D):
                 setattr(parent, name, LeanResnet(module))
             elif isinstance(module, nn.SiLU):
                 module.inplace = True
+            elif isinstance(module, Attention):
+                module.set_processor(WholeMapAttention())

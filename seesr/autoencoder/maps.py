@@ -1,4 +1,4 @@
-"""Feature maps that lie in host memory, in bands of rows, or in files when they are large."""
+"""Feature maps that lie in memory, in bands of rows, or in files when they are large."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Box:
         return Box(self.top - halo, self.bottom + halo, self.left - halo, self.right + halo)
 
 
-class HostMemory:
-    """Gives out memory for bands: in RAM up to `limit` bytes in all, then in temporary files in `folder`."""
+class MapMemory:
+    """Gives out memory for bands: on `device` up to `limit` bytes in all, then in temporary files in `folder`."""
 
-    def __init__(self, limit: float = math.inf, folder: Path | None = None) -> None:
-        self.limit, self.folder = limit, folder
+    def __init__(self, limit: float = math.inf, folder: Path | None = None, device: torch.device | str = "cpu") -> None:
+        self.limit, self.folder, self.device = limit, folder, device
         self.used = self.peak = self.in_files = 0
 
     def allocate(self, channels: int, rows: int, width: int, dtype: torch.dtype) -> Band:
@@ -42,7 +42,7 @@ class HostMemory:
         if self.used + size > self.limit:
             self.in_files += size
             return FileBand(channels, rows, width, dtype, self.folder)
-        band = Band(channels, rows, width, dtype)
+        band = Band(channels, rows, width, dtype, self.device)
         self.used += size
         self.peak = max(self.peak, self.used)
         weakref.finalize(band, self._give_back, size)
@@ -53,10 +53,11 @@ class HostMemory:
 
 
 class Band:
-    """Some rows of a map, `(1, channels, rows, width)`, channels last, in RAM."""
+    """Some rows of a map, `(1, channels, rows, width)`, channels last."""
 
-    def __init__(self, channels: int, rows: int, width: int, dtype: torch.dtype) -> None:
-        self._values = torch.empty(1, channels, rows, width, dtype=dtype, memory_format=torch.channels_last)
+    def __init__(self, channels: int, rows: int, width: int, dtype: torch.dtype, device: torch.device | str) -> None:
+        shape = 1, channels, rows, width
+        self._values = torch.empty(shape, dtype=dtype, device=device, memory_format=torch.channels_last)
 
     def get(self, rows: slice, columns: slice) -> Tensor:
         return self._values[:, :, rows, columns]
@@ -101,19 +102,19 @@ def _reserve(handle: int, size: int) -> None:
 class FeatureMap:
     """`(1, channels, height, width)` in bands of `band` rows, with the statistics of what was written."""
 
-    def __init__(self, memory: HostMemory, channels: int, height: int, width: int, band: int, dtype: torch.dtype) -> None:
+    def __init__(self, memory: MapMemory, channels: int, height: int, width: int, band: int, dtype: torch.dtype) -> None:
         self.memory, self.dtype = memory, dtype
         self.channels, self.height, self.width, self.band = channels, height, width, band
         self._bands: dict[int, Band] = {}
         self.forget_statistics()
 
     @classmethod
-    def of(cls, memory: HostMemory, tensor: Tensor, band: int, dtype: torch.dtype) -> FeatureMap:
+    def of(cls, memory: MapMemory, tensor: Tensor, band: int, dtype: torch.dtype) -> FeatureMap:
         """A map with the values of `tensor` `(1, C, H, W)`, wherever that lies."""
         _, channels, height, width = tensor.shape
         made = cls(memory, channels, height, width, band, dtype)
         for box in made.tiles(width):
-            made.write(box, tensor[:, :, box.top : box.bottom, box.left : box.right].to("cpu", dtype))
+            made.write(box, tensor[:, :, box.top : box.bottom, box.left : box.right].to(memory.device, dtype))
         return made
 
     def tiles(self, width: int) -> Iterator[Box]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from seesr.autoencoder.estimated import EstimatedAutoencoder
 from seesr.autoencoder.exact import TiledAutoencoder
-from seesr.autoencoder.maps import HostMemory
+from seesr.autoencoder.maps import MapMemory
 from seesr.weights.files import read_config
 from seesr.weights.state_dict import DIFFUSERS_FILE, assign_state_dict, read_state_dict
 
@@ -53,7 +53,7 @@ class Tiling:
     """How the VAE goes over a picture: whole with `tile` 0, else in tiles of so many latent pixels a side."""
 
     tile: int = 0
-    memory: HostMemory = field(default_factory=HostMemory)
+    memory: MapMemory = field(default_factory=MapMemory)
 
 
 def way(vae: AutoencoderKL, height: int, width: int, tiling: Tiling) -> str:
@@ -88,7 +88,8 @@ def encode(vae: AutoencoderKL, image: Tensor, tiling: Tiling | None = None) -> T
 
 
 def decode(vae: AutoencoderKL, latents: Tensor, tiling: Tiling | None = None) -> Tensor:
-    """RGB `(B, 3, H, W)`, about 0..1 and not clamped, of scaled latents; on the host where it comes from tiles."""
+    """RGB `(B, 3, H, W)`, about 0..1 and not clamped, of scaled latents: on the VAE's device, from exact tiles where maps
+    lie, from estimated ones on the host."""
     tiling = tiling or Tiling()
     kind, unscaled = way(vae, *latents.shape[2:], tiling), latents / vae.config.scaling_factor
     if kind == "whole":

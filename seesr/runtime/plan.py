@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
 
 from seesr.autoencoder.estimated import SAMPLES, sample_side
+from seesr.autoencoder.maps import MapMemory
 from seesr.diffusion.tiles import Tiles
 from seesr.errors import OptionError
 from seesr.options import Options
@@ -20,10 +22,12 @@ VAE_TILES, SMALL_VAE_TILE = (160, 96, 64, 48), 24
 SMALL_TILE, SMALLEST_TILE, SMALL_OVERLAP = 64, 48, 16
 HOST_COPIES = 5
 """Pictures in float32 that colour fix and bicubic hold at once."""
+LARGEST_TENSOR = 2**31
+"""Numbers of a tensor beyond which CUDA's kernels refuse to enlarge it."""
 VAE_MAPS = 3.6
 """Widest maps that a block of the whole VAE holds at once: its input, that normalised and activated, its output."""
 KEPT_MAPS = 1.4
-"""Widest maps that the tiled VAE keeps in host memory."""
+"""Widest maps that the tiled VAE keeps in memory."""
 UNET_MAPS = 60
 """Maps of the UNet's first width that it and the ControlNet hold at once, skip connections included."""
 LATENT_COPIES = 11
@@ -54,8 +58,14 @@ class Rung:
     """Only the running model is on the device; on a CPU, in memory at all."""
     map_bytes: float = float("inf")
     """What the tiled VAE may keep in memory; the rest goes into files."""
+    maps_on: torch.device = CPU
+    """Where it keeps that."""
     fixed_tiles: bool = False
     """Diffusion tiles of one size, whatever the picture's, for compiled networks."""
+
+    @property
+    def map_memory(self) -> MapMemory:
+        return MapMemory(self.map_bytes, device=self.maps_on)
 
     def tiles(self, height: int, width: int) -> Tiles:
         return Tiles(height, width, self.tile, self.overlap, self.at_once, self.fixed_tiles)
@@ -94,13 +104,14 @@ class Costs:
         """What encoding or decoding takes."""
         widest = height * width * self.factor**2 * self.vae_channels * self.itemsize
         if rung.vae_tile == 0:
-            return widest * VAE_MAPS * batch
+            too_large = rung.device.type != "cpu" and widest * batch >= LARGEST_TENSOR * self.itemsize
+            return math.inf if too_large else widest * VAE_MAPS * batch
         if height * width > self.vae_exact:
             one = min(rung.vae_tile + 2 * self.vae_halo, height) * min(rung.vae_tile + 2 * self.vae_halo, width)
             together = max(one, SAMPLES**2 * sample_side(rung.vae_tile) ** 2)
             return widest * together / (height * width) * VAE_MAPS
         tile = widest * min(1.0, rung.vae_tile**2 / (height * width))
-        kept = min(widest * KEPT_MAPS, rung.map_bytes) if rung.device.type == "cpu" else 0
+        kept = min(widest * KEPT_MAPS, rung.map_bytes) if rung.device == rung.maps_on else 0
         return tile * VAE_MAPS + kept
 
     def of_unet(self, rung: Rung, height: int, width: int, batch: int = 1) -> float:
@@ -165,6 +176,12 @@ def rungs(
     smaller = replace(smaller, vae_tile=min(tiled_vae.vae_tile, SMALL_VAE_TILE))
     ladder = [first, tiled_vae, tiled, smaller]
     if device.type != "cpu":
+        if options.vae_tile is None and height * width <= costs.vae_exact:
+            # Who asks for tiles wants little memory; else maps stay with the tiles: to copy them takes longer than all else.
+            ladder[1:2] = [
+                replace(tiled_vae, map_bytes=math.inf, maps_on=device),
+                replace(tiled_vae, name="tiled VAE, maps on the host"),
+            ]
         ladder.append(replace(smaller, name="offload", sequential=True))
         ladder.append(replace(smaller, name="CPU", device=CPU, sequential=False))
     ladder = _descending(ladder, height, width, costs)
@@ -204,7 +221,7 @@ def _descending(ladder: list[Rung], height: int, width: int, costs: Costs) -> li
     for rung in ladder[1:]:
         last = kept[-1]
         if costs.of_vae(rung, height, width) >= costs.of_vae(last, height, width):
-            rung = replace(rung, vae_tile=last.vae_tile)
+            rung = replace(rung, vae_tile=last.vae_tile, map_bytes=last.map_bytes, maps_on=last.maps_on)
         if costs.of_unet(rung, height, width) >= costs.of_unet(last, height, width):
             rung = replace(rung, tile=last.tile, overlap=last.overlap)
         if replace(rung, name=last.name) != last:
