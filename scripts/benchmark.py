@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import math
 import platform
 import re
 import statistics
@@ -415,13 +416,16 @@ class CountedStages(Stages):
 
 
 def counting() -> FlopCounterMode:
-    """A counter that knows the attention of CPUs too; not that of xformers."""
+    """A counter that knows the attention of CPUs too, and products that give another precision; not xformers' attention."""
 
     def attention(query: torch.Size, key: torch.Size, value: torch.Size, *_: object, **__: object) -> int:
         return sdpa_flop_count(query, key, value)
 
+    def products(first: torch.Size, second: torch.Size, *_: object, **__: object) -> int:
+        return 2 * math.prod(first) * second[-1]
+
     kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    return FlopCounterMode(display=False, custom_mapping={kernel: attention})
+    return FlopCounterMode(display=False, custom_mapping={kernel: attention, torch.ops.aten.bmm: products})
 
 
 @functools.cache

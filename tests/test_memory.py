@@ -266,7 +266,7 @@ def test_each_rung_takes_less(height: int, width: int, budget: float, vae_tile: 
 def test_on_a_gpu_the_ladder_ends_on_the_cpu() -> None:
     cuda, large = torch.device("cuda"), Budget(1e12, 1e12)
     ladder = rungs(Options(), 300, 300, cuda, TINY, large)
-    assert [rung.name for rung in ladder] == [*RUNGS[:2], "tiled VAE, maps on the host", *RUNGS[2:], "offload", "CPU"]
+    assert [rung.name for rung in ladder] == [*RUNGS[:2], "maps on the host", *RUNGS[2:], "offload", "CPU"]
     assert [rung.maps_on for rung in ladder] == [CPU, cuda, *[CPU] * 5]
     assert ladder[0].at_once == 8
     assert ladder[-2].sequential

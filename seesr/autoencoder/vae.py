@@ -77,9 +77,9 @@ def encode(vae: AutoencoderKL, image: Tensor, tiling: Tiling | None = None) -> T
     """
     factor, tiling = scale_factor(vae), tiling or Tiling()
     kind = way(vae, image.shape[2] // factor, image.shape[3] // factor, tiling)
-    pixels = 2 * image - 1
+    pixels = 2 * (image.to(vae.device) if kind == "whole" else image) - 1
     if kind == "whole":
-        latents = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.mode()
+        latents = vae.encode(_laid_out(pixels.to(vae.dtype), vae)).latent_dist.mode()
     elif kind == "exact tiles":
         latents = TiledAutoencoder(vae, tiling.tile, tiling.memory).encode(pixels)
     else:
@@ -93,9 +93,16 @@ def decode(vae: AutoencoderKL, latents: Tensor, tiling: Tiling | None = None) ->
     tiling = tiling or Tiling()
     kind, unscaled = way(vae, *latents.shape[2:], tiling), latents / vae.config.scaling_factor
     if kind == "whole":
-        pixels = vae.decode(unscaled).sample
+        pixels = vae.decode(_laid_out(unscaled, vae)).sample
     elif kind == "exact tiles":
         pixels = TiledAutoencoder(vae, tiling.tile, tiling.memory).decode(unscaled)
     else:
         pixels = torch.cat([EstimatedAutoencoder(vae, tiling.tile).decode(one) for one in unscaled.split(1)])
     return pixels / 2 + 0.5
+
+
+def _laid_out(values: Tensor, vae: AutoencoderKL) -> Tensor:
+    """`values` as the convolutions' weights are: all maps then are so too."""
+    weight = vae.decoder.conv_in.weight
+    contiguous = weight.is_contiguous()
+    return values.contiguous(memory_format=torch.contiguous_format if contiguous else torch.channels_last)

@@ -99,8 +99,8 @@ def to_image(tensor: Tensor) -> Image.Image:
 def pad(tensor: Tensor, sizes: Sizes) -> Tensor:
     """`tensor` `(B, C, H, W)` of the working size enlarged to the padded one by repeating its edges."""
     (width, height), margin = sizes.padded, sizes.margin
-    right, bottom = width - margin - tensor.shape[3], height - margin - tensor.shape[2]
-    return F.pad(tensor, (margin, right, margin, bottom), mode="replicate")
+    sides = margin, width - margin - tensor.shape[3], margin, height - margin - tensor.shape[2]
+    return F.pad(tensor, sides, mode="replicate") if any(sides) else tensor
 
 
 def crop(tensor: Tensor, sizes: Sizes) -> Tensor:

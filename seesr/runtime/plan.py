@@ -23,7 +23,7 @@ SMALL_TILE, SMALLEST_TILE, SMALL_OVERLAP = 64, 48, 16
 HOST_COPIES = 5
 """Pictures in float32 that colour fix and bicubic hold at once."""
 LARGEST_TENSOR = 2**31
-"""Numbers of a tensor beyond which CUDA's kernels refuse to enlarge it."""
+"""Numbers of a tensor from which on CUDA's kernels refuse to enlarge it (diffusers issue 3643)."""
 VAE_MAPS = 3.6
 """Widest maps that a block of the whole VAE holds at once: its input, that normalised and activated, its output."""
 KEPT_MAPS = 1.4
@@ -180,7 +180,7 @@ def rungs(
             # Who asks for tiles wants little memory; else maps stay with the tiles: to copy them takes longer than all else.
             ladder[1:2] = [
                 replace(tiled_vae, map_bytes=math.inf, maps_on=device),
-                replace(tiled_vae, name="tiled VAE, maps on the host"),
+                replace(tiled_vae, name="maps on the host"),
             ]
         ladder.append(replace(smaller, name="offload", sequential=True))
         ladder.append(replace(smaller, name="CPU", device=CPU, sequential=False))
