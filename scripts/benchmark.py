@@ -141,6 +141,8 @@ class Report:
     weights: str
     device: torch.device
     options: Options
+    memory_limit: int | None
+    """Bytes."""
     loading: float
     """Seconds."""
     sizes: dict[Size, list[Measured]]
@@ -158,6 +160,7 @@ class Report:
             "processor": processor(self.device),
             "threads": torch.get_num_threads(),
             "steps": self.options.steps,
+            "memory_limit": self.memory_limit,
             "loading_seconds": self.loading,
             "startup_seconds": startup_seconds(),
             "matmul_gflop_s": self.matmul_gflop_s,
@@ -225,7 +228,7 @@ def main(
         if baseline:
             contenders += [published(root, on, kind, steps) for kind in dict.fromkeys([own, stock_dtype(on)])]
         measured = contend(contenders, on, plans, repeat)
-        report = Report(name, on, options, loading, dict(zip(sizes, measured, strict=True)))
+        report = Report(name, on, options, limit, loading, dict(zip(sizes, measured, strict=True)))
         if as_json:
             print(json.dumps(report.record()), flush=True)
         else:

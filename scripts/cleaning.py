@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from photographs import SCALE, Batches, Crop, Draw, Photographs, crop_pair, low_resolution, to_pixels
+from photographs import SCALE, Crop, Draw, Photographs, batches, crop_pair, low_resolution, one_batch, to_pixels
 from torch import Tensor, nn
 from training import Run, autocast, place, save_picture, training_device, write_model
 
@@ -33,10 +33,10 @@ def train_cleaner(
     model = place(_start(Cleaner(**CONFIG)), device)
     settings = {"batch": batch, "size": size, "photographs": len(photographs.images), "seed": seed}
     run = Run("cleaner", work, {"cleaner": model}, steps, learning_rate=1e-3, settings=settings)
-    batches = Batches(_pairs(photographs, size), batch, seed).onwards(run.step)
-    shown = Batches(_pairs(held_out, size), len(held_out.images), seed, mixed=1)[0][0]
+    drawn = batches(_pairs(photographs, size), batch, seed, run.step)
+    shown = one_batch(_pairs(held_out, size), len(held_out.images), seed)
     while run.step < steps:
-        good, bad = (_in_unit(crops, device) for crops in next(batches))
+        good, bad = (_in_unit(crops, device) for crops in next(drawn))
         with autocast(device):
             cleaned = model(bad)
         good, bad, cleaned = (images[..., MARGIN:-MARGIN, MARGIN:-MARGIN] for images in (good, bad, cleaned))

@@ -20,11 +20,13 @@ PLAIN = 0.3
 """Share of pictures whose low resolution is plain bicubic."""
 MOST_WORKERS = 14
 """Processes that draw batches."""
-MIXED = 8
-"""Batches that are drawn together and mixed, so that crops of one photograph come apart."""
+GROUP = 8
+"""Batches that are drawn together."""
 ENDLESS = 10**9
 Crop = tuple[np.ndarray | np.generic, ...]
-"""Squares of a picture and its versions, uint8 `(size, size, 3)`, and what else is to be known of them."""
+"""A square of a picture and of its other version, uint8 `(size, size, 3)`, and what else is to be known of them."""
+Batch = tuple[np.ndarray, ...]
+"""The same of several crops, each part `(batch, ...)`."""
 Draw = Callable[[np.random.Generator], list[Crop]]
 
 
@@ -77,43 +79,51 @@ def _as_in_the_world(high: Image.Image, rng: np.random.Generator) -> Image.Image
     return degrade(degrade(high, rng, 2), rng, SCALE // 2)
 
 
-class Batches(Dataset):
-    """Batches by number, each a tuple of arrays `(batch, ...)`, one for each part of a crop.
+class Groups(Dataset):
+    """By number, `size` batches of crops that were drawn together and mixed, so that those of one photograph come apart.
 
-    What is in a batch is decided by `seed` and its number, whatever was drawn before and by which process: a run that goes
-    on sees what it would have seen. They are made in groups of `mixed`, whose crops are mixed.
+    What is in a group is decided by `seed` and its number, whatever was drawn before and by which process.
     """
 
-    def __init__(self, draw: Draw, batch: int, seed: int, mixed: int = MIXED) -> None:
-        self.draw, self.batch, self.seed, self.mixed = draw, batch, seed, mixed
+    def __init__(self, draw: Draw, batch: int, seed: int, size: int = GROUP) -> None:
+        self.draw, self.batch, self.seed, self.size = draw, batch, seed, size
 
-    def __getitem__(self, group: int) -> list[Crop]:
-        rng, crops = np.random.default_rng([self.seed, group]), list[Crop]()
-        while len(crops) < self.mixed * self.batch:
+    def __getitem__(self, number: int) -> list[Batch]:
+        rng, crops = np.random.default_rng([self.seed, number]), list[Crop]()
+        while len(crops) < self.size * self.batch:
             crops += self.draw(rng)
-        order = rng.permutation(len(crops))[: self.mixed * self.batch].reshape(self.mixed, self.batch)
+        order = rng.permutation(len(crops))[: self.size * self.batch].reshape(self.size, self.batch)
         return [tuple(map(np.stack, zip(*(crops[i] for i in chosen), strict=True))) for chosen in order]
 
-    def onwards(self, number: int) -> Iterator[Crop]:
-        """Those from `number` on, prepared beside by other processes; an error there ends this one's run."""
-        first, skipped = divmod(number, self.mixed)
-        workers = max(1, min(MOST_WORKERS, (os.cpu_count() or 1) - 1))
-        # Forked, they have the photographs without a copy; arrays come through a pipe, tensors would need shared memory.
-        groups = DataLoader(
-            self,
-            batch_size=None,
-            sampler=range(first, ENDLESS),
-            num_workers=workers,
-            collate_fn=_as_it_is,
-            multiprocessing_context="fork",
-        )
-        for group in groups:
-            yield from group[skipped:]
-            skipped = 0
+
+def batches(draw: Draw, batch: int, seed: int, first: int = 0) -> Iterator[Batch]:
+    """Endless batches from the number `first` on, prepared by other processes; an error there is raised here.
+
+    A run that goes on thus sees what it would have seen.
+    """
+    groups, (number, skipped) = Groups(draw, batch, seed), divmod(first, GROUP)
+    # Forked, they have the photographs without a copy; arrays come through a pipe, tensors would need shared memory.
+    loader = DataLoader(
+        groups,
+        batch_size=None,
+        sampler=range(number, ENDLESS),
+        num_workers=max(1, min(MOST_WORKERS, _cores() - 1)),
+        collate_fn=list,
+        multiprocessing_context="fork",
+    )
+    for group in loader:
+        yield from group[skipped:]
+        skipped = 0
 
 
-def _as_it_is(group: list[Crop]) -> list[Crop]:
-    return group
+def one_batch(draw: Draw, batch: int, seed: int) -> Batch:
+    """One that is always the same."""
+    return Groups(draw, batch, seed, size=1)[0][0]
+
+
+def _cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def to_pixels(crops: np.ndarray, device: torch.device) -> Tensor:

@@ -11,7 +11,7 @@
 
 Each stage is seeded, writes a checkpoint every two minutes, goes on from it when run again, and logs its losses to
 `WORK/<stage>.csv`; `cleaner` and `sr` draw a validation picture every 250 steps and at the end, with the average of weights.
-They run on a CPU (in bfloat16 where the CPU is faster in it) and on CUDA.
+They run on Linux and macOS, on a CPU (in bfloat16 where the CPU is faster in it) or on CUDA.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ import torch
 import typer
 from diffusers import AutoencoderKL
 from identity_start import smooth_upsampling, start_autoencoder, start_denoiser
-from photographs import Batches, Photographs, to_pixels, to_tensor
+from photographs import Photographs, batches, one_batch, to_pixels, to_tensor
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor, nn
@@ -328,7 +328,7 @@ def sr(
     elif not (work / "tokenizer").exists():
         train_tokenizer(conditions.names, work / "tokenizer")
     vae, denoiser, text = _build_models(work)
-    examples = to_pixels(Batches(photographs.crops(size, 1), EXAMPLES, seed, mixed=1)[0][0][0], CPU)
+    examples = to_pixels(one_batch(photographs.crops(size, 1), EXAMPLES, seed)[0], CPU)
     # Also where other weights follow: it marks what is to be trained slowly.
     _start_as_identity(vae, denoiser, text, examples, conditions)
     if start is not None:
@@ -360,13 +360,13 @@ def sr(
         constrain=lambda: smooth_upsampling(vae, denoiser.unet),
         settings=settings,
     )
-    batches = Batches(photographs.crops(size, 4, prepare), batch, seed).onwards(run.step)
-    *shown, _, shown_indices = Batches(held_out.crops(size, 1, prepare), HELD_OUT, seed, mixed=1)[0][0]
+    drawn = batches(photographs.crops(size, 4, prepare), batch, seed, run.step)
+    *shown, _, shown_indices = one_batch(held_out.crops(size, 1, prepare), HELD_OUT, seed)
     shown_high, shown_low = (to_pixels(crops, device) for crops in shown)
     while run.step < steps:
         torch.manual_seed(seed + run.step)
-        rng = np.random.default_rng([seed, run.step])
-        *crops, plain, indices = next(batches)
+        rng = np.random.default_rng([seed, run.step, 1])  # not that of the batches
+        *crops, plain, indices = next(drawn)
         high, low = (to_pixels(one, device) for one in crops)
         prompts = [conditions.prompt(i, rng) for i in indices]
         tokens = conditions.tokens[indices].float().to(device)

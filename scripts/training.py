@@ -69,7 +69,7 @@ class Run:
         self.started = self.saved = time.monotonic()
         if self.checkpoint.exists():
             self._go_on(trained[0].device)
-        # What has no gradient stays as it is.
+        # No model here has buffers that change; what is not trained stays as it is.
         self._averaged = [
             (self.average[name][key], parameter)
             for name, model in self.models.items()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from seesr.autoencoder.estimated import receptive_field
 from seesr.autoencoder.lean import make_lean
 from seesr.autoencoder.statistics import make_precise
-from seesr.autoencoder.vae import largest_exact, load_vae, scale_factor
+from seesr.autoencoder.vae import attention_width, largest_exact, load_vae, scale_factor
 from seesr.cleaner import Cleaner, load_cleaner
 from seesr.diffusion.denoiser import Denoiser, load_denoiser
 from seesr.diffusion.schedule import NoiseSchedule
@@ -91,7 +91,7 @@ class Models:
                 leave_weights(networks[name])
                 reloaders[networks[name]] = loader
             else:
-                # CUDA's GroupNorm turns maps back to contiguous: there the VAE took half as long again in channels last.
+                # Channels last it took 0.92 s on an H200, where the stock one, contiguous, took 0.64 (docs/speed.md).
                 contiguous = name == "vae" and device.type == "cuda"
                 place(networks[name], CPU, torch.contiguous_format if contiguous else torch.channels_last)
         models = cls(
@@ -140,6 +140,7 @@ class Models:
             vae_halo=receptive_field(self.vae),
             vae_exact=largest_exact(self.vae),
             latent_channels=self.vae.config.latent_channels,
+            vae_attention=attention_width(self.vae),
         )
 
     @contextmanager

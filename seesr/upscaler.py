@@ -41,7 +41,7 @@ from seesr.weights.resolve import Weights, resolve_weights
 
 COLOR_FIXES = {"wavelet": wavelet_fix, "adain": adain_fix, "none": lambda target, source: target}
 MOST_TOGETHER = 8
-"""Pictures in one pass on a GPU. Assumed, not measured: none could be had."""
+"""Pictures in one pass on a GPU. Assumed: not measured yet."""
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, how much of it is done, and of how much."""
@@ -214,10 +214,7 @@ class Upscaler:
     def _travel(self, job: Job, rung: Rung) -> tuple[list[Image.Image], list[Seen], list[str], list[str]]:
         """The way itself: images, what was seen in them, their prompts, and notes."""
         stages, options, tell, notes = job.stages, job.options, job.tell, list[str]()
-        tiles, tiling = (
-            rung.tiles(*self._latent_size(job.sizes)),
-            Tiling(rung.vae_tile, rung.map_memory),
-        )
+        tiles, tiling = rung.tiles(*self._latent_size(job.sizes)), Tiling(rung.vae_tile, rung.map_memory)
         given = images = [picture.rgb for picture in job.pictures]
         with self.models.on(rung):
             if self.models.cleaner is not None:

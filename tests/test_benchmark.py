@@ -182,6 +182,13 @@ def test_another_way_than_whole_is_told(run: Run, benchmark: ModuleType, monkeyp
     assert "seesr (float32) went, turn by turn: tiled VAE.\n" in outcome.out
 
 
+def test_memory_can_be_limited(run: Run) -> None:
+    outcome = run(*SMALL, "--size", "32x32", "--no-baseline", "--memory-limit", "1MB", "--json")
+    record = json.loads(outcome.out)
+    assert record["memory_limit"] == 1_000_000
+    assert record["sizes"]["32x32"]["seesr"]["ways"] != ["whole"]
+
+
 def cells(table: str, row: str) -> list[str]:
     line = next(line for line in table.splitlines() if line.startswith(f"│ {row} "))
     return [cell.strip() for cell in line.split("│")[2:-1]]
@@ -193,6 +200,14 @@ def test_attention_on_a_cpu_is_counted(benchmark: ModuleType) -> None:
         nn.functional.scaled_dot_product_attention(query, key, value)
     scores, result = 2 * 3 * 5 * 7 * 8, 2 * 3 * 5 * 8 * 7
     assert counter.get_total_flops() == 2 * (scores + result)
+
+
+def test_products_that_give_another_precision_are_counted(benchmark: ModuleType) -> None:
+    first, second = (torch.empty(shape, dtype=torch.bfloat16, device="meta") for shape in ((2, 3, 5), (2, 5, 7)))
+    with benchmark.counting() as counter, torch.inference_mode():
+        torch.bmm(first, second, out_dtype=torch.float32)
+        torch.bmm(first, second)
+    assert counter.get_total_flops() == 2 * (2 * 2 * 3 * 5 * 7)
 
 
 def test_the_vae_is_counted_in_tiles_too(benchmark: ModuleType, upscaler: Upscaler) -> None:

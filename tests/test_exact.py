@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves
 
 from seesr import Upscaler
+from seesr.autoencoder import attention
 from seesr.autoencoder.exact import TiledAutoencoder
 from seesr.autoencoder.lean import make_lean
 from seesr.autoencoder.maps import Box, FeatureMap, MapMemory
@@ -154,7 +155,15 @@ def test_a_batch_is_its_pictures() -> None:
         assert (together - vae.decode(latents).sample).abs().max() <= LIMIT
 
 
-def test_host_memory_holds_about_one_map_of_each_layer() -> None:
+def test_attention_is_the_same_some_queries_at_a_time_and_as_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    queries, keys, values = torch.randn(3, 2, 2, 30, 512).unbind()
+    expected = (queries @ keys.transpose(2, 3) / 512**0.5).softmax(dim=-1) @ values
+    assert (attention.products(queries, keys, values) - expected).abs().max() < 1e-5
+    monkeypatch.setattr(attention, "SCORES", 2 * 2 * 30 * 7)
+    assert (attention.attend(queries, keys, values) - expected).abs().max() < 1e-5
+
+
+def test_memory_holds_about_one_map_of_each_layer() -> None:
     memory, vae = MapMemory(), small_vae()
     with torch.inference_mode():
         TiledAutoencoder(vae, 8, memory).decode(torch.randn(1, 4, 64, 64))

@@ -34,6 +34,7 @@ import seesr.autoencoder.vae
 import seesr.runtime.memory
 import seesr.upscaler
 from seesr import ComputeError, OptionError, Options, OutOfMemoryError, Result, Upscaler
+from seesr.autoencoder.attention import SCORES
 from seesr.diffusion.tiles import Tiles, fitting_side, predict_tiled, tile_starts
 from seesr.evaluation.seams import seam_ratio, tile_borders
 from seesr.images.colour import low_frequencies, wavelet_fix
@@ -277,6 +278,7 @@ def test_on_a_gpu_maps_stay_there_where_nothing_else_was_asked_for() -> None:
     cuda, large = torch.device("cuda"), Budget(1e12, 1e12)
     asked = rungs(Options(vae_tile=32), 300, 300, cuda, TINY, large)
     assert {rung.maps_on for rung in asked} == {CPU}
+    assert asked[0].name == "maps on the host"
     kept, copied = rungs(Options(), 300, 300, cuda, TINY, large)[1:3]
     assert TINY.of_vae(kept, 300, 300) > TINY.of_vae(copied, 300, 300)
     assert kept.map_memory.device == cuda
@@ -284,13 +286,22 @@ def test_on_a_gpu_maps_stay_there_where_nothing_else_was_asked_for() -> None:
     assert {rung.maps_on for rung in beyond} == {CPU}, "estimated tiles keep no maps"
 
 
-def test_on_a_gpu_no_tensor_is_larger_than_its_kernels_take() -> None:
+def test_on_a_gpu_no_map_is_larger_than_its_kernels_take_unless_it_was_asked_for() -> None:
     full, large = replace(TINY, vae_channels=256, factor=8, itemsize=2, vae_exact=1 << 18), Budget(1e12, 1e12)
     for side, device, first in ((361, "cuda", "whole"), (363, "cuda", "tiled VAE"), (363, "cpu", "whole")):
         assert rungs(Options(), side, side, torch.device(device), full, large)[0].name == first
+    assert rungs(Options(vae_tile=0), 363, 363, torch.device("cuda"), full, large)[0].name == "whole"
     whole = rungs(Options(), 256, 256, torch.device("cuda"), full, large)[0]
     assert how_many(whole, 256, 256, full, large, 8) == 1, "two of 2048x2048 would be"
     assert how_many(whole, 128, 128, full, large, 8) == 7
+
+
+def test_the_plan_knows_what_wide_attention_holds() -> None:
+    small = Rung("smaller tiles", torch.device("cuda"), 24, 48, 16)
+    wide, narrow = (replace(TINY, vae_attention=width, itemsize=2) for width in (512, 0))
+    scores, known = 2 * 4 * SCORES, 2 * 2 * 512 * 512 * 512
+    assert wide.of_vae(small, 512, 512) == scores + known > narrow.of_vae(small, 512, 512)
+    assert wide.of_attention(replace(small, device=CPU), 512, 512) == known
 
 
 STEERING = """

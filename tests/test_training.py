@@ -123,6 +123,10 @@ def test_a_killed_run_goes_on_where_it_was(
     assert logged_steps(tmp_path / "cleaner.csv") == [1, 2, 3, 4, 5]
     state = torch.load(tmp_path / "cleaner.pt", weights_only=True)
     assert state["step"] == 5
+    train(work=tmp_path / "unbroken")
+    unbroken = torch.load(tmp_path / "unbroken" / "cleaner.pt", weights_only=True)["models"]["cleaner"]
+    for key, tensor in state["models"]["cleaner"].items():
+        assert torch.allclose(tensor, unbroken[key], atol=1e-6), "what is drawn does not depend on where it was broken"
     written = train_tiny.load_cleaner(tmp_path / CLEANER).state_dict()
     for key, tensor in state["average"]["cleaner"].items():
         assert torch.equal(written[key].half(), tensor.half())
@@ -380,20 +384,21 @@ def test_what_fails_beside_fails_the_run(photographs_script: ModuleType) -> None
         raise OSError("gone")
 
     with pytest.raises(OSError, match="gone"):
-        next(photographs_script.Batches(draw, batch=2, seed=0).onwards(0))
+        next(photographs_script.batches(draw, 2, seed=0))
 
 
 def test_a_batch_is_decided_by_its_number(photographs_script: ModuleType) -> None:
     def draw(rng: np.random.Generator) -> list[tuple[np.float64]]:
         return [(np.float64(rng.random()),) for _ in range(3)]
 
-    batches = photographs_script.Batches(draw, batch=4, seed=1)
-    given = [values for (values,) in itertools.islice(batches.onwards(0), 20)]
-    later = [values for (values,) in itertools.islice(batches.onwards(5), 15)]
+    given, later = (
+        [values for (values,) in itertools.islice(photographs_script.batches(draw, 4, 1, first), 20 - first)]
+        for first in (0, 5)
+    )
     assert all(values.shape == (4,) for values in given)
     assert len(np.unique(given)) == 80, "each is drawn anew"
     assert np.array_equal(given[5:], later)
-    (other,) = next(photographs_script.Batches(draw, batch=4, seed=2).onwards(0))
+    (other,) = next(photographs_script.batches(draw, 4, seed=2))
     assert not np.isin(other, given).any()
 
 

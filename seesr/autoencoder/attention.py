@@ -10,27 +10,27 @@ from torch import Tensor
 FUSED_WIDTH = 256
 """Width of the widest head that CUDA's fast fused kernels take."""
 SCORES = 1 << 26
-"""Scores that may be held at once where no kernel holds none."""
+"""Scores, of a query for a key, that are computed at once. Most kernels hold none of them, but not all."""
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """What each of `queries` finds in all `keys` and `values`, each `(B, heads, n, width)`.
+    """What each of `queries` finds in all `keys` and `values`, each `(B, heads, n, width)`, some queries at a time.
 
-    On CUDA wide heads are computed as products around a softmax in float32, some queries at a time: the kernel that PyTorch
-    would take there is several times slower (docs/speed.md).
+    Wide heads go as products on CUDA: the kernel that PyTorch takes there needs 1.8 times as long (docs/speed.md).
     """
-    if queries.device.type != "cuda" or queries.shape[-1] <= FUSED_WIDTH:
-        return F.scaled_dot_product_attention(queries, keys, values)
-    scaled = (queries.float() * queries.shape[-1] ** -0.5).to(queries.dtype)
-    parts = scaled.flatten(0, 1).split(max(1, SCORES // (keys.shape[0] * keys.shape[1] * keys.shape[2])), dim=1)
-    turned, known = keys.flatten(0, 1).transpose(1, 2), values.flatten(0, 1)
-    found = [torch.bmm(_scores(part, turned).softmax(dim=-1).to(known.dtype), known) for part in parts]
-    return torch.cat(found, dim=1).view_as(queries)
+    wide = queries.device.type == "cuda" and queries.shape[-1] > FUSED_WIDTH
+    kernel = products if wide else F.scaled_dot_product_attention
+    parts = queries.split(max(1, SCORES // keys.shape[:-1].numel()), dim=2)
+    return torch.cat([kernel(part, keys, values) for part in parts], dim=2)
 
 
-def _scores(queries: Tensor, keys: Tensor) -> Tensor:
-    """Their products in float32: of half precision's inputs, but not rounded to it."""
-    return torch.bmm(queries, keys) if queries.dtype == torch.float32 else torch.bmm(queries, keys, out_dtype=torch.float32)
+def products(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """The same as two products with a softmax in float32 between them, which holds all scores."""
+    scaled = (queries.float() * queries.shape[-1] ** -0.5).to(queries.dtype).flatten(0, 1)
+    # Products of half precision give their sums in float32 only on CUDA, and only if they are asked to.
+    wanted = {} if queries.dtype == torch.float32 else {"out_dtype": torch.float32}
+    scores = torch.bmm(scaled, keys.flatten(0, 1).transpose(1, 2), **wanted)
+    return torch.bmm(scores.softmax(dim=-1).to(values.dtype), values.flatten(0, 1)).view_as(queries)
 
 
 class WholeMapAttention:
@@ -53,5 +53,5 @@ class WholeMapAttention:
 
         found = attend(heads(layer.to_q(tokens)), heads(layer.to_k(tokens)), heads(layer.to_v(tokens)))
         found = layer.to_out[0](found.transpose(1, 2).flatten(2)).transpose(1, 2).view_as(hidden_states)
-        made = found + hidden_states if layer.residual_connection else found
+        made = hidden_states + found if layer.residual_connection else found
         return made if layer.rescale_output_factor == 1 else made / layer.rescale_output_factor

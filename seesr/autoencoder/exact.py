@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from seesr.autoencoder.attention import SCORES, attend
+from seesr.autoencoder.attention import attend
 from seesr.autoencoder.maps import Box, FeatureMap, MapMemory
 
 Norm = Callable[[Tensor], Tensor]
@@ -162,8 +162,7 @@ class TiledAutoencoder:
             first = last
         x.forget_statistics()
         for box in boxes:
-            queries = heads(layer.to_q(tokens(box))).split(max(1, SCORES // keys.shape[2]), dim=2)
-            found = torch.cat([attend(part, keys, values) for part in queries], dim=2)
+            found = attend(heads(layer.to_q(tokens(box))), keys, values)
             found = layer.to_out[0](found.transpose(1, 2).flatten(2))
             found = found.transpose(1, 2).unflatten(2, (box.bottom - box.top, box.right - box.left))
             if layer.residual_connection:

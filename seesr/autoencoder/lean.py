@@ -1,4 +1,4 @@
-"""The VAE's blocks with the same result from fewer passes over memory, and its attention by the kernel that is best."""
+"""The VAE's blocks with the same result from fewer passes over memory, and its attention by `attend`."""
 
 from __future__ import annotations
 

@@ -66,8 +66,12 @@ def way(vae: AutoencoderKL, height: int, width: int, tiling: Tiling) -> str:
 def largest_exact(vae: AutoencoderKL) -> int:
     """Latent pixels up to which tiles are exact."""
     map_bytes = max(vae.config.block_out_channels[:2]) * scale_factor(vae) ** 2 * vae.dtype.itemsize
-    has_attention = any(layer is not None for layer in vae.decoder.mid_block.attentions)
-    return min(EXACT_MAP_BYTES // map_bytes, EXACT_ATTENTION_LATENTS if has_attention else EXACT_MAP_BYTES)
+    return min(EXACT_MAP_BYTES // map_bytes, EXACT_ATTENTION_LATENTS if attention_width(vae) else EXACT_MAP_BYTES)
+
+
+def attention_width(vae: AutoencoderKL) -> int:
+    """Width of the mid-block's attention, 0 where it has none."""
+    return max((layer.to_k.out_features for layer in vae.decoder.mid_block.attentions if layer is not None), default=0)
 
 
 def encode(vae: AutoencoderKL, image: Tensor, tiling: Tiling | None = None) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from seesr.autoencoder.attention import FUSED_WIDTH, SCORES
 from seesr.autoencoder.estimated import SAMPLES, sample_side
 from seesr.autoencoder.maps import MapMemory
 from seesr.diffusion.tiles import Tiles
@@ -20,10 +21,11 @@ TILE_PIXELS = 768
 NEVER = 10**6
 VAE_TILES, SMALL_VAE_TILE = (160, 96, 64, 48), 24
 SMALL_TILE, SMALLEST_TILE, SMALL_OVERLAP = 64, 48, 16
-HOST_COPIES = 5
+PICTURE_COPIES = 5
 """Pictures in float32 that colour fix and bicubic hold at once."""
-LARGEST_TENSOR = 2**31
-"""Numbers of a tensor from which on CUDA's kernels refuse to enlarge it (diffusers issue 3643)."""
+LARGEST_MAP = 2**31
+"""Numbers of a map from which on the VAE is not run whole on CUDA unasked: not all kernels there enlarge such a map
+(diffusers issue 3643, for channels last)."""
 VAE_MAPS = 3.6
 """Widest maps that a block of the whole VAE holds at once: its input, that normalised and activated, its output."""
 KEPT_MAPS = 1.4
@@ -91,28 +93,41 @@ class Costs:
     vae_exact: float = float("inf")
     """Latent pixels up to which the VAE's tiles are exact."""
     latent_channels: int = 4
+    vae_attention: int = 0
+    """Width of the attention in the VAE's middle."""
 
     def estimate(self, rung: Rung, height: int, width: int, batch: int = 1) -> float:
         """Bytes at the peak on `rung` for latents of this size; on a CPU beyond the weights that are there already."""
         picture = height * width * self.factor**2 * 3 * 4 * batch
         networks = max(self.of_vae(rung, height, width, batch), self.of_unet(rung, height, width, batch))
         if rung.device.type == "cpu":
-            return networks + picture * HOST_COPIES + (self.largest if rung.sequential else 0)
+            return networks + picture * PICTURE_COPIES + (self.largest if rung.sequential else 0)
+        if rung.vae_tile == 0 or rung.maps_on == rung.device:
+            networks = max(networks, picture * PICTURE_COPIES)
         return networks + (self.largest if rung.sequential else self.weights)
 
     def of_vae(self, rung: Rung, height: int, width: int, batch: int = 1) -> float:
         """What encoding or decoding takes."""
-        widest = height * width * self.factor**2 * self.vae_channels * self.itemsize
+        widest = self.largest_map(height, width) * self.itemsize
         if rung.vae_tile == 0:
-            too_large = rung.device.type != "cpu" and widest * batch >= LARGEST_TENSOR * self.itemsize
-            return math.inf if too_large else widest * VAE_MAPS * batch
+            return widest * VAE_MAPS * batch
         if height * width > self.vae_exact:
             one = min(rung.vae_tile + 2 * self.vae_halo, height) * min(rung.vae_tile + 2 * self.vae_halo, width)
             together = max(one, SAMPLES**2 * sample_side(rung.vae_tile) ** 2)
             return widest * together / (height * width) * VAE_MAPS
         tile = widest * min(1.0, rung.vae_tile**2 / (height * width))
         kept = min(widest * KEPT_MAPS, rung.map_bytes) if rung.device == rung.maps_on else 0
-        return tile * VAE_MAPS + kept
+        return max(tile * VAE_MAPS + kept, self.of_attention(rung, height, width))
+
+    def of_attention(self, rung: Rung, height: int, width: int) -> float:
+        """What the VAE's attention over all latent pixels takes: keys and values, and on CUDA scores and their softmax."""
+        pixels = height * width
+        scores = min(SCORES, pixels**2) if rung.device.type == "cuda" and self.vae_attention > FUSED_WIDTH else 0
+        return 2 * pixels * self.vae_attention * self.itemsize + 2 * scores * 4
+
+    def largest_map(self, height: int, width: int, batch: int = 1) -> int:
+        """Numbers of the whole VAE's largest map."""
+        return height * width * self.factor**2 * self.vae_channels * batch
 
     def of_unet(self, rung: Rung, height: int, width: int, batch: int = 1) -> float:
         """What a step of the UNet and ControlNet takes, and what further particles do."""
@@ -164,24 +179,26 @@ def rungs(
         raise OptionError(
             f"tile_overlap is {overlap}; it may be at most half of the tile ({tile // 2}). Give a larger tile."
         )
-    name = "tiled VAE" if options.vae_tile else "whole"
+    cuda = device.type == "cuda"
+    in_tiles = "maps on the host" if cuda else "tiled VAE"
+    name = in_tiles if options.vae_tile else "whole"
     vae_tile = _vae_tile(height, width, costs, budget.host if device.type == "cpu" else budget.device)
     first = Rung(name, device, options.vae_tile or 0, tile, overlap, sequential=sequential, map_bytes=budget.host / 3)
     first = replace(first, particles=options.particles, fixed_tiles=compiled)
-    tiled_vae = first if options.vae_tile == 0 else replace(first, name="tiled VAE", vae_tile=options.vae_tile or vae_tile)
+    tiled_vae = first if options.vae_tile == 0 else replace(first, name=in_tiles, vae_tile=options.vae_tile or vae_tile)
     tiled, smaller = (replace(tiled_vae, name=name) for name in ("tiled latents", "smaller tiles"))
     if options.tile != 0:
         tiled = replace(tiled, tile=min(tile, SMALL_TILE), overlap=min(overlap, SMALL_OVERLAP))
         smaller = replace(smaller, tile=min(tile, SMALLEST_TILE), overlap=min(overlap, SMALL_OVERLAP))
     smaller = replace(smaller, vae_tile=min(tiled_vae.vae_tile, SMALL_VAE_TILE))
     ladder = [first, tiled_vae, tiled, smaller]
-    if device.type != "cpu":
-        if options.vae_tile is None and height * width <= costs.vae_exact:
+    if cuda and options.vae_tile is None:
+        if height * width <= costs.vae_exact:
             # Who asks for tiles wants little memory; else maps stay with the tiles: to copy them takes longer than all else.
-            ladder[1:2] = [
-                replace(tiled_vae, map_bytes=math.inf, maps_on=device),
-                replace(tiled_vae, name="maps on the host"),
-            ]
+            ladder.insert(1, replace(tiled_vae, name="tiled VAE", map_bytes=math.inf, maps_on=device))
+        if costs.largest_map(height, width) >= LARGEST_MAP:
+            del ladder[0]
+    if device.type != "cpu":
         ladder.append(replace(smaller, name="offload", sequential=True))
         ladder.append(replace(smaller, name="CPU", device=CPU, sequential=False))
     ladder = _descending(ladder, height, width, costs)
@@ -201,6 +218,8 @@ def _vae_tile(height: int, width: int, costs: Costs, budget: float) -> int:
 
 def how_many(rung: Rung, height: int, width: int, costs: Costs, budget: Budget, most: int) -> int:
     """Pictures, at most `most`, that fit into one pass on this rung; one, where none is estimated to."""
+    if rung.device.type == "cuda" and rung.vae_tile == 0:
+        most = min(most, (LARGEST_MAP - 1) // costs.largest_map(height, width))
     limit = limit_of(rung, budget)
     return next((count for count in range(most, 1, -1) if costs.estimate(rung, height, width, count) <= limit), 1)
 
