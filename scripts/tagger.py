@@ -162,11 +162,11 @@ def train_ram(data: TaggedPictures, work: Path, steps: int, batch: int, seed: in
     features = encoded_views(model, data, np.random.default_rng(seed))
     settings = {"batch": batch, "pictures": len(data.pictures), "seed": seed}
     run = Run("ram", work, {"ram": model}, steps, learning_rate=1e-3, weight_decay=0.02, settings=settings)
-    rng, half = np.random.default_rng(seed + run.step), batch // 2
+    rng, half, all_labels = np.random.default_rng(seed + run.step), batch // 2, data.labels[data.training]
     while run.step < steps:
         chosen = rng.integers(len(data.training), size=batch)
         seen = features[rng.integers(VIEWS_EACH, size=batch), chosen].float().to(device)
-        labels = data.labels[data.training][chosen].to(device)
+        labels = all_labels[chosen].to(device)
         if run.step % 2:
             share = float(rng.uniform())
             seen, labels = (share * one + (1 - share) * one.flip(0) for one in (seen, labels))

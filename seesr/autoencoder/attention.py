@@ -18,10 +18,14 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
     Wide heads go as products on CUDA: the kernel that PyTorch takes there needs 1.8 times as long (docs/speed.md).
     """
-    wide = queries.device.type == "cuda" and queries.shape[-1] > FUSED_WIDTH
-    kernel = products if wide else F.scaled_dot_product_attention
+    kernel = products if goes_as_products(queries.device, queries.shape[-1]) else F.scaled_dot_product_attention
     parts = queries.split(max(1, SCORES // keys.shape[:-1].numel()), dim=2)
     return torch.cat([kernel(part, keys, values) for part in parts], dim=2)
+
+
+def goes_as_products(device: torch.device, width: int) -> bool:
+    """Whether heads of this width do, which then hold their scores."""
+    return device.type == "cuda" and width > FUSED_WIDTH
 
 
 def products(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -31,6 +35,16 @@ def products(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     wanted = {} if queries.dtype == torch.float32 else {"out_dtype": torch.float32}
     scores = torch.bmm(scaled, keys.flatten(0, 1).transpose(1, 2), **wanted)
     return torch.bmm(scores.softmax(dim=-1).to(values.dtype), values.flatten(0, 1)).view_as(queries)
+
+
+def split_heads(layer: Attention, projected: Tensor) -> Tensor:
+    """`(B, heads, n, width)` of `(B, n, channels)`."""
+    return projected.unflatten(-1, (layer.heads, -1)).transpose(1, 2)
+
+
+def join_heads(layer: Attention, found: Tensor) -> Tensor:
+    """The layer's last projection of what its heads found: `(B, n, channels)`."""
+    return layer.to_out[0](found.transpose(1, 2).flatten(2))
 
 
 class WholeMapAttention:
@@ -47,11 +61,7 @@ class WholeMapAttention:
         """Of a map `(B, C, h, w)`; of the rest, which others take, the VAE gives nothing."""
         x = hidden_states.flatten(2)
         tokens = (x if layer.group_norm is None else layer.group_norm(x)).transpose(1, 2)
-
-        def heads(projected: Tensor) -> Tensor:
-            return projected.unflatten(-1, (layer.heads, -1)).transpose(1, 2)
-
-        found = attend(heads(layer.to_q(tokens)), heads(layer.to_k(tokens)), heads(layer.to_v(tokens)))
-        found = layer.to_out[0](found.transpose(1, 2).flatten(2)).transpose(1, 2).view_as(hidden_states)
+        projections = (split_heads(layer, project(tokens)) for project in (layer.to_q, layer.to_k, layer.to_v))
+        found = join_heads(layer, attend(*projections)).transpose(1, 2).view_as(hidden_states)
         made = hidden_states + found if layer.residual_connection else found
         return made if layer.rescale_output_factor == 1 else made / layer.rescale_output_factor

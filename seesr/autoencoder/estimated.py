@@ -16,7 +16,7 @@ from diffusers import AutoencoderKL
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
-from seesr.autoencoder.attention import attend
+from seesr.autoencoder.attention import attend, join_heads, split_heads
 from seesr.diffusion.tiles import tile_starts
 
 SAMPLES = 3
@@ -138,14 +138,11 @@ class SampledAttention(Sampled):
         layer, normed = self.layer, self.norm(x)
         if not self.frozen:
             known = self.inner(normed).flatten(2).permute(0, 2, 1).flatten(0, 1)[None]
-            self.keys, self.values = self._heads(layer.to_k(known)), self._heads(layer.to_v(known))
-        queries = self._heads(layer.to_q(normed.flatten(2).transpose(1, 2)))
+            self.keys, self.values = (split_heads(layer, project(known)) for project in (layer.to_k, layer.to_v))
+        queries = split_heads(layer, layer.to_q(normed.flatten(2).transpose(1, 2)))
         found = torch.cat([attend(part, self.keys, self.values) for part in queries.split(1)])
-        found = layer.to_out[0](found.transpose(1, 2).flatten(2)).transpose(1, 2).view_as(x)
+        found = join_heads(layer, found).transpose(1, 2).view_as(x)
         return (found + x if layer.residual_connection else found) / layer.rescale_output_factor
-
-    def _heads(self, projected: Tensor) -> Tensor:
-        return projected.unflatten(-1, (self.layer.heads, -1)).transpose(1, 2)
 
 
 def sample_side(tile: int) -> int:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from seesr.autoencoder.attention import attend
+from seesr.autoencoder.attention import attend, join_heads, split_heads
 from seesr.autoencoder.maps import Box, FeatureMap, MapMemory
 
 Norm = Callable[[Tensor], Tensor]
@@ -148,9 +148,6 @@ class TiledAutoencoder:
         def tokens(box: Box) -> Tensor:
             return norm(self._read(x, box)).flatten(2).transpose(1, 2)
 
-        def heads(projected: Tensor) -> Tensor:
-            return projected.unflatten(-1, (layer.heads, -1)).transpose(1, 2)
-
         boxes = list(x.tiles(x.band))
         width = layer.to_k.out_features // layer.heads
         keys, values = (self._new(1, layer.heads, x.height * x.width, width) for _ in range(2))
@@ -158,12 +155,12 @@ class TiledAutoencoder:
         for box in boxes:
             found = tokens(box)
             last = first + found.shape[1]
-            keys[:, :, first:last], values[:, :, first:last] = heads(layer.to_k(found)), heads(layer.to_v(found))
+            keys[:, :, first:last] = split_heads(layer, layer.to_k(found))
+            values[:, :, first:last] = split_heads(layer, layer.to_v(found))
             first = last
         x.forget_statistics()
         for box in boxes:
-            found = attend(heads(layer.to_q(tokens(box))), keys, values)
-            found = layer.to_out[0](found.transpose(1, 2).flatten(2))
+            found = join_heads(layer, attend(split_heads(layer, layer.to_q(tokens(box))), keys, values))
             found = found.transpose(1, 2).unflatten(2, (box.bottom - box.top, box.right - box.left))
             if layer.residual_connection:
                 found = found + self._read(x, box)

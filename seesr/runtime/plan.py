@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from seesr.autoencoder.attention import FUSED_WIDTH, SCORES
+from seesr.autoencoder.attention import SCORES, goes_as_products
 from seesr.autoencoder.estimated import SAMPLES, sample_side
 from seesr.autoencoder.maps import MapMemory
 from seesr.diffusion.tiles import Tiles
@@ -67,6 +67,7 @@ class Rung:
 
     @property
     def map_memory(self) -> MapMemory:
+        """What the tiled VAE keeps its maps in, still empty."""
         return MapMemory(self.map_bytes, device=self.maps_on)
 
     def tiles(self, height: int, width: int) -> Tiles:
@@ -122,7 +123,7 @@ class Costs:
     def of_attention(self, rung: Rung, height: int, width: int) -> float:
         """What the VAE's attention over all latent pixels takes: keys and values, and on CUDA scores and their softmax."""
         pixels = height * width
-        scores = min(SCORES, pixels**2) if rung.device.type == "cuda" and self.vae_attention > FUSED_WIDTH else 0
+        scores = min(SCORES, pixels**2) if goes_as_products(rung.device, self.vae_attention) else 0
         return 2 * pixels * self.vae_attention * self.itemsize + 2 * scores * 4
 
     def largest_map(self, height: int, width: int, batch: int = 1) -> int:
