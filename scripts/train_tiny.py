@@ -33,6 +33,7 @@ import torch
 import typer
 from diffusers import AutoencoderKL
 from identity_start import smooth_upsampling, start_autoencoder, start_denoiser
+from losses import GRID_PERIODS, LAST_LINES, LATENT_SIDE, LINES, detail_loss, direction_loss, grid_loss, luma
 from photographs import Photographs, batches, one_batch, to_pixels, to_tensor
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -59,19 +60,9 @@ from seesr.weights.resolve import CLEANER, WISHES
 
 MARGIN = 8
 """Pixels at the border of a crop that no loss looks at."""
-LATENT_SIDE = 4
-"""Pixels a side for each latent."""
-GRID_PERIODS = {LATENT_SIDE: 28, 16: 112}
-"""Pixels after which a grid may repeat, a latent and a step of the deepest level, and the window it is looked for in."""
 RAW_WEIGHT = 0.03
 """Of the loss before the colour fix. Brightness and tint are one direction that all weights share: were they to weigh as
 much as detail, Adam would hardly learn anything else."""
-Lines = tuple[tuple[int, int, float], ...]
-LINES: Lines = ((2, 16, 1.0), (4, 16, 1.0), (2, 112, 3.0))
-"""The same for lines, each row or column of pixels by itself, and how much they count: an enlargement may leave every second
-or fourth one apart, weakly and all over the picture, which only a long window tells from detail."""
-LAST_LINES: Lines = ((2, 16, 3.0), (4, 16, 2.0), (2, 112, 12.0), (4, 112, 6.0))
-"""For the last steps: what the others leave of it."""
 WINDOW = 64
 """Side of the part of a crop that the perceptual loss looks at."""
 PLAIN_FACTOR, DEGRADED_FACTOR = 0.7, 2.0
@@ -145,30 +136,6 @@ Work = Annotated[Path, typer.Option(help="Folder for checkpoints, logs and valid
 Images = Annotated[
     Path, typer.Option(help="Folder of photographs, at best about 512x512, 24 or more.", exists=True, file_okay=False)
 ]
-
-
-def detail_loss(output: Tensor, target: Tensor) -> Tensor:
-    """L1 of pixels plus L1 of their Fourier coefficients: the second keeps fine structure and punishes any grid."""
-    spectrum = (torch.fft.rfft2(output, norm="ortho") - torch.fft.rfft2(target, norm="ortho")).abs().mean()
-    return (output - target).abs().mean() + 0.1 * spectrum
-
-
-def grid_loss(output: Tensor, target: Tensor, lines: Lines) -> Tensor:
-    """How much of the error repeats every few pixels: what its local mean at each phase is beyond the mean of all.
-
-    Of images `(B, 3, H, W)` whose sides are multiples of all windows of `GRID_PERIODS` and `lines`; in windows, so that a
-    grid over a smooth part counts like one over detail.
-    """
-    error, total = output - target, output.new_zeros(())
-    for period, window in GRID_PERIODS.items():
-        repeats = window // period
-        phases = error.unflatten(3, (-1, repeats, period)).unflatten(2, (-1, repeats, period)).mean(dim=(3, 6))
-        total = total + (phases - phases.mean(dim=(3, 5), keepdim=True)).abs().mean()
-    for period, window, weight in lines:
-        for turned in (error, error.transpose(2, 3)):
-            phases = turned.unflatten(3, (-1, window // period, period)).mean(dim=4)
-            total = total + weight * (phases - phases.mean(dim=4, keepdim=True)).abs().mean()
-    return total
 
 
 @app.command()
@@ -291,6 +258,7 @@ def sr(
     perceptual_full: Annotated[float, typer.Option(help="Share of the steps at which it has its weight.")] = 0.5,
     perceptual_weight: Annotated[float, typer.Option(help="Of the VGG loss; it grows from nothing.")] = 0.5,
     grid_weight: Annotated[float, typer.Option(help="Of the loss on grids.")] = 3.0,
+    direction_weight: Annotated[float, typer.Option(help="Of the loss on directions; it grows like the VGG loss.")] = 0.05,
     learning_rate: float = 2.5e-4,
     steady: Annotated[float, typer.Option(help="Share of the steps before the learning rate begins to fall.")] = 0.0,
     ram: Annotated[
@@ -346,6 +314,7 @@ def sr(
         "photographs": len(photographs.images),
         "perceptual": [perceptual_from, perceptual_full, perceptual_weight],
         "grid_weight": grid_weight,
+        "direction_weight": direction_weight,
         "last": last,
         "start": start and str(start),
         "seed": seed,
@@ -381,16 +350,17 @@ def sr(
         parts = {"raw": (decoded - torch.cat([high, high[:1]])).abs().mean(), "vae": detail_loss(fixed[-1:], high[:1])}
         fixed = fixed[:-1]
         parts |= {"detail": detail_loss(fixed, high), "grid": grid_loss(fixed, high, LAST_LINES if last else LINES)}
-        parts["perceptual"] = high.new_zeros(())
+        parts |= {"direction": direction_loss(fixed, high), "perceptual": high.new_zeros(())}
         grown = (run.step / steps - perceptual_from) / (perceptual_full - perceptual_from)
         growth = 1.0 if last else max(0.0, min(1.0, grown))
         loss = parts["detail"] + 0.5 * parts["vae"] + RAW_WEIGHT * parts["raw"]
-        loss = loss + grid_weight * (0.1 + 0.9 * growth) * parts["grid"]
+        loss = loss + grid_weight * (0.1 + 0.9 * growth) * parts["grid"] + direction_weight * growth * parts["direction"]
         if growth > 0:
             # A window at a random place: the loss network's own strides must not meet the model's.
             top, left = (int(offset) for offset in rng.integers(0, high.shape[-1] - WINDOW + 1, 2))
             window = (..., slice(top, top + WINDOW), slice(left, left + WINDOW))
-            pair = (x[window].contiguous(memory_format=torch.channels_last) for x in (fixed, high))
+            # In the target's colours: left to itself it fills fine structure with colours that nothing in the input tells.
+            pair = (x[window].contiguous(memory_format=torch.channels_last) for x in (high + luma(fixed - high), high))
             with autocast(device):
                 distances = perceptual(*pair).flatten()
             factors = torch.from_numpy(np.where(plain, PLAIN_FACTOR, DEGRADED_FACTOR)).float()

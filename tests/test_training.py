@@ -44,6 +44,11 @@ def photographs_script(scripts: None) -> ModuleType:
 
 
 @pytest.fixture(scope="module")
+def losses(scripts: None) -> ModuleType:
+    return importlib.import_module("losses")
+
+
+@pytest.fixture(scope="module")
 def train_tiny(scripts: None) -> ModuleType:
     return importlib.import_module("train_tiny")
 
@@ -134,16 +139,48 @@ def test_a_killed_run_goes_on_where_it_was(
 
 @pytest.mark.parametrize("period", [2, 4])
 @pytest.mark.parametrize("dim", [2, 3])
-def test_lines_that_stand_apart_cost_and_the_last_steps_weigh_them_more(
-    train_tiny: ModuleType, period: int, dim: int
-) -> None:
+def test_lines_that_stand_apart_cost_and_the_last_steps_weigh_them_more(losses: ModuleType, period: int, dim: int) -> None:
     truth = torch.rand(1, 3, 112, 112)
     apart = torch.arange(112).remainder(period).eq(0).float() * 0.1
     lined = truth + (apart if dim == 3 else apart[:, None])
-    losses = [train_tiny.grid_loss(lined, truth, lines).item() for lines in (train_tiny.LINES, train_tiny.LAST_LINES)]
-    assert losses[1] > losses[0] > 0.1
-    for lines in (train_tiny.LINES, train_tiny.LAST_LINES):
-        assert train_tiny.grid_loss(truth + 0.1, truth, lines).item() < 1e-6, "an even error is none"
+    first, last = (losses.grid_loss(lined, truth, lines).item() for lines in (losses.LINES, losses.LAST_LINES))
+    assert last > first > 0.1
+    for lines in (losses.LINES, losses.LAST_LINES):
+        assert losses.grid_loss(truth + 0.1, truth, lines).item() < 1e-6, "an even error is none"
+
+
+def test_fine_structure_in_other_directions_costs_whatever_its_phase_and_period(losses: ModuleType) -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def noise() -> Tensor:
+        return 0.1 * torch.randn(1, 1, 112, 112, generator=generator).expand(-1, 3, -1, -1)
+
+    def hatched(period: float, degrees: float, phase: float = 0.0) -> Tensor:
+        y, x = torch.meshgrid(torch.arange(112.0), torch.arange(112.0), indexing="ij")
+        along = x * np.cos(np.radians(degrees)) + y * np.sin(np.radians(degrees))
+        return truth + 0.1 * torch.sin(2 * torch.pi * (along / period + phase))
+
+    truth = noise()
+    assert losses.direction_loss(truth, truth).item() == 0
+    assert losses.direction_loss(truth / 2 + 0.3, truth).item() < 0.01, "its strength and brightness are others' to judge"
+    as_much_noise = losses.direction_loss(truth + 0.5**0.5 * noise(), truth).item()
+    for degrees in (0, 90, 45, 20):
+        for period in (2.7, 4.0, 6.1):
+            costs = [losses.direction_loss(hatched(period, degrees, phase), truth).item() for phase in (0.0, 0.3)]
+            assert min(costs) > 2 * as_much_noise
+            assert costs[0] == pytest.approx(costs[1], rel=0.1)
+    unseen = torch.zeros(1, 3, 112, 112)
+    faint = unseen + (hatched(4.0, 0) - truth) / 100
+    assert losses.direction_loss(faint, unseen).item() < 0.01, "a tenth of a grey level is nothing to see"
+    assert (faint - unseen).abs().max() * 127.5 > 0.1
+
+
+def test_only_brightness_reaches_the_perceptual_network(losses: ModuleType) -> None:
+    generator = torch.Generator().manual_seed(0)
+    output, target = (torch.rand(1, 3, 8, 8, generator=generator) for _ in range(2))
+    seen = target + losses.luma(output - target)
+    assert torch.allclose(losses.luma(seen), losses.luma(output), atol=1e-6)
+    assert torch.allclose(seen - losses.luma(seen), target - losses.luma(target), atol=1e-6)
 
 
 def test_training_the_whole_and_exporting_it(
