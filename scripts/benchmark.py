@@ -46,7 +46,6 @@ from seesr.diffusion.text import load_prompt_encoder
 from seesr.errors import OptionError, OutOfMemoryError
 from seesr.flags import Dtype, MemoryLimit, Weights
 from seesr.images.resize import Size, Sizes, plan_sizes
-from seesr.options import parse_bytes
 from seesr.runtime.device import choose_device, dtype_name
 from seesr.runtime.memory import PeakMemory, free_memory, is_out_of_memory
 from seesr.runtime.stages import Note, Stages
@@ -214,10 +213,9 @@ def main(
     """
     sizes = list(dict.fromkeys(_size_of(text) for text in size or ["128x128"]))
     options = Options.make(scale=scale, steps=steps, seed=0)
-    limit = None if memory_limit is None else parse_bytes(memory_limit)
     for on in dict.fromkeys([choose_device(name) for name in device or ["auto"]]):
         load = functools.partial(
-            Upscaler.load, weights, str(on), dtype, memory_limit=limit, sequential=sequential, compiled=compiled
+            Upscaler.load, weights, str(on), dtype, memory_limit=memory_limit, sequential=sequential, compiled=compiled
         )
         began = time.perf_counter()
         upscaler = load()
@@ -228,7 +226,7 @@ def main(
         if baseline:
             contenders += [published(root, on, kind, steps) for kind in dict.fromkeys([own, stock_dtype(on)])]
         measured = contend(contenders, on, plans, repeat)
-        report = Report(name, on, options, limit, loading, dict(zip(sizes, measured, strict=True)))
+        report = Report(name, on, options, memory_limit, loading, dict(zip(sizes, measured, strict=True)))
         if as_json:
             print(json.dumps(report.record()), flush=True)
         else:

@@ -26,7 +26,7 @@ from seesr.errors import SeeSRError
 from seesr.evaluation.command import evaluate
 from seesr.flags import Device, Dtype, MemoryLimit, Weights, takes_options, takes_save_options
 from seesr.images.save import save
-from seesr.options import Options, SaveOptions, parse_bytes
+from seesr.options import Options, SaveOptions
 from seesr.version import __version__
 from seesr.weights import commands as weights_commands
 
@@ -79,12 +79,11 @@ def upscale(
     compare: Annotated[bool, typer.Option(help="Also save a before/after picture beside each output.")] = False,
 ) -> None:
     """Upscale pictures."""
-    limit = None if memory_limit is None else parse_bytes(memory_limit)
     jobs = plan_jobs(inputs, output, recursive, overwrite, skip_existing, saving.format, compare)
     if not jobs:
         _say("nothing to do: every output exists.")
         return
-    upscaler = _load(weights, device, dtype, limit, sequential, compiled)
+    upscaler = _load(weights, device, dtype, memory_limit, sequential, compiled)
     from seesr.runtime.device import dtype_name
 
     _say(f"weights: {upscaler.weights.name}, on {upscaler.device} in {dtype_name(upscaler.dtype)}")

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from seesr.options import PRESETS, Options, SaveOptions
+from seesr.options import PRESETS, Options, SaveOptions, parse_bytes
 
 Weights = Annotated[
     str | None,
@@ -18,7 +18,9 @@ Weights = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
-MemoryLimit = Annotated[str | None, typer.Option(help="Like 4GB; without it all that is free.")]
+MemoryLimit = Annotated[
+    int | None, typer.Option(parser=parse_bytes, metavar="<size>", help="Like 4GB; without it all that is free.")
+]
 
 
 def takes_options(without: tuple[str, ...] = (), **defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -13,7 +13,7 @@ from rich.console import Console
 from seesr.errors import OptionError, OutputError
 from seesr.files import whole_file
 from seesr.flags import Device, Dtype, MemoryLimit, Weights, takes_options
-from seesr.options import Options, parse_bytes
+from seesr.options import Options
 from seesr.weights.cache import Cache
 
 OURS, BICUBIC = "seesr", "bicubic"
@@ -72,9 +72,8 @@ def evaluate(
         if missing:
             _say(f"left out: {hint}; scripts/evaluate.py fetches what is needed.")
 
-    limit = None if memory_limit is None else parse_bytes(memory_limit)
     weigh.require_outputs(others.values(), truth or pairs[1])
-    upscaler = Upscaler.load(weights, device, dtype, memory_limit=limit)
+    upscaler = Upscaler.load(weights, device, dtype, memory_limit=memory_limit)
     cases = weigh.from_truth(truth, degrade) if truth else weigh.from_pairs(*pairs)
     rows = weigh.evaluate(cases, upscaler, options, Scales(perceptual, niqe), others, _say, save)
     settings = {

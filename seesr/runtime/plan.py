@@ -254,5 +254,5 @@ def _with_tiles_at_once(rung: Rung, height: int, width: int, costs: Costs, budge
     if rung.device.type == "cpu":
         return rung
     most = MOST_FIXED_AT_ONCE if rung.fixed_tiles else MOST_TILES_AT_ONCE
-    choices = [replace(rung, at_once=count) for count in (most, most // 2, 2)]
+    choices = [replace(rung, at_once=count) for count in sorted({most, most // 2, 2}, reverse=True)]
     return next((choice for choice in choices if costs.estimate(choice, height, width) <= 0.7 * budget.device), rung)
