@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Mapping
+from dataclasses import dataclass
 
+import numpy as np
+import torch
+from torch import Tensor, nn
+from training import autocast
+
+RAW_WEIGHT = 0.03
+"""Of the loss before the colour fix. Brightness and tint are one direction that all weights share: were they to weigh as
+much as detail, Adam would hardly learn anything else."""
+VAE_WEIGHT = 0.5
+"""Of the loss of the autoencoder alone."""
+WINDOW = 64
+"""Side of the part of a crop that the perceptual loss looks at."""
 LATENT_SIDE = 4
 """Pixels a side for each latent."""
 GRID_PERIODS = {LATENT_SIDE: 28, 16: 112}
 """Pixels after which a grid may repeat, a latent and a step of the deepest level, and the window it is looked for in."""
-Lines = tuple[tuple[int, int, float], ...]
-LINES: Lines = ((2, 16, 1.0), (4, 16, 1.0), (2, 112, 3.0))
+LINES = ((2, 16, 1.0), (4, 16, 1.0), (2, 112, 3.0))
 """The same for lines, each row or column of pixels by itself, and how much they count: an enlargement may leave every second
 or fourth one apart, weakly and all over the picture, which only a long window tells from detail."""
-LAST_LINES: Lines = ((2, 16, 3.0), (4, 16, 2.0), (2, 112, 12.0), (4, 112, 6.0))
-"""For the last steps: what the others leave of it."""
 LUMA = (0.299, 0.587, 0.114)
 """Of red, green and blue in brightness (ITU-R BT.601)."""
 DIRECTION_WINDOW, DIRECTIONS, BANDS = 32, 12, (0.1, 0.2, 0.3, 0.75)
@@ -24,16 +33,39 @@ QUIET = 2e-3
 """Energy of a band, of values in -1..1, that nobody sees: that of lines a quarter of a grey level strong."""
 
 
+@dataclass(frozen=True)
+class Balance:
+    """How much each loss counts, and in which part of the run the perceptual one joins."""
+
+    perceptual_from: float
+    perceptual_full: float
+    """Shares of the steps."""
+    perceptual: float
+    grid: float
+    direction: float
+
+    def growth(self, progress: float) -> float:
+        """How far the perceptual loss has joined, 0 to 1, after a share of the steps."""
+        grown = (progress - self.perceptual_from) / (self.perceptual_full - self.perceptual_from)
+        return max(0.0, min(1.0, grown))
+
+    def total(self, parts: Mapping[str, Tensor], growth: float) -> Tensor:
+        """The loss to be made small; what keeps the perceptual loss from patterns grows with it."""
+        loss = parts["detail"] + VAE_WEIGHT * parts["vae"] + RAW_WEIGHT * parts["raw"]
+        loss = loss + self.grid * (0.1 + 0.9 * growth) * parts["grid"] + self.direction * growth * parts["direction"]
+        return loss + self.perceptual * growth * parts["perceptual"]
+
+
 def detail_loss(output: Tensor, target: Tensor) -> Tensor:
     """L1 of pixels plus L1 of their Fourier coefficients: the second keeps fine structure and punishes any grid."""
     spectrum = (torch.fft.rfft2(output, norm="ortho") - torch.fft.rfft2(target, norm="ortho")).abs().mean()
     return (output - target).abs().mean() + 0.1 * spectrum
 
 
-def grid_loss(output: Tensor, target: Tensor, lines: Lines) -> Tensor:
+def grid_loss(output: Tensor, target: Tensor) -> Tensor:
     """How much of the error repeats every few pixels: what its local mean at each phase is beyond the mean of all.
 
-    Of images `(B, 3, H, W)` whose sides are multiples of all windows of `GRID_PERIODS` and `lines`; in windows, so that a
+    Of images `(B, 3, H, W)` whose sides are multiples of all windows of `GRID_PERIODS` and `LINES`; in windows, so that a
     grid over a smooth part counts like one over detail.
     """
     error, total = output - target, output.new_zeros(())
@@ -41,7 +73,7 @@ def grid_loss(output: Tensor, target: Tensor, lines: Lines) -> Tensor:
         repeats = window // period
         phases = error.unflatten(3, (-1, repeats, period)).unflatten(2, (-1, repeats, period)).mean(dim=(3, 6))
         total = total + (phases - phases.mean(dim=(3, 5), keepdim=True)).abs().mean()
-    for period, window, weight in lines:
+    for period, window, weight in LINES:
         for turned in (error, error.transpose(2, 3)):
             phases = turned.unflatten(3, (-1, window // period, period)).mean(dim=4)
             total = total + weight * (phases - phases.mean(dim=4, keepdim=True)).abs().mean()
@@ -79,3 +111,18 @@ def _direction_shares(brightness: Tensor) -> Tensor:
     is_in = (radius >= limits[:-1, None, None]) & (radius < limits[1:, None, None])
     energy = torch.einsum("bijyx,dkyx->dkbij", energy, (is_of & is_in).to(energy)) + QUIET / DIRECTIONS
     return energy / energy.sum(dim=0)
+
+
+def perceptual_loss(network: nn.Module, output: Tensor, target: Tensor, factors: Tensor, rng: np.random.Generator) -> Tensor:
+    """The mean distance of a window at a random place, each picture's times its factor.
+
+    At a random place, for the network's own strides must not meet the model's. Of the output only the brightness, in the
+    target's colours: left to itself it fills fine structure with colours that nothing in the input tells.
+    """
+    top, left = (int(offset) for offset in rng.integers(0, target.shape[-1] - WINDOW + 1, 2))
+    window = (..., slice(top, top + WINDOW), slice(left, left + WINDOW))
+    seen = target + luma(output - target)
+    pair = (images[window].contiguous(memory_format=torch.channels_last) for images in (seen, target))
+    with autocast(target.device):
+        distances = network(*pair).flatten()
+    return (distances * factors).mean()

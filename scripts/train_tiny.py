@@ -4,10 +4,7 @@
     python scripts/train_tiny.py cleaner --images PHOTOS --work WORK
     python scripts/train_tiny.py sr      --images PHOTOS --work WORK
                                          [--ram weights/tiny/ram --cleaner weights/tiny/cleaner]
-    python scripts/train_tiny.py export  --work WORK --output FIRST
-    python scripts/train_tiny.py sr      --images PHOTOS --work LAST --last --start FIRST --ram FIRST/ram
-                                         --cleaner FIRST/cleaner --steps 250 --learning-rate 1e-4
-    python scripts/train_tiny.py export  --work LAST --output weights/tiny
+    python scripts/train_tiny.py export  --work WORK --output weights/tiny
 
 Each stage is seeded, writes a checkpoint every two minutes, goes on from it when run again, and logs its losses to
 `WORK/<stage>.csv`; `cleaner` and `sr` draw a validation picture every 250 steps and at the end, with the average of weights.
@@ -33,7 +30,7 @@ import torch
 import typer
 from diffusers import AutoencoderKL
 from identity_start import smooth_upsampling, start_autoencoder, start_denoiser
-from losses import GRID_PERIODS, LAST_LINES, LATENT_SIDE, LINES, detail_loss, direction_loss, grid_loss, luma
+from losses import GRID_PERIODS, LATENT_SIDE, Balance, detail_loss, direction_loss, grid_loss, perceptual_loss
 from photographs import Photographs, batches, one_batch, to_pixels, to_tensor
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -60,13 +57,10 @@ from seesr.weights.resolve import CLEANER, WISHES
 
 MARGIN = 8
 """Pixels at the border of a crop that no loss looks at."""
-RAW_WEIGHT = 0.03
-"""Of the loss before the colour fix. Brightness and tint are one direction that all weights share: were they to weigh as
-much as detail, Adam would hardly learn anything else."""
-WINDOW = 64
-"""Side of the part of a crop that the perceptual loss looks at."""
 PLAIN_FACTOR, DEGRADED_FACTOR = 0.7, 2.0
 """Of the perceptual loss of a plain bicubic picture, of which pixels are known better, and of a degraded one."""
+PARTS = "vae", "denoiser", "text"
+"""Of `sr`, as its checkpoint names them."""
 WORDS = 3
 """Most tags in a prompt. The tagger gives them only where it is sure, which would teach the prompt's use too rarely."""
 HELD_OUT, EXAMPLES = 8, 16
@@ -251,15 +245,15 @@ def _conditions(photographs: Photographs, ram: Path, device: torch.device) -> Co
 def sr(
     images: Images,
     work: Work,
-    steps: int = 3000,
+    steps: int = 2700,
     batch: int = 8,
     size: Annotated[int, typer.Option(help="Side of a crop: 16 and a multiple of 112.")] = 128,
     perceptual_from: Annotated[float, typer.Option(help="Share of the steps before the VGG loss joins.")] = 0.1,
     perceptual_full: Annotated[float, typer.Option(help="Share of the steps at which it has its weight.")] = 0.5,
     perceptual_weight: Annotated[float, typer.Option(help="Of the VGG loss; it grows from nothing.")] = 0.5,
     grid_weight: Annotated[float, typer.Option(help="Of the loss on grids.")] = 3.0,
-    direction_weight: Annotated[float, typer.Option(help="Of the loss on directions; it grows like the VGG loss.")] = 0.05,
-    learning_rate: float = 2.5e-4,
+    direction_weight: Annotated[float, typer.Option(help="Of the loss on directions; it grows likewise.")] = 0.1,
+    learning_rate: float = 2.8e-4,
     steady: Annotated[float, typer.Option(help="Share of the steps before the learning rate begins to fall.")] = 0.0,
     ram: Annotated[
         Path | None, typer.Option(help="Tagger to take, e.g. weights/tiny/ram; else that of WORK.", exists=True)
@@ -270,9 +264,6 @@ def sr(
     start: Annotated[
         Path | None, typer.Option(help="Weights folder to begin with, instead of from nothing.", exists=True)
     ] = None,
-    last: Annotated[
-        bool, typer.Option(help="After another run: all losses whole from the first step, more against lines of pixels.")
-    ] = False,
     checkpointing: Annotated[bool, typer.Option(help="Computes activations twice, to save memory.")] = False,
     seed: int = 0,
 ) -> None:
@@ -295,19 +286,13 @@ def sr(
         _take(start / "sd-turbo" / "tokenizer", work / "tokenizer")
     elif not (work / "tokenizer").exists():
         train_tokenizer(conditions.names, work / "tokenizer")
-    vae, denoiser, text = _build_models(work)
     examples = to_pixels(one_batch(photographs.crops(size, 1), EXAMPLES, seed)[0], CPU)
-    # Also where other weights follow: it marks what is to be trained slowly.
-    _start_as_identity(vae, denoiser, text, examples, conditions)
-    if start is not None:
-        for model, trained in zip((vae, denoiser, text), _load_models(start), strict=True):
-            model.load_state_dict(trained.state_dict())
-    # Trained in `eval` mode: in `train` mode diffusers' blocks copy maps out of channels last, and nothing else differs.
-    models_ = {name: place(model, device).eval() for name, model in (("vae", vae), ("denoiser", denoiser), ("text", text))}
+    vae, denoiser, text = models_ = _models_to_train(work, start, examples, conditions, device)
     if checkpointing:
         for model in (vae, denoiser.unet, denoiser.controlnet):
             model.enable_gradient_checkpointing()
     perceptual = place(STLPIPS("vgg"), device).eval()
+    balance = Balance(perceptual_from, perceptual_full, perceptual_weight, grid_weight, direction_weight)
     settings = {
         "batch": batch,
         "size": size,
@@ -315,14 +300,13 @@ def sr(
         "perceptual": [perceptual_from, perceptual_full, perceptual_weight],
         "grid_weight": grid_weight,
         "direction_weight": direction_weight,
-        "last": last,
         "start": start and str(start),
         "seed": seed,
     }
     run = Run(
         "sr",
         work,
-        models_,
+        dict(zip(PARTS, models_, strict=True)),
         steps,
         learning_rate,
         steady=steady,
@@ -349,23 +333,13 @@ def sr(
         decoded, fixed, high, low = (x[..., MARGIN:-MARGIN, MARGIN:-MARGIN] for x in (decoded, fixed, high, low))
         parts = {"raw": (decoded - torch.cat([high, high[:1]])).abs().mean(), "vae": detail_loss(fixed[-1:], high[:1])}
         fixed = fixed[:-1]
-        parts |= {"detail": detail_loss(fixed, high), "grid": grid_loss(fixed, high, LAST_LINES if last else LINES)}
+        parts |= {"detail": detail_loss(fixed, high), "grid": grid_loss(fixed, high)}
         parts |= {"direction": direction_loss(fixed, high), "perceptual": high.new_zeros(())}
-        grown = (run.step / steps - perceptual_from) / (perceptual_full - perceptual_from)
-        growth = 1.0 if last else max(0.0, min(1.0, grown))
-        loss = parts["detail"] + 0.5 * parts["vae"] + RAW_WEIGHT * parts["raw"]
-        loss = loss + grid_weight * (0.1 + 0.9 * growth) * parts["grid"] + direction_weight * growth * parts["direction"]
+        growth = balance.growth(run.step / steps)
         if growth > 0:
-            # A window at a random place: the loss network's own strides must not meet the model's.
-            top, left = (int(offset) for offset in rng.integers(0, high.shape[-1] - WINDOW + 1, 2))
-            window = (..., slice(top, top + WINDOW), slice(left, left + WINDOW))
-            # In the target's colours: left to itself it fills fine structure with colours that nothing in the input tells.
-            pair = (x[window].contiguous(memory_format=torch.channels_last) for x in (high + luma(fixed - high), high))
-            with autocast(device):
-                distances = perceptual(*pair).flatten()
-            factors = torch.from_numpy(np.where(plain, PLAIN_FACTOR, DEGRADED_FACTOR)).float()
-            parts["perceptual"] = (distances * factors.to(device)).mean()
-            loss = loss + perceptual_weight * growth * parts["perceptual"]
+            factors = torch.from_numpy(np.where(plain, PLAIN_FACTOR, DEGRADED_FACTOR)).float().to(device)
+            parts["perceptual"] = perceptual_loss(perceptual, fixed, high, factors, rng)
+        loss = balance.total(parts, growth)
         parts["bicubic"] = detail_loss(low, high)
         with _attention(device):  # with --checkpointing it is computed again, and must be the same
             run.optimize(loss, parts)
@@ -378,6 +352,20 @@ def sr(
                 save_picture(work / f"sr_{run.step:06d}.png", shown_low, made, shown_high)
         if run.step % 500 == 0:
             run.snapshot()
+
+
+def _models_to_train(
+    work: Path, start: Path | None, examples: Tensor, conditions: Conditions, device: torch.device
+) -> tuple[AutoencoderKL, Denoiser, PromptEncoder]:
+    """Models that let the picture through, or those of the weights folder `start`."""
+    models_ = _build_models(work)
+    # Also where other weights follow: it marks what is to be trained slowly.
+    _start_as_identity(*models_, examples, conditions)
+    if start is not None:
+        for model, trained in zip(models_, _load_models(start), strict=True):
+            model.load_state_dict(trained.state_dict())
+    # Trained in `eval` mode: in `train` mode diffusers' blocks copy maps out of channels last, and nothing else differs.
+    return tuple(place(model, device).eval() for model in models_)
 
 
 def _attention(device: torch.device) -> AbstractContextManager[None]:
@@ -473,7 +461,7 @@ def export(
         _require((work / part).exists(), f"{work / part} does not exist: train all parts first")
     vae, denoiser, text = _build_models(work)
     trained = torch.load(work / trained_file, map_location="cpu", weights_only=True)
-    for name, model in (("vae", vae), ("denoiser", denoiser), ("text", text)):
+    for name, model in zip(PARTS, (vae, denoiser, text), strict=True):
         model.load_state_dict(trained["average"][name])
     base, seesr = (output / part for part in ("sd-turbo", "seesr"))
 

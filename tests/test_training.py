@@ -139,14 +139,12 @@ def test_a_killed_run_goes_on_where_it_was(
 
 @pytest.mark.parametrize("period", [2, 4])
 @pytest.mark.parametrize("dim", [2, 3])
-def test_lines_that_stand_apart_cost_and_the_last_steps_weigh_them_more(losses: ModuleType, period: int, dim: int) -> None:
+def test_lines_that_stand_apart_cost(losses: ModuleType, period: int, dim: int) -> None:
     truth = torch.rand(1, 3, 112, 112)
     apart = torch.arange(112).remainder(period).eq(0).float() * 0.1
     lined = truth + (apart if dim == 3 else apart[:, None])
-    first, last = (losses.grid_loss(lined, truth, lines).item() for lines in (losses.LINES, losses.LAST_LINES))
-    assert last > first > 0.1
-    for lines in (losses.LINES, losses.LAST_LINES):
-        assert losses.grid_loss(truth + 0.1, truth, lines).item() < 1e-6, "an even error is none"
+    assert losses.grid_loss(lined, truth).item() > 0.1
+    assert losses.grid_loss(truth + 0.1, truth).item() < 1e-6, "an even error is none"
 
 
 def test_fine_structure_in_other_directions_costs_whatever_its_phase_and_period(losses: ModuleType) -> None:
@@ -175,12 +173,34 @@ def test_fine_structure_in_other_directions_costs_whatever_its_phase_and_period(
     assert losses.direction_loss(faint, unseen).item() < 0.1 * losses.direction_loss(visible, unseen).item()
 
 
-def test_only_brightness_reaches_the_perceptual_network(losses: ModuleType) -> None:
+def test_the_perceptual_network_judges_brightness_alone(losses: ModuleType) -> None:
     generator = torch.Generator().manual_seed(0)
-    output, target = (torch.rand(1, 3, 8, 8, generator=generator) for _ in range(2))
-    seen = target + losses.luma(output - target)
-    assert torch.allclose(losses.luma(seen), losses.luma(output), atol=1e-6)
-    assert torch.allclose(seen - losses.luma(seen), target - losses.luma(target), atol=1e-6)
+    output, target = (torch.rand(2, 3, 112, 112, generator=generator) for _ in range(2))
+    output.requires_grad_()
+
+    def difference(first: Tensor, second: Tensor) -> Tensor:
+        assert first.shape == second.shape == (2, 3, losses.WINDOW, losses.WINDOW)
+        return (first - second).abs().mean(dim=(1, 2, 3))
+
+    factors = torch.tensor([1.0, 0.0])
+    loss = losses.perceptual_loss(difference, output, target, factors, np.random.default_rng(0))
+    (gradient,) = torch.autograd.grad(loss, output)
+    assert (gradient[0] != 0).any(dim=0).sum() == losses.WINDOW**2, "in the window"
+    assert (gradient[1] == 0).all(), "times the picture's factor"
+    towards_green = torch.tensor([-losses.LUMA[1], losses.LUMA[0], 0.0])
+    assert (gradient[0] * towards_green[:, None, None]).sum(dim=0).abs().max() < 1e-9, "as bright as before"
+
+
+def test_the_perceptual_loss_joins_and_what_keeps_it_from_patterns_with_it(losses: ModuleType) -> None:
+    balance = losses.Balance(0.1, 0.5, perceptual=0.5, grid=3.0, direction=0.1)
+    assert [balance.growth(progress) for progress in (0.0, 0.1, 0.3, 0.5, 1.0)] == pytest.approx([0, 0, 0.5, 1, 1])
+    names = ("detail", "vae", "raw", "grid", "direction", "perceptual")
+    totals = [
+        balance.total({name: torch.tensor(float(name == one)) for name in names}, growth).item()
+        for one in names
+        for growth in (0, 1)
+    ]
+    assert totals == pytest.approx([1, 1, 0.5, 0.5, 0.03, 0.03, 0.3, 3, 0, 0.1, 0, 0.5])
 
 
 def test_training_the_whole_and_exporting_it(
@@ -236,7 +256,7 @@ def test_training_the_whole_and_exporting_it(
     assert errors[0] < 2 * errors[1], "fresh weights let the picture through, though not all of it"
 
     # Another seed draws another text encoder, were these weights not taken.
-    train(work=tmp_path / "further", steps=1, seed=1, start=output, checkpointing=True, last=True)
+    train(work=tmp_path / "further", steps=1, seed=1, start=output, checkpointing=True)
     begun = train_tiny.load_prompt_encoder(output / "sd-turbo").state_dict()
     state = torch.load(tmp_path / "further" / "sr.pt", weights_only=True)
     for key, tensor in state["models"]["text"].items():
