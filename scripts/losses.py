@@ -1,13 +1,13 @@
-"""What `sr` is taught by beside its perceptual network: detail, grids, directions. Of images `(B, 3, H, W)` in -1..1."""
+"""What `sr` is taught by, and how much each loss counts. Of images `(B, 3, H, W)` in -1..1."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from training import autocast
 
 RAW_WEIGHT = 0.03
@@ -30,19 +30,19 @@ DIRECTION_WINDOW, DIRECTIONS, BANDS = 32, 12, (0.1, 0.2, 0.3, 0.75)
 """Side of the windows in which the directions of fine structure are compared, how many there are, and the limits of the
 bands, in cycles a pixel."""
 QUIET = 2e-3
-"""Energy of a band, of values in -1..1, that nobody sees: that of lines a quarter of a grey level strong."""
+"""Energy of a band in such a window, of values in -1..1, that nobody sees: of lines a quarter of a grey level strong."""
 
 
 @dataclass(frozen=True)
 class Balance:
-    """How much each loss counts, and in which part of the run the perceptual one joins."""
+    """How much each loss counts, and in which part of the run the perceptual one joins, with those against its patterns."""
 
     perceptual_from: float
     perceptual_full: float
     """Shares of the steps."""
-    perceptual: float
-    grid: float
-    direction: float
+    perceptual_weight: float
+    grid_weight: float
+    direction_weight: float
 
     def growth(self, progress: float) -> float:
         """How far the perceptual loss has joined, 0 to 1, after a share of the steps."""
@@ -50,10 +50,11 @@ class Balance:
         return max(0.0, min(1.0, grown))
 
     def total(self, parts: Mapping[str, Tensor], growth: float) -> Tensor:
-        """The loss to be made small; what keeps the perceptual loss from patterns grows with it."""
+        """The loss to be made small."""
         loss = parts["detail"] + VAE_WEIGHT * parts["vae"] + RAW_WEIGHT * parts["raw"]
-        loss = loss + self.grid * (0.1 + 0.9 * growth) * parts["grid"] + self.direction * growth * parts["direction"]
-        return loss + self.perceptual * growth * parts["perceptual"]
+        loss = loss + self.grid_weight * (0.1 + 0.9 * growth) * parts["grid"]
+        loss = loss + self.direction_weight * growth * parts["direction"]
+        return loss + self.perceptual_weight * growth * parts["perceptual"]
 
 
 def detail_loss(output: Tensor, target: Tensor) -> Tensor:
@@ -91,7 +92,7 @@ def direction_loss(output: Tensor, target: Tensor) -> Tensor:
     Of images `(B, 3, H, W)` in -1..1: the Kullback-Leibler divergence of how a band's energy spreads over directions, in
     overlapping windows. How much energy there is, is left to the other losses.
     """
-    shares, expected = (_direction_shares(luma(images)[:, 0]) for images in (output, target))
+    shares, expected = _direction_shares(luma(torch.cat([output, target]))[:, 0]).chunk(2, dim=2)
     return (shares * (shares / expected).log()).sum(dim=0).mean()
 
 
@@ -101,7 +102,7 @@ def _direction_shares(brightness: Tensor) -> Tensor:
     window = torch.hann_window(side, periodic=False, device=device)
     parts = brightness.unfold(1, side, side // 2).unfold(2, side, side // 2)
     parts = (parts - parts.mean(dim=(-2, -1), keepdim=True)) * window[:, None] * window
-    energy = torch.fft.fft2(parts).abs() ** 2 / (window @ window) ** 2
+    energy = torch.view_as_real(torch.fft.fft2(parts)).square().sum(dim=-1) / (window @ window) ** 2
     frequency = torch.fft.fftfreq(side, device=device)
     radius = torch.hypot(frequency[:, None], frequency)
     turn = torch.atan2(frequency[:, None].expand_as(radius), frequency.expand_as(radius)) / torch.pi
@@ -113,8 +114,14 @@ def _direction_shares(brightness: Tensor) -> Tensor:
     return energy / energy.sum(dim=0)
 
 
-def perceptual_loss(network: nn.Module, output: Tensor, target: Tensor, factors: Tensor, rng: np.random.Generator) -> Tensor:
-    """The mean distance of a window at a random place, each picture's times its factor.
+def perceptual_loss(
+    network: Callable[[Tensor, Tensor], Tensor],
+    output: Tensor,
+    target: Tensor,
+    factors: Tensor,
+    rng: np.random.Generator,
+) -> Tensor:
+    """The mean of the network's distances `(B,)` of a window at a random place, each picture's times its factor `(B,)`.
 
     At a random place, for the network's own strides must not meet the model's. Of the output only the brightness, in the
     target's colours: left to itself it fills fine structure with colours that nothing in the input tells.

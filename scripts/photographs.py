@@ -110,6 +110,7 @@ def batches(draw: Draw, batch: int, seed: int, first: int = 0) -> Iterator[Batch
         num_workers=max(1, min(MOST_WORKERS, _cores() - 1)),
         collate_fn=list,
         multiprocessing_context="fork",
+        generator=torch.Generator(),  # else it draws a number of those that the training's noise comes from
     )
     for group in loader:
         yield from group[skipped:]

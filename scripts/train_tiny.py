@@ -59,6 +59,7 @@ MARGIN = 8
 """Pixels at the border of a crop that no loss looks at."""
 PLAIN_FACTOR, DEGRADED_FACTOR = 0.7, 2.0
 """Of the perceptual loss of a plain bicubic picture, of which pixels are known better, and of a degraded one."""
+SNAPSHOT_EVERY = 500
 PARTS = "vae", "denoiser", "text"
 """Of `sr`, as its checkpoint names them."""
 WORDS = 3
@@ -251,8 +252,8 @@ def sr(
     perceptual_from: Annotated[float, typer.Option(help="Share of the steps before the VGG loss joins.")] = 0.1,
     perceptual_full: Annotated[float, typer.Option(help="Share of the steps at which it has its weight.")] = 0.5,
     perceptual_weight: Annotated[float, typer.Option(help="Of the VGG loss; it grows from nothing.")] = 0.5,
-    grid_weight: Annotated[float, typer.Option(help="Of the loss on grids.")] = 3.0,
-    direction_weight: Annotated[float, typer.Option(help="Of the loss on directions; it grows likewise.")] = 0.1,
+    grid_weight: Annotated[float, typer.Option(help="Of the loss on grids; it grows from a tenth.")] = 3.0,
+    direction_weight: Annotated[float, typer.Option(help="Of the loss on directions; it grows from nothing.")] = 0.1,
     learning_rate: float = 2.8e-4,
     steady: Annotated[float, typer.Option(help="Share of the steps before the learning rate begins to fall.")] = 0.0,
     ram: Annotated[
@@ -269,8 +270,8 @@ def sr(
 ) -> None:
     """VAE, UNet, ControlNet and text encoder together, through the decoder, at the timesteps of 1 to 4 steps."""
     _require(STLPIPS.is_installed(), INSTALL_HINT)
-    period, margin = GRID_PERIODS[16], 2 * MARGIN
-    _require(size > margin and size % period == margin, f"--size {size} is not {margin} and a multiple of {period}")
+    longest, margin = max(GRID_PERIODS.values()), 2 * MARGIN
+    _require(size > margin and size % longest == margin, f"--size {size} is not {margin} and a multiple of {longest}")
     _require(perceptual_from < perceptual_full, "--perceptual-from must be less than --perceptual-full")
     _require(0 <= steady < 1, f"--steady {steady} is not from 0 to less than 1")
     torch.manual_seed(seed)
@@ -287,7 +288,8 @@ def sr(
     elif not (work / "tokenizer").exists():
         train_tokenizer(conditions.names, work / "tokenizer")
     examples = to_pixels(one_batch(photographs.crops(size, 1), EXAMPLES, seed)[0], CPU)
-    vae, denoiser, text = models_ = _models_to_train(work, start, examples, conditions, device)
+    networks = _models_to_train(work, start, examples, conditions, device)
+    vae, denoiser, text = networks
     if checkpointing:
         for model in (vae, denoiser.unet, denoiser.controlnet):
             model.enable_gradient_checkpointing()
@@ -306,12 +308,13 @@ def sr(
     run = Run(
         "sr",
         work,
-        dict(zip(PARTS, models_, strict=True)),
+        dict(zip(PARTS, networks, strict=True)),
         steps,
         learning_rate,
         steady=steady,
         constrain=lambda: smooth_upsampling(vae, denoiser.unet),
         settings=settings,
+        snapshot_every=SNAPSHOT_EVERY,
     )
     drawn = batches(photographs.crops(size, 4, prepare), batch, seed, run.step)
     *shown, _, shown_indices = one_batch(held_out.crops(size, 1, prepare), HELD_OUT, seed)
@@ -350,22 +353,20 @@ def sr(
                 x0 = _denoised(vae, denoiser, schedule, shown_low, embeds, tokens, np.random.default_rng(0))
                 made = wavelet_fix(vae.decode(x0).sample, shown_low)
                 save_picture(work / f"sr_{run.step:06d}.png", shown_low, made, shown_high)
-        if run.step % 500 == 0:
-            run.snapshot()
 
 
 def _models_to_train(
     work: Path, start: Path | None, examples: Tensor, conditions: Conditions, device: torch.device
 ) -> tuple[AutoencoderKL, Denoiser, PromptEncoder]:
     """Models that let the picture through, or those of the weights folder `start`."""
-    models_ = _build_models(work)
+    networks = _build_models(work)
     # Also where other weights follow: it marks what is to be trained slowly.
-    _start_as_identity(*models_, examples, conditions)
+    _start_as_identity(*networks, examples, conditions)
     if start is not None:
-        for model, trained in zip(models_, _load_models(start), strict=True):
+        for model, trained in zip(networks, _load_models(start), strict=True):
             model.load_state_dict(trained.state_dict())
     # Trained in `eval` mode: in `train` mode diffusers' blocks copy maps out of channels last, and nothing else differs.
-    return tuple(place(model, device).eval() for model in models_)
+    return tuple(place(model, device).eval() for model in networks)
 
 
 def _attention(device: torch.device) -> AbstractContextManager[None]:

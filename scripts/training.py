@@ -45,6 +45,8 @@ class Run:
     """Called after every step, to put weights back where they may be."""
     settings: Mapping[str, object] = field(default_factory=dict)
     """What else makes the run what it is; a run goes on only with the settings it began with."""
+    snapshot_every: int | None = None
+    """After so many steps the average of weights is kept in a file of its own."""
     step: int = 0
 
     def __post_init__(self) -> None:
@@ -80,11 +82,13 @@ class Run:
 
     def _go_on(self, device: torch.device) -> None:
         state = torch.load(self.checkpoint, map_location=device, weights_only=True)
-        began = state.get("settings", {})
-        for name, value in self.settings.items():
-            if began.get(name, value) != value:  # an older checkpoint may not have heard of it
+        began = state["settings"]
+        for name in sorted(began.keys() | self.settings.keys()):
+            # What an older or a newer script has not heard of is as if it were nothing.
+            before, value = (settings.get(name) or None for settings in (began, self.settings))
+            if before != value:
                 raise typer.BadParameter(
-                    f"{self.checkpoint} began with {name} {began[name]}, not {value}: go on so, or take another --work."
+                    f"{self.checkpoint} began with {name} {before}, not {value}: go on so, or take another --work."
                 )
         for name, model in self.models.items():
             model.load_state_dict(state["models"][name])
@@ -123,10 +127,6 @@ class Run:
         _save(state, self.checkpoint)
         self.saved = time.monotonic()
 
-    def snapshot(self) -> None:
-        """Keeps the averaged weights of this step in a file of their own."""
-        _save({"average": self.average, "step": self.step}, self.work / snapshot_name(self.stage, self.step))
-
     def is_due(self, every: int) -> bool:
         """Whether what is done after every so many steps, and at the end, is to be done now."""
         return self.step % every == 0 or self.step == self.steps
@@ -163,6 +163,9 @@ class Run:
             writer.writerow(record)
         if self.step % 20 == 0:
             print(self.stage, record, flush=True)
+        # Before the checkpoint: a run that is killed between both makes the snapshot again.
+        if self.snapshot_every and self.step % self.snapshot_every == 0:
+            _save({"average": self.average, "step": self.step}, self.work / snapshot_name(self.stage, self.step))
         if time.monotonic() - self.saved > 120 or self.step == self.steps:
             self.save()
 

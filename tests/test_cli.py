@@ -108,6 +108,7 @@ def test_folders_patterns_and_recursion(seesr: Run, photo: Path, tmp_path: Path)
         (["photo.png", "-o", "x.png", "--weights", "nothing"], "nothing is no weights folder"),
         (["photo.png", "-o", "x.png", "--device", "warp"], "device 'warp' is not available"),
         (["photo.png", "-o", "x.png", "--dtype", "fp16"], "dtype is 'fp16'; use auto, float32, bfloat16, float16"),
+        (["photo.png", "-o", "x.png", "--memory-limit", "4XB"], "the memory limit is '4XB'"),
         (["photo_compare.png", "-o", "photo.png", "--compare", "--overwrite"], "photo_compare.png is an input itself"),
         (["photo.png", "photo_compare.png", "-o", "new", "--compare"], "would both become new/photo_compare.png"),
         (["photo.png", "photo_compare.png", "-o", ".", "--overwrite"], "photo.png is an input itself"),

@@ -147,52 +147,80 @@ def test_lines_that_stand_apart_cost(losses: ModuleType, period: int, dim: int) 
     assert losses.grid_loss(truth + 0.1, truth).item() < 1e-6, "an even error is none"
 
 
-def test_fine_structure_in_other_directions_costs_whatever_its_phase_and_period(losses: ModuleType) -> None:
-    generator = torch.Generator().manual_seed(0)
+@pytest.mark.parametrize("period", [4, 16])
+def test_a_grid_whose_lines_are_all_alike_costs_too(losses: ModuleType, period: int) -> None:
+    truth, wave = torch.rand(1, 3, 112, 112), 0.1 * torch.cos(2 * torch.pi * torch.arange(112) / period)
+    grid = wave[:, None] * wave / 0.1
+    assert grid.mean(dim=0).abs().max() < 1e-6
+    assert losses.grid_loss(truth + grid, truth).item() > 0.02
 
-    def noise() -> Tensor:
-        return 0.1 * torch.randn(1, 1, 112, 112, generator=generator).expand(-1, 3, -1, -1)
 
-    def hatched(period: float, degrees: float, phase: float = 0.0) -> Tensor:
-        y, x = torch.meshgrid(torch.arange(112.0), torch.arange(112.0), indexing="ij")
-        along = x * np.cos(np.radians(degrees)) + y * np.sin(np.radians(degrees))
-        return truth + 0.3 * torch.sin(2 * torch.pi * (along / period + phase))
+def noise(seed: int) -> Tensor:
+    """In all directions alike, grey, `(1, 3, 112, 112)`."""
+    return 0.1 * torch.randn(1, 1, 112, 112, generator=torch.Generator().manual_seed(seed)).expand(-1, 3, -1, -1)
 
-    truth = noise()
-    assert losses.direction_loss(truth, truth).item() == 0
+
+def hatching(period: float, degrees: float, phase: float = 0.0, strength: float = 0.3) -> Tensor:
+    """`(112, 112)`."""
+    y, x = torch.meshgrid(torch.arange(112.0), torch.arange(112.0), indexing="ij")
+    along = x * np.cos(np.radians(degrees)) + y * np.sin(np.radians(degrees))
+    return strength * torch.sin(2 * torch.pi * (along / period + phase))
+
+
+@pytest.mark.parametrize("period", [2.7, 4.0, 6.1])
+@pytest.mark.parametrize("degrees", [0, 20, 45, 90, 135, 160])
+def test_a_hatching_costs_whatever_its_direction_period_and_phase(losses: ModuleType, degrees: float, period: float) -> None:
+    truth = noise(0)
+    as_much_noise = losses.direction_loss(truth + 3 * 0.5**0.5 * noise(1), truth).item()
+    costs = [losses.direction_loss(truth + hatching(period, degrees, phase), truth).item() for phase in (0.0, 0.3)]
+    assert min(costs) > 2 * as_much_noise
+    assert costs[0] == pytest.approx(costs[1], rel=0.1)
+
+
+def test_directions_are_weighed_against_those_of_the_target(losses: ModuleType) -> None:
+    truth = noise(0)
+    hatched = truth + hatching(4.0, 45)
+    same, other = (losses.direction_loss(truth + hatching(4.0, d, 0.3), hatched).item() for d in (45, 135))
+    assert other > 10 * same
+    assert losses.direction_loss(truth, truth).item() == pytest.approx(0, abs=1e-6)
     assert losses.direction_loss(truth / 2 + 0.3, truth).item() < 0.01, "its strength and brightness are others' to judge"
-    as_much_noise = losses.direction_loss(truth + 3 * 0.5**0.5 * noise(), truth).item()
-    for degrees in (0, 90, 45, 20):
-        for period in (2.7, 4.0, 6.1):
-            costs = [losses.direction_loss(hatched(period, degrees, phase), truth).item() for phase in (0.0, 0.3)]
-            assert min(costs) > 2 * as_much_noise
-            assert costs[0] == pytest.approx(costs[1], rel=0.1)
-    unseen = torch.zeros(1, 3, 112, 112)
-    faint = unseen + (hatched(4.0, 0) - truth) / 300
-    visible = unseen + (hatched(4.0, 0) - truth) / 10
-    assert losses.direction_loss(faint, unseen).item() < 0.1 * losses.direction_loss(visible, unseen).item()
+    coloured = hatching(4.0, 0) * torch.tensor([-losses.LUMA[1], losses.LUMA[0], 0.0])[:, None, None]
+    assert losses.direction_loss(truth + coloured, truth).item() < 1e-6, "of brightness alone"
+
+
+def test_what_nobody_sees_has_no_direction(losses: ModuleType) -> None:
+    unseen = torch.zeros(1, 3, 112, 112, requires_grad=True)
+    faint, visible = (losses.direction_loss(unseen + hatching(4.0, 0, 0.0, s), unseen).item() for s in (0.001, 0.03))
+    assert faint < 0.1 * visible
+    losses.direction_loss(unseen, torch.zeros(1, 3, 112, 112)).backward()
+    assert unseen.grad.isfinite().all()
 
 
 def test_the_perceptual_network_judges_brightness_alone(losses: ModuleType) -> None:
-    generator = torch.Generator().manual_seed(0)
+    generator, windows = torch.Generator().manual_seed(0), []
     output, target = (torch.rand(2, 3, 112, 112, generator=generator) for _ in range(2))
     output.requires_grad_()
 
     def difference(first: Tensor, second: Tensor) -> Tensor:
         assert first.shape == second.shape == (2, 3, losses.WINDOW, losses.WINDOW)
+        windows.append(second)
+        brighter = losses.luma(first) - losses.luma(second)
+        assert torch.allclose(first - second, brighter.expand_as(first), atol=1e-6), "in the target's colours"
         return (first - second).abs().mean(dim=(1, 2, 3))
 
     factors = torch.tensor([1.0, 0.0])
-    loss = losses.perceptual_loss(difference, output, target, factors, np.random.default_rng(0))
-    (gradient,) = torch.autograd.grad(loss, output)
-    assert (gradient[0] != 0).any(dim=0).sum() == losses.WINDOW**2, "in the window"
-    assert (gradient[1] == 0).all(), "times the picture's factor"
-    towards_green = torch.tensor([-losses.LUMA[1], losses.LUMA[0], 0.0])
-    assert (gradient[0] * towards_green[:, None, None]).sum(dim=0).abs().max() < 1e-9, "as bright as before"
+    for seed in (0, 1):
+        loss = losses.perceptual_loss(difference, output, target, factors, np.random.default_rng(seed))
+        (gradient,) = torch.autograd.grad(loss, output)
+        assert (gradient[0] != 0).any(dim=0).sum() == losses.WINDOW**2, "in the window"
+        assert (gradient[1] == 0).all(), "times the picture's factor"
+        of_brightness = gradient[0] / torch.tensor(losses.LUMA)[:, None, None]
+        assert torch.allclose(of_brightness, of_brightness[:1].expand(3, -1, -1), atol=1e-9)
+    assert not torch.equal(*windows), "each time elsewhere"
 
 
 def test_the_perceptual_loss_joins_and_what_keeps_it_from_patterns_with_it(losses: ModuleType) -> None:
-    balance = losses.Balance(0.1, 0.5, perceptual=0.5, grid=3.0, direction=0.1)
+    balance = losses.Balance(0.1, 0.5, perceptual_weight=0.5, grid_weight=3.0, direction_weight=0.1)
     assert [balance.growth(progress) for progress in (0.0, 0.1, 0.3, 0.5, 1.0)] == pytest.approx([0, 0, 0.5, 1, 1])
     names = ("detail", "vae", "raw", "grid", "direction", "perceptual")
     totals = [
@@ -240,6 +268,11 @@ def test_training_the_whole_and_exporting_it(
             train()
     train()
     assert logged_steps(work / "sr.csv") == [1, 2, 3]
+    train(work=tmp_path / "unbroken")
+    broken, unbroken = (torch.load(folder / "sr.pt", weights_only=True) for folder in (work, tmp_path / "unbroken"))
+    for part in train_tiny.PARTS:
+        for key, tensor in broken["models"][part].items():
+            assert torch.allclose(tensor, unbroken["models"][part][key], atol=1e-5), "the same pictures and the same noise"
     shown = Image.open(work / "sr_000003.png")
     assert shown.size == (3 * 128, 128 * train_tiny.HELD_OUT), "what went in, what came out, the truth"
     with pytest.raises(typer.BadParameter, match="exists and is not"):
