@@ -24,8 +24,6 @@ GRID_PERIODS = {LATENT_SIDE: 28, 16: 112}
 LINES = ((2, 16, 1.0), (4, 16, 1.0), (2, 112, 3.0))
 """The same for lines, each row or column of pixels by itself, and how much they count: an enlargement may leave every second
 or fourth one apart, weakly and all over the picture, which only a long window tells from detail."""
-LUMA = (0.299, 0.587, 0.114)
-"""Of red, green and blue in brightness (ITU-R BT.601)."""
 DIRECTION_WINDOW, DIRECTIONS, BANDS = 32, 12, (0.1, 0.2, 0.3, 0.75)
 """Side of the windows in which the directions of fine structure are compared, how many there are, and the limits of the
 bands, in cycles a pixel."""
@@ -81,9 +79,13 @@ def grid_loss(output: Tensor, target: Tensor) -> Tensor:
     return total
 
 
-def luma(images: Tensor) -> Tensor:
-    """Brightness `(B, 1, H, W)` of images `(B, 3, H, W)`."""
-    return (images * images.new_tensor(LUMA)[:, None, None]).sum(dim=1, keepdim=True)
+def brightness(images: Tensor) -> Tensor:
+    """`(B, 1, H, W)` of images `(B, 3, H, W)`: the mean of red, green and blue.
+
+    Not luma, of which most is green: the gradient of a loss that looks at it would colour what it makes green, and its
+    surroundings purple.
+    """
+    return images.mean(dim=1, keepdim=True)
 
 
 def direction_loss(output: Tensor, target: Tensor) -> Tensor:
@@ -92,15 +94,15 @@ def direction_loss(output: Tensor, target: Tensor) -> Tensor:
     Of images `(B, 3, H, W)` in -1..1: the Kullback-Leibler divergence of how a band's energy spreads over directions, in
     overlapping windows. How much energy there is, is left to the other losses.
     """
-    shares, expected = _direction_shares(luma(torch.cat([output, target]))[:, 0]).chunk(2, dim=2)
+    shares, expected = _direction_shares(brightness(torch.cat([output, target]))[:, 0]).chunk(2, dim=2)
     return (shares * (shares / expected).log()).sum(dim=0).mean()
 
 
-def _direction_shares(brightness: Tensor) -> Tensor:
-    """Each direction's share in the energy of a band, of brightness `(B, H, W)`: `(directions, bands, B, rows, columns)`."""
-    side, device = DIRECTION_WINDOW, brightness.device
+def _direction_shares(images: Tensor) -> Tensor:
+    """Each direction's share in the energy of a band, of grey `(B, H, W)`: `(directions, bands, B, rows, columns)`."""
+    side, device = DIRECTION_WINDOW, images.device
     window = torch.hann_window(side, periodic=False, device=device)
-    parts = brightness.unfold(1, side, side // 2).unfold(2, side, side // 2)
+    parts = images.unfold(1, side, side // 2).unfold(2, side, side // 2)
     parts = (parts - parts.mean(dim=(-2, -1), keepdim=True)) * window[:, None] * window
     energy = torch.view_as_real(torch.fft.fft2(parts)).square().sum(dim=-1) / (window @ window) ** 2
     frequency = torch.fft.fftfreq(side, device=device)
@@ -128,7 +130,7 @@ def perceptual_loss(
     """
     top, left = (int(offset) for offset in rng.integers(0, target.shape[-1] - WINDOW + 1, 2))
     window = (..., slice(top, top + WINDOW), slice(left, left + WINDOW))
-    seen = target + luma(output - target)
+    seen = target + brightness(output - target)
     pair = (images[window].contiguous(memory_format=torch.channels_last) for images in (seen, target))
     with autocast(target.device):
         distances = network(*pair).flatten()
