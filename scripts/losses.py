@@ -82,8 +82,8 @@ def grid_loss(output: Tensor, target: Tensor) -> Tensor:
 def brightness(images: Tensor) -> Tensor:
     """`(B, 1, H, W)` of images `(B, 3, H, W)`: the mean of red, green and blue.
 
-    Not luma, of which most is green: the gradient of a loss that looks at it would colour what it makes green, and its
-    surroundings purple.
+    Not luma, of which most is green: a loss that looks at it tints as it goes, what it makes brighter green, what it makes
+    darker purple.
     """
     return images.mean(dim=1, keepdim=True)
 

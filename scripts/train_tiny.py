@@ -60,6 +60,7 @@ MARGIN = 8
 PLAIN_FACTOR, DEGRADED_FACTOR = 0.7, 2.0
 """Of the perceptual loss of a plain bicubic picture, of which pixels are known better, and of a degraded one."""
 SNAPSHOT_EVERY = 500
+"""Steps of `sr` after which its average of weights is kept for `export --step`."""
 PARTS = "vae", "denoiser", "text"
 """Of `sr`, as its checkpoint names them."""
 WORDS = 3

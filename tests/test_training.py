@@ -248,6 +248,7 @@ def test_training_the_whole_and_exporting_it(
             return (first - second).abs().mean(dim=(1, 2, 3))
 
     monkeypatch.setattr(train_tiny, "STLPIPS", Difference)
+    monkeypatch.setattr(train_tiny, "SNAPSHOT_EVERY", 2)
     work, output, shipped = tmp_path / "work", tmp_path / "weights", beside_package(TINY)
 
     def train(**changed: object) -> None:
@@ -276,6 +277,7 @@ def test_training_the_whole_and_exporting_it(
     assert shown.size == (3 * 128, 128 * train_tiny.HELD_OUT), "what went in, what came out, the truth"
     with pytest.raises(typer.BadParameter, match="exists and is not"):
         train_tiny.sr(images=photographs, work=work, steps=2, batch=2, ram=shipped / CLEANER)
+    train_tiny.export(work, tmp_path / "earlier", step=2)
     train_tiny.export(work, output)
     picture = Image.open(photographs / "00.png")
     small = picture.resize((SIDE // 4, SIDE // 4), Image.Resampling.BICUBIC)
