@@ -18,7 +18,7 @@ import json
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -300,9 +300,7 @@ def sr(
         "batch": batch,
         "size": size,
         "photographs": len(photographs.images),
-        "perceptual": [perceptual_from, perceptual_full, perceptual_weight],
-        "grid_weight": grid_weight,
-        "direction_weight": direction_weight,
+        **asdict(balance),
         "start": start and str(start),
         "seed": seed,
     }
