@@ -27,13 +27,15 @@ or fourth one apart, weakly and all over the picture, which only a long window t
 DIRECTION_WINDOW, DIRECTIONS, BANDS = 32, 12, (0.1, 0.2, 0.3, 0.75)
 """Side of the windows in which the directions of fine structure are compared, how many there are, and the limits of the
 bands, in cycles a pixel."""
-QUIET = 2e-3
-"""Energy of a band in such a window, of values in -1..1, that nobody sees: of lines a quarter of a grey level strong."""
+DIRECTION_JOINS = 0.25
+"""Share of the steps over which that loss joins."""
+QUIET = 8e-3
+"""Energy of a band in such a window, of values in -1..1, that nobody sees: of lines half a grey level strong."""
 
 
 @dataclass(frozen=True)
 class Balance:
-    """How much each loss counts, and in which part of the run the perceptual one joins, with those against its patterns."""
+    """How much each loss counts, and in which part of the run the perceptual one joins; that on directions follows it."""
 
     perceptual_from: float
     perceptual_full: float
@@ -42,17 +44,25 @@ class Balance:
     grid_weight: float
     direction_weight: float
 
-    def growth(self, progress: float) -> float:
+    def perceptual_growth(self, progress: float) -> float:
         """How far the perceptual loss has joined, 0 to 1, after a share of the steps."""
-        grown = (progress - self.perceptual_from) / (self.perceptual_full - self.perceptual_from)
-        return max(0.0, min(1.0, grown))
+        return _growth(progress, self.perceptual_from, self.perceptual_full)
 
-    def total(self, parts: Mapping[str, Tensor], growth: float) -> Tensor:
-        """The loss to be made small."""
+    def direction_growth(self, progress: float) -> float:
+        """The same of the loss on directions. From the start it would leave no strokes whose direction it could mend."""
+        return _growth(progress, self.perceptual_full, self.perceptual_full + DIRECTION_JOINS)
+
+    def total(self, parts: Mapping[str, Tensor], progress: float) -> Tensor:
+        """The loss to be made small, after a share of the steps."""
+        growth = self.perceptual_growth(progress)
         loss = parts["detail"] + VAE_WEIGHT * parts["vae"] + RAW_WEIGHT * parts["raw"]
         loss = loss + self.grid_weight * (0.1 + 0.9 * growth) * parts["grid"]
-        loss = loss + self.direction_weight * growth * parts["direction"]
+        loss = loss + self.direction_weight * self.direction_growth(progress) * parts["direction"]
         return loss + self.perceptual_weight * growth * parts["perceptual"]
+
+
+def _growth(progress: float, begin: float, full: float) -> float:
+    return max(0.0, min(1.0, (progress - begin) / (full - begin)))
 
 
 def detail_loss(output: Tensor, target: Tensor) -> Tensor:
@@ -102,7 +112,8 @@ def _direction_shares(images: Tensor) -> Tensor:
     """Each direction's share in the energy of a band, of grey `(B, H, W)`: `(directions, bands, B, rows, columns)`."""
     side, device = DIRECTION_WINDOW, images.device
     window = torch.hann_window(side, periodic=False, device=device)
-    parts = images.unfold(1, side, side // 2).unfold(2, side, side // 2)
+    # A quarter of a window apart: so every place weighs the same, at half a window only every sixteenth one would.
+    parts = images.unfold(1, side, side // 4).unfold(2, side, side // 4)
     parts = (parts - parts.mean(dim=(-2, -1), keepdim=True)) * window[:, None] * window
     energy = torch.view_as_real(torch.fft.fft2(parts)).square().sum(dim=-1) / (window @ window) ** 2
     frequency = torch.fft.fftfreq(side, device=device)

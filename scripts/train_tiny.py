@@ -57,7 +57,7 @@ from seesr.weights.resolve import CLEANER, WISHES
 
 MARGIN = 8
 """Pixels at the border of a crop that no loss looks at."""
-PLAIN_FACTOR, DEGRADED_FACTOR = 0.7, 2.0
+PLAIN_FACTOR, DEGRADED_FACTOR = 0.5, 2.0
 """Of the perceptual loss of a plain bicubic picture, of which pixels are known better, and of a degraded one."""
 SNAPSHOT_EVERY = 500
 """Steps of `sr` after which its average of weights is kept for `export --step`."""
@@ -254,8 +254,10 @@ def sr(
     perceptual_full: Annotated[float, typer.Option(help="Share of the steps at which it has its weight.")] = 0.5,
     perceptual_weight: Annotated[float, typer.Option(help="Of the VGG loss; it grows from nothing.")] = 0.5,
     grid_weight: Annotated[float, typer.Option(help="Of the loss on grids; it grows from a tenth.")] = 3.0,
-    direction_weight: Annotated[float, typer.Option(help="Of the loss on directions; it grows from nothing.")] = 0.1,
-    learning_rate: float = 2.8e-4,
+    direction_weight: Annotated[
+        float, typer.Option(help="Of the loss on directions; it grows once the VGG loss is whole.")
+    ] = 0.1,
+    learning_rate: float = 2.6e-4,
     steady: Annotated[float, typer.Option(help="Share of the steps before the learning rate begins to fall.")] = 0.0,
     ram: Annotated[
         Path | None, typer.Option(help="Tagger to take, e.g. weights/tiny/ram; else that of WORK.", exists=True)
@@ -337,11 +339,10 @@ def sr(
         fixed = fixed[:-1]
         parts |= {"detail": detail_loss(fixed, high), "grid": grid_loss(fixed, high)}
         parts |= {"direction": direction_loss(fixed, high), "perceptual": high.new_zeros(())}
-        growth = balance.growth(run.step / steps)
-        if growth > 0:
+        if balance.perceptual_growth(run.step / steps) > 0:
             factors = torch.from_numpy(np.where(plain, PLAIN_FACTOR, DEGRADED_FACTOR)).float().to(device)
             parts["perceptual"] = perceptual_loss(perceptual, fixed, high, factors, rng)
-        loss = balance.total(parts, growth)
+        loss = balance.total(parts, run.step / steps)
         parts["bicubic"] = detail_loss(low, high)
         with _attention(device):  # with --checkpointing it is computed again, and must be the same
             run.optimize(loss, parts)

@@ -218,14 +218,16 @@ def test_the_perceptual_network_judges_brightness_alone(losses: ModuleType) -> N
     assert not torch.equal(*windows), "each time elsewhere"
 
 
-def test_the_perceptual_loss_joins_and_what_keeps_it_from_patterns_with_it(losses: ModuleType) -> None:
+def test_the_perceptual_loss_joins_and_that_on_directions_after_it(losses: ModuleType) -> None:
     balance = losses.Balance(0.1, 0.5, perceptual_weight=0.5, grid_weight=3.0, direction_weight=0.1)
-    assert [balance.growth(progress) for progress in (0.0, 0.1, 0.3, 0.5, 1.0)] == pytest.approx([0, 0, 0.5, 1, 1])
+    times = (0.0, 0.1, 0.3, 0.5, 0.75, 1.0)
+    assert [balance.perceptual_growth(at) for at in times] == pytest.approx([0, 0, 0.5, 1, 1, 1])
+    assert [balance.direction_growth(at) for at in times] == pytest.approx([0, 0, 0, 0, 1, 1])
     names = ("detail", "vae", "raw", "grid", "direction", "perceptual")
     totals = [
-        balance.total({name: torch.tensor(float(name == one)) for name in names}, growth).item()
+        balance.total({name: torch.tensor(float(name == one)) for name in names}, progress).item()
         for one in names
-        for growth in (0, 1)
+        for progress in (0, 1)
     ]
     assert totals == pytest.approx([1, 1, 0.5, 0.5, 0.03, 0.03, 0.3, 3, 0, 0.1, 0, 0.5])
 
