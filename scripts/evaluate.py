@@ -56,7 +56,8 @@ def _pip(*arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    install_stlpips()
-    fetch_niqe(Cache.default().root / "metrics" / NIQE_FILE)
+    if "--help" not in sys.argv:
+        install_stlpips()
+        fetch_niqe(Cache.default().root / "metrics" / NIQE_FILE)
     sys.argv = ["seesr", "evaluate", *sys.argv[1:]]
     seesr()

@@ -4,7 +4,8 @@ set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=$root/.venv
-# Present only in a finished environment; its date is the moment when the installation began.
+# Present only in a finished environment; its date is the moment when the installation began. It holds the folder that the
+# environment was made in: moved, it would not find itself.
 finished=$venv/.finished
 
 usage() {
@@ -27,23 +28,28 @@ find_python() {
   exit 1
 }
 
+is_elsewhere() {
+  [ -s "$finished" ] && [ "$(cat "$finished")" != "$root" ]
+}
+
 make_environment() {
   local python began
   python=$(find_python)
   began=$(mktemp)
+  echo "$root" >"$began"
   echo "seesr: installing into $venv (a few minutes the first time)" >&2
-  rm -f "$finished"
-  if [ -x "$venv/bin/python" ] && ! "$venv/bin/python" -c '' 2>/dev/null; then
+  if is_elsewhere || { [ -x "$venv/bin/python" ] && ! "$venv/bin/python" -c '' 2>/dev/null; }; then
     rm -rf "$venv"
   fi
+  rm -f "$finished"
   if command -v uv >/dev/null 2>&1; then
     # uv does not read pip's setting for wheels on disk.
     export UV_FIND_LINKS="${UV_FIND_LINKS:-${PIP_FIND_LINKS:-}}"
     [ -x "$venv/bin/python" ] || uv venv --quiet --seed --python "$python" "$venv"
     uv pip install --quiet --python "$venv/bin/python" --editable "$root[test,cog]"
   else
-    [ -x "$venv/bin/pip" ] || "$python" -m venv "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check --editable "$root[test,cog]"
+    "$venv/bin/python" -c 'import pip' 2>/dev/null || "$python" -m venv "$venv"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$root[test,cog]"
   fi
   mv "$began" "$finished"
 }
@@ -55,7 +61,7 @@ shift
 # One installation at a time: a second caller waits, then finds it done.
 exec 9>"$root/.venv.lock"
 if command -v flock >/dev/null 2>&1; then flock 9; fi
-if [ ! -e "$finished" ] || [ "$root/pyproject.toml" -nt "$finished" ]; then
+if [ ! -e "$finished" ] || [ "$root/pyproject.toml" -nt "$finished" ] || is_elsewhere; then
   make_environment
 fi
 exec 9>&-

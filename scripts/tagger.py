@@ -9,6 +9,7 @@ pictures hardly show, such as cats, goes into the tag head by way of imagined pi
 from __future__ import annotations
 
 import copy
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,13 +102,19 @@ class TaggedPictures:
         lines = [line.split("\t") for line in table.read_text().splitlines() if line]
         if len(lines) < LEAST or any(len(line) != 2 for line in lines):
             raise typer.BadParameter(f"{table} must have {LEAST} lines or more, each a name, a tab and tags between bars.")
-        named = [{tag.strip() for tag in names.split("|")} for _, names in lines]
+        named = [{tag for tag in map(str.strip, names.split("|")) if tag} for _, names in lines]
         tags = sorted(set().union(*named))
+        if not tags:
+            raise typer.BadParameter(f"{table} names no tag.")
         named = [names | {IMPLIED[tag] for tag in names & IMPLIED.keys()} for names in named]
         labels = torch.tensor([[float(tag in names) for tag in tags] for names in named])
         # Larger than the model's side, so that a crop of half the width is still sharp.
         pictures = [read_picture(folder / "images" / name).resize((3 * SIDE // 2,) * 2) for name, _ in lines]
         return cls(pictures, labels, tags)
+
+    def digest(self) -> str:
+        """What tells these tags and labels from others."""
+        return _digest("\n".join(self.tags).encode(), self.labels.numpy().tobytes())
 
     @property
     def held_out(self) -> list[int]:
@@ -160,7 +167,7 @@ def train_ram(data: TaggedPictures, work: Path, steps: int, batch: int, seed: in
     weights = imagenet.encoder_weights()
     model, known = place(start_ram(len(data.tags), weights), device), imagenet.KnownTags.create(data.tags, weights, device)
     features = encoded_views(model, data, np.random.default_rng(seed))
-    settings = {"batch": batch, "pictures": len(data.pictures), "seed": seed}
+    settings = {"batch": batch, "pictures": len(data.pictures), "labels": data.digest(), "seed": seed}
     run = Run("ram", work, {"ram": model}, steps, learning_rate=1e-3, weight_decay=0.02, settings=settings)
     rng, half, all_labels = np.random.default_rng(seed + run.step), batch // 2, data.labels[data.training]
     while run.step < steps:
@@ -207,7 +214,7 @@ def report(confidences: Tensor, labels: Tensor) -> None:
         right = (given * labels).sum().item()
         figures = {
             "precision": right / max(1, given.sum().item()),
-            "recall": right / labels.sum().item(),
+            "recall": right / max(1, labels.sum().item()),
             "first_tag_right": labels.gather(1, sure.argmax(1, keepdim=True)).mean().item(),
             "average_precision": average_precision(sure.flatten(), labels.flatten()),
             "without_a_tag": (~given.any(1)).float().mean().item(),
@@ -274,7 +281,9 @@ def train_dape(ram: RAM, data: TaggedPictures, work: Path, steps: int, batch: in
     base = dict(ram.named_parameters())
     torch.manual_seed(seed)
     lora = Lora(base).to(device)
-    run = Run("dape", work, {"dape": lora}, steps, learning_rate=2e-3, settings={"batch": batch, "seed": seed})
+    taught = _digest(*(base[name].detach().cpu().numpy().tobytes() for name in sorted(base)))
+    settings = {"batch": batch, "ram": taught, "seed": seed}
+    run = Run("dape", work, {"dape": lora}, steps, learning_rate=2e-3, settings=settings)
     rng = np.random.default_rng(seed + 1 + run.step)
     while run.step < steps:
         chosen = rng.choice(data.training, batch)
@@ -291,6 +300,14 @@ def train_dape(ram: RAM, data: TaggedPictures, work: Path, steps: int, batch: in
         run.optimize(token_loss + 0.1 * logit_loss, {"tokens": token_loss, "logits": logit_loss})
     run.take_average()
     return lora
+
+
+def _digest(*parts: bytes) -> str:
+    """Of a few digits, for the eye too."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part)
+    return found.hexdigest()[:12]
 
 
 def adapted(ram: RAM, lora: Lora) -> RAM:

@@ -30,7 +30,16 @@ import torch
 import typer
 from diffusers import AutoencoderKL
 from identity_start import smooth_upsampling, start_autoencoder, start_denoiser
-from losses import GRID_PERIODS, LATENT_SIDE, Balance, detail_loss, direction_loss, grid_loss, perceptual_loss
+from losses import (
+    DIRECTION_JOINS,
+    GRID_PERIODS,
+    LATENT_SIDE,
+    Balance,
+    detail_loss,
+    direction_loss,
+    grid_loss,
+    perceptual_loss,
+)
 from photographs import Photographs, batches, one_batch, to_pixels, to_tensor
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -276,6 +285,11 @@ def sr(
     longest, margin = max(GRID_PERIODS.values()), 2 * MARGIN
     _require(size > margin and size % longest == margin, f"--size {size} is not {margin} and a multiple of {longest}")
     _require(perceptual_from < perceptual_full, "--perceptual-from must be less than --perceptual-full")
+    latest = 1 - DIRECTION_JOINS
+    _require(
+        perceptual_full <= latest or not direction_weight,
+        f"--perceptual-full {perceptual_full} leaves that on directions no time: at most {latest}, or --direction-weight 0",
+    )
     _require(0 <= steady < 1, f"--steady {steady} is not from 0 to less than 1")
     torch.manual_seed(seed)
     device = training_device()

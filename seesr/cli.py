@@ -216,10 +216,11 @@ def _report(job: Job, result: Result, as_json: bool) -> None:
 
 
 def _before_and_after(job: Job, result: Result, upscaler: Upscaler) -> Image.Image:
-    from seesr.images.decode import open_picture
+    from seesr.images.decode import open_picture, to_srgb
     from seesr.images.resize import side_by_side
 
-    return side_by_side(open_picture(job.source, upscaler.limits).rgb, result.image)
+    after, _ = to_srgb(result.image, [])
+    return side_by_side(open_picture(job.source, upscaler.limits).rgb, after)
 
 
 @contextmanager

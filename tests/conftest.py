@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from PIL import Image
+from PIL import Image, ImageCms
 
 from seesr import Upscaler, cli
 
@@ -25,6 +25,12 @@ def cases(count: int) -> int:
 
 IMAGES = Path(__file__).parent / "images"
 SCRIPTS = Path(__file__).parent.parent / "scripts"
+
+
+def turned_profile() -> bytes:
+    """An ICC profile that is sRGB's, but for red and blue, which have each other's place."""
+    content = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return content.replace(b"rXYZ", b"_XYZ").replace(b"bXYZ", b"rXYZ").replace(b"_XYZ", b"bXYZ")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,8 +11,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from conftest import Run
+from conftest import Run, turned_profile
 from PIL import Image
 
 from seesr.runtime.plan import Rung
@@ -47,6 +48,16 @@ def test_upscale_to_a_file_with_json_and_comparison(seesr: Run, photo: Path, tmp
     assert Image.open(target).size == (96, 80)
     assert Image.open(tmp_path / "large_compare.png").size == (192, 80)
     assert "tiny (embedded)" in outcome.err
+
+
+def test_both_halves_of_a_comparison_are_in_the_same_colours(seesr: Run, small_photo: Image.Image, tmp_path: Path) -> None:
+    photo = tmp_path / "photo.png"
+    small_photo.save(photo, icc_profile=turned_profile())
+    assert seesr("upscale", photo, "-o", tmp_path / "large.png", *QUICK, "--compare").code == 0
+    pair = np.asarray(Image.open(tmp_path / "large_compare.png"), dtype=float)
+    before, after = (half.mean(axis=(0, 1)) for half in np.split(pair, 2, axis=1))
+    assert abs(before - after).max() < 2
+    assert abs(before - before[::-1]).max() > 10, "exchanged colours would be seen"
 
 
 def test_a_bad_file_among_many_is_reported_at_the_end(seesr: Run, photo: Path, tmp_path: Path) -> None:

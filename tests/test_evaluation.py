@@ -170,6 +170,21 @@ def test_the_command_weighs_pairs(
     assert record["pictures"].keys() == {"chelsea", "coffee"}
     assert record["mean"]["seesr"]["st_lpips"] > 0
     assert record["mean"]["bicubic"]["psnr_y"] > 15
+    outcome = seesr("evaluate", "--pairs", low, truths, "--steps", 1, "--json", "--html", low / "chelsea.webp" / "page.html")
+    assert outcome.code == 2
+    assert "cannot be written" in outcome.err
+    assert json.loads(outcome.out)["mean"]["bicubic"] == record["mean"]["bicubic"], "figures are not lost"
+    monkeypatch.setenv("SEESR_OUTPUT_SIDE", "90")
+    outcome = seesr("evaluate", "--pairs", low, truths)
+    assert outcome.code == 2
+    assert "chelsea.webp asks for a result with a side of 96 pixels; at most 90" in outcome.err
+    monkeypatch.delenv("SEESR_OUTPUT_SIDE")
+    (low / "coffee.webp").write_text("broken")
+    for broken in (["--pairs", low, truths], ["--truth", truths, "--against", f"theirs={low}"]):
+        outcome = seesr("evaluate", *broken)
+        assert outcome.code == 2
+        assert "coffee.webp is not a picture" in outcome.err
+        assert "chelsea\n" not in outcome.err, "before the first is made"
     (low / "coffee.webp").unlink()
     for folder in (low, tmp_path / "nowhere"):
         outcome = seesr("evaluate", "--pairs", folder, truths, "--steps", 1, "--json")
@@ -189,6 +204,7 @@ def test_the_command_weighs_pairs(
         (["--truth", "."], "holds no picture to measure"),
         (["--truth", ".", "--against", "x=nowhere"], "NAME=FOLDER with a new name and a folder that exists"),
         (["--truth", ".", "--niqe-model", "nowhere.npz"], "nowhere.npz does not exist"),
+        (["--truth", ".", "--html", "../HERE"], "a folder; give a file"),
         (["--truth", ".", "--save", "../HERE"], "whose pictures are measured; give another folder"),
     ],
 )

@@ -54,3 +54,15 @@ def test_readme(server: Server, here: Path, language: str) -> None:
         assert node(["example.mjs"]) == 0
     made = Image.open(here / "photo_x4.png")
     assert made.size == (192, 160)
+
+
+def test_readme_in_bash_when_it_fails(server: Server, here: Path) -> None:
+    """It says why, and an earlier result stays."""
+    (here / "photo_x4.png").write_text("earlier")
+    for address, words in ((server.address, "is not a picture"), ("http://localhost:9", "Failed to connect")):
+        (here / "photo.jpg").write_text("no picture")
+        code = example("bash").replace(ADDRESS, address)
+        outcome = subprocess.run(["bash", "-c", code], stderr=subprocess.PIPE, text=True, timeout=120)
+        assert outcome.returncode != 0
+        assert words in outcome.stderr
+        assert (here / "photo_x4.png").read_text() == "earlier"

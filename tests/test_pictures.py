@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import IMAGES
+from conftest import IMAGES, turned_profile
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageCms, features
@@ -21,7 +21,9 @@ from PIL.PngImagePlugin import PngInfo
 from seesr import InputError, OptionError, OutputError, SeeSRError, Upscaler
 from seesr.images.alpha import bleed
 from seesr.images.decode import open_picture
+from seesr.images.finish import finish
 from seesr.images.metadata import read_settings
+from seesr.images.resize import Sizes
 from seesr.images.save import save
 from seesr.options import Limits, SaveOptions
 
@@ -123,11 +125,36 @@ def test_exif_is_carried_over_upright_and_without_what_is_wrong_now(upscaler: Up
         assert not details.keys() & {ExifTags.Base.ExifImageWidth, ExifTags.Base.MakerNote}
 
 
-def test_damaged_exif_does_not_matter() -> None:
-    content = encoded(photograph(40, 30), "PNG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff nonsense")
-    picture = open_picture(content, LIMITS)
+def test_a_tiff_says_as_much_as_any_other() -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    exif[ExifTags.Base.Model] = "Brownie"
+    exif[ExifTags.IFD.GPSInfo] = {ExifTags.GPS.GPSLatitudeRef: "N"}
+    picture = open_picture(encoded(photograph(40, 30), "TIFF", exif=exif.tobytes()), LIMITS)
+    kept = Image.Exif()
+    kept.load(picture.exif)
+    assert picture.rgb.size == (30, 40)
+    assert kept[ExifTags.Base.Model] == "Brownie"
+    assert kept.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] == "N"
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0II*\0\x08\0\0\0\xff\xff nonsense", b"Exif\0\0nonsense", b"Exif\0\0II"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_damaged_exif_does_not_matter(kind: str, exif: bytes) -> None:
+    dpi = {"dpi": (72, 72)} if kind == "JPEG" else {}  # without, Pillow itself looks into EXIF for it
+    picture = open_picture(encoded(photograph(40, 30), kind, exif=exif, **dpi), LIMITS)
     assert picture.exif is None
     assert picture.rgb.size == (40, 30)
+
+
+def test_colours_come_from_the_profile_and_go_back_to_it() -> None:
+    orange = Image.new("RGB", (8, 8), (200, 90, 10))
+    orange.info["icc_profile"] = turned_profile()
+    picture = open_picture(orange, LIMITS)
+    assert close(picture.rgb, Image.new("RGB", (8, 8), (10, 90, 200)), 1)
+    result = finish(picture.rgb, picture, Sizes((8, 8), (16, 16), (16, 16), (16, 16), 0), 0)
+    assert close(result, orange.resize((16, 16)), 1)
+    assert result.info["icc_profile"] == picture.profile == turned_profile()
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tiff", ".avif"])
@@ -403,3 +430,11 @@ def test_an_operator_may_allow_more_than_pillow_does() -> None:
     with pytest.raises(InputError, match=r"20000x10000, 200,000,000 pixels; at most 199,000,000"):
         open_picture(content, Limits(input_pixels=199_000_000))
     assert Image.MAX_IMAGE_PIXELS is not None
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_it_is_decoded_then(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = encoded(photograph(40, 30), kind)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert open_picture(content, LIMITS).rgb.size == (40, 30)
+    assert Image.MAX_IMAGE_PIXELS == 100

@@ -277,6 +277,8 @@ def test_training_the_whole_and_exporting_it(
             assert torch.allclose(tensor, unbroken["models"][part][key], atol=1e-5), "the same pictures and the same noise"
     shown = Image.open(work / "sr_000003.png")
     assert shown.size == (3 * 128, 128 * train_tiny.HELD_OUT), "what went in, what came out, the truth"
+    with pytest.raises(typer.BadParameter, match="leaves that on directions no time"):
+        train(perceptual_full=0.8)
     with pytest.raises(typer.BadParameter, match="exists and is not"):
         train_tiny.sr(images=photographs, work=work, steps=2, batch=2, ram=shipped / CLEANER)
     train_tiny.export(work, tmp_path / "earlier", step=2)
@@ -408,6 +410,9 @@ def test_training_the_tagger_and_writing_it(
     assert trained.keys() == begun.keys()
     for key, tensor in trained.items():
         assert torch.equal(tensor, begun[key]) == key.startswith("visual_encoder."), "the encoder keeps what it knows"
+    (folder / "labels.tsv").write_text("".join(f"{number:02d}.png\t{tags[number % 2]}\n" for number in range(20)))
+    with pytest.raises(typer.BadParameter, match="began with labels"):
+        train_tiny.ram(tags=folder, work=work, steps=2, dape_steps=2, batch=2)
     bare = tagger.RAM(tagger.RAMConfig.from_dict(tagger.RAM_CONFIG | {"num_tags": 4}))
     bare.load_state_dict(trained)
     image = torch.rand(1, 3, tagger.SIDE, tagger.SIDE, generator=torch.Generator().manual_seed(0))
@@ -426,6 +431,15 @@ def test_a_tag_brings_along_what_it_is_a_case_of(train_tiny: ModuleType, photogr
     data = train_tiny.tagger.TaggedPictures.read(tmp_path)
     assert data.tags == ["dalmatian", "dog", "strawberry"], "nothing of fruit, which no picture is said to show"
     assert data.labels[:3].tolist() == [[1, 1, 0], [0, 1, 0], [0, 1, 1]]
+
+
+def test_a_picture_may_have_no_tag(train_tiny: ModuleType, photographs: Path, tmp_path: Path) -> None:
+    (tmp_path / "images").symlink_to(photographs)
+    tags = ("", "|cat|", "cat | ")
+    (tmp_path / "labels.tsv").write_text("".join(f"{number:02d}.png\t{tags[number % 3]}\n" for number in range(21)))
+    data = train_tiny.tagger.TaggedPictures.read(tmp_path)
+    assert data.tags == ["cat"]
+    assert data.labels[:3].tolist() == [[0], [1], [1]]
 
 
 def test_each_half_is_judged_by_the_thresholds_of_the_other(train_tiny: ModuleType) -> None:

@@ -48,6 +48,8 @@ def evaluate(
     others = dict(_named_folder(text) for text in against or [])
     if save is not None and save.resolve() in {folder.resolve() for folder in [*(pairs or [truth]), *others.values()]}:
         raise OptionError(f"--save is {save}, whose pictures are measured; give another folder for the outputs.")
+    if page is not None and page.is_dir():
+        raise OptionError(f"--html is {page}, a folder; give a file.")
     try:
         from seesr.evaluation import evaluate as weigh
         from seesr.evaluation import report
@@ -83,16 +85,16 @@ def evaluate(
         "degradation": "pairs" if pairs else "bicubic" if degrade is None else f"seed {degrade}",
         **options.model_dump(exclude_none=True),
     }
+    if as_json:
+        print(json.dumps(report.as_record(rows, settings)))
+    else:
+        Console(width=None if sys.stdout.isatty() else 160).print(report.as_table(rows))
     if page:
         try:
             with whole_file(page) as temporary:
                 temporary.write_text(report.as_page(rows, settings), encoding="utf-8")
         except OSError as error:
             raise OutputError(f"{page} cannot be written: {error.strerror or error}.") from error
-    if as_json:
-        print(json.dumps(report.as_record(rows, settings)))
-    else:
-        Console(width=None if sys.stdout.isatty() else 160).print(report.as_table(rows))
 
 
 def _named_folder(text: str) -> tuple[str, Path]:

@@ -51,7 +51,9 @@ def from_truth(folder: Path, degradation_seed: int | None = None) -> Iterator[Ca
     With a seed the input is made by `degradation.degrade` instead, each picture from a generator of its own, which is
     seeded with `degradation_seed` and the picture's place in the order of names.
     """
-    for number, path in enumerate(_pictures(folder)):
+    paths = _pictures(folder)
+    _require_results(paths, 1)
+    for number, path in enumerate(paths):
         truth = crop_to_multiple(_rgb(path), SCALE)
         if degradation_seed is None:
             low = downscale_bicubic(truth, SCALE)
@@ -63,15 +65,16 @@ def from_truth(folder: Path, degradation_seed: int | None = None) -> Iterator[Ca
 def from_pairs(low: Path, high: Path) -> Iterator[Case]:
     """Each picture of `high` with the one of the same name in `low`, whatever their suffixes."""
     pairs = [(_same_name(low, path.stem), path) for path in _pictures(high)]
+    _require_results([small for small, _ in pairs], SCALE)
     for small, large in pairs:
         yield Case(large.stem, _rgb(small), _rgb(large))
 
 
 def require_outputs(folders: Iterable[Path], truths: Path) -> None:
-    """Raises InputError, before anything is made, where a folder lacks a picture of the same name as a truth."""
+    """Raises InputError, before anything is made, where a folder lacks a sound picture of the same name as a truth."""
     for folder in folders:
         for path in _paths(truths):
-            _same_name(folder, path.stem)
+            _rgb(_same_name(folder, path.stem))
 
 
 def evaluate(
@@ -125,6 +128,15 @@ def _pictures(folder: Path) -> list[Path]:
         if min(width, height) < SMALLEST:
             raise InputError(f"{path} is {width}x{height}; a side must have {SMALLEST} pixels.")
     return paths
+
+
+def _require_results(paths: list[Path], scale: int) -> None:
+    """The same of pictures whose results have sides `scale` times as long."""
+    limit = Limits.from_environment().output_side
+    for path in paths:
+        side = scale * max(_rgb(path).size)
+        if side > limit:
+            raise InputError(f"{path} asks for a result with a side of {side} pixels; at most {limit} (SEESR_OUTPUT_SIDE).")
 
 
 def _paths(folder: Path) -> list[Path]:

@@ -13,7 +13,7 @@ from zlib import error as zlib_error
 
 import numpy as np
 import pillow_heif
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from seesr.errors import InputError
 from seesr.images.alpha import bleed
@@ -27,6 +27,17 @@ DAMAGE = (
     *(RuntimeError, struct_error, zlib_error, Image.DecompressionBombError),
 )
 """How Pillow's readers say that a file is damaged: in as many ways as there are formats."""
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What brings a picture upright, by EXIF's orientation."""
 
 _LIMIT_LOCK = threading.Lock()
 
@@ -72,6 +83,27 @@ def open_picture(source: ImageSource, limits: Limits) -> Picture:
     return _decode(content, limits, str(path))
 
 
+def to_srgb(image: Image.Image, notes: list[str]) -> tuple[Image.Image, bytes | None]:
+    """The image in sRGB, and the profile to bring the result back to, if it has one that can be."""
+    base = image if image.mode in ("RGB", "L", "CMYK") else image.convert("L" if image.mode == "LA" else "RGB")
+    profile = image.info.get("icc_profile")
+    if not profile:
+        return base.convert("RGB"), None
+    srgb = ImageCms.createProfile("sRGB")
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        converted = ImageCms.profileToProfile(base, source, srgb, outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError) as error:
+        notes.append(f"its colour profile cannot be used and was ignored ({_first_line(error)})")
+        return base.convert("RGB"), None
+    try:
+        ImageCms.buildTransform(srgb, source, "RGB", "RGB")
+    except ImageCms.PyCMSError:
+        notes.append("its colours were converted to sRGB and stay so")
+        return converted, None
+    return converted, profile
+
+
 def _from_array(array: np.ndarray) -> Image.Image:
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
         raise InputError(
@@ -114,9 +146,10 @@ def _convert(image: Image.Image) -> Picture:
     # A camera's MPO carries previews as further frames: nothing that a user would miss.
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
         notes.append(f"{image.n_frames} frames, the first is used")
-    image.load()
-    image = ImageOps.exif_transpose(image)
-    exif = _exif(image, notes)
+    with _own_limit():  # a TIFF is measured again here
+        image.load()
+    exif = _exif(image, notes)  # before it is turned: what a TIFF says is not in the copy
+    image = _upright(image)
     if image.mode.startswith(("I", "F")):
         image = _to_8_bit(image, notes)
     alpha = None
@@ -124,7 +157,7 @@ def _convert(image: Image.Image) -> Picture:
         image = image if image.mode in ("LA", "RGBA") else image.convert("RGBA")
         alpha = image.getchannel("A")
         alpha = None if alpha.getextrema() == (255, 255) else alpha
-    rgb, profile = _to_srgb(image, notes)
+    rgb, profile = to_srgb(image, notes)
     if alpha is not None:
         rgb = bleed(rgb, alpha)
     return Picture(rgb, alpha, profile, exif, notes)
@@ -170,6 +203,15 @@ def _exif(image: Image.Image, notes: list[str]) -> bytes | None:
         return None
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF says, as far as that can be read."""
+    try:
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    except DAMAGE:
+        turn = None
+    return image.copy() if turn is None else image.transpose(turn)
+
+
 def _to_8_bit(image: Image.Image, notes: list[str]) -> Image.Image:
     values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0, neginf=0)
     peak = float(values.max(initial=0))
@@ -195,27 +237,6 @@ def _white(peak: float) -> float:
     """
     usual = (1.0, 255.0, 65535.0)
     return 1.0 if peak <= 1 else next((white for white in usual if white / 4 < peak <= 2 * white), peak)
-
-
-def _to_srgb(image: Image.Image, notes: list[str]) -> tuple[Image.Image, bytes | None]:
-    """The image in sRGB, and the profile to bring the result back to, if it has one that can be."""
-    base = image if image.mode in ("RGB", "L", "CMYK") else image.convert("L" if image.mode == "LA" else "RGB")
-    profile = image.info.get("icc_profile")
-    if not profile:
-        return base.convert("RGB"), None
-    srgb = ImageCms.createProfile("sRGB")
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        converted = ImageCms.profileToProfile(base, source, srgb, outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError) as error:
-        notes.append(f"its colour profile cannot be used and was ignored ({_first_line(error)})")
-        return base.convert("RGB"), None
-    try:
-        ImageCms.buildTransform(srgb, source, "RGB", "RGB")
-    except ImageCms.PyCMSError:
-        notes.append("its colours were converted to sRGB and stay so")
-        return converted, None
-    return converted, profile
 
 
 def _first_line(error: BaseException) -> str:

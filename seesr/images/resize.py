@@ -122,9 +122,8 @@ def part_of_input(sizes: Sizes, box: tuple[int, int, int, int]) -> tuple[int, in
 
 
 def side_by_side(before: Image.Image, after: Image.Image) -> Image.Image:
-    """`before` enlarged by bicubic and `after`, next to each other."""
-    after = after.convert("RGB")
+    """`before` enlarged by bicubic and `after`, next to each other; both RGB, in one colour space."""
     pair = Image.new("RGB", (2 * after.width, after.height))
-    pair.paste(resize(before.convert("RGB"), after.size), (0, 0))
+    pair.paste(resize(before, after.size), (0, 0))
     pair.paste(after, (after.width, 0))
     return pair
