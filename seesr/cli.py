@@ -201,6 +201,7 @@ def _report(job: Job, result: Result, as_json: bool) -> None:
             "working_size": result.sizes.working,
             "steps": result.options.steps,
             "weights": result.weights,
+            "dtype": result.dtype,
             "notes": result.notes,
             "rung": result.rung,
             "attempts": [{"rung": attempt.rung, "reason": attempt.reason} for attempt in result.attempts],

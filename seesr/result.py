@@ -7,9 +7,9 @@ from typing import Any
 
 from PIL import Image
 
+from seesr.errors import Attempt
 from seesr.images.resize import Sizes
 from seesr.options import Options
-from seesr.runtime.ladder import Attempt
 from seesr.tagging.prompt import Tag
 from seesr.version import __version__
 
@@ -26,11 +26,13 @@ class Result:
     seconds: dict[str, float]
     """Time of each stage, in the order in which they ran; of pictures that ran together, of all of them."""
     weights: str
+    dtype: str
+    """Precision of the models, such as `bfloat16`."""
     options: Options
     notes: list[str]
     """What a user would want to know of how the input was handled and the way went."""
     rung: str
-    """Which way through the memory it took: `whole`, `tiled VAE`, `tiled latents`, `smaller tiles`, `offload` or `CPU`."""
+    """The way through the memory, by its name: `whole`, `tiled VAE` and so on, as in the README."""
     attempts: list[Attempt]
     """The ways tried before, for which memory did not suffice."""
     vae: str
@@ -43,6 +45,7 @@ class Result:
         return {
             "version": __version__,
             "weights": self.weights,
+            "dtype": self.dtype,
             **self.options.model_dump(exclude_none=True),
             "seed": self.seed,
             "prompt": self.prompt,

@@ -30,10 +30,10 @@ from seesr.images.resize import Sizes, crop, pad, plan_sizes, resize, to_image, 
 from seesr.models import Models, like
 from seesr.options import Limits, Options
 from seesr.result import Result
-from seesr.runtime.device import choose_device, choose_dtype
+from seesr.runtime.device import choose_device, choose_dtype, dtype_name
 from seesr.runtime.guard import guarded
 from seesr.runtime.ladder import climb_down
-from seesr.runtime.memory import PeakMemory, keeping_freed_memory, memory_bytes
+from seesr.runtime.memory import PeakMemory, is_out_of_memory, keeping_freed_memory, memory_bytes
 from seesr.runtime.plan import Budget, Rung, how_many, limit_of, may_keep, rungs
 from seesr.runtime.stages import Stages
 from seesr.tagging.prompt import Tag
@@ -160,9 +160,23 @@ class Upscaler:
             return results
 
     def tags(self, image: ImageSource) -> list[Tag]:
-        """What RAM sees in a picture, in the order of its tag list."""
+        """What RAM sees in a picture, in the order of its tag list.
+
+        Raises:
+            InputError: the picture cannot be used.
+            OutOfMemoryError: memory does not suffice.
+        """
         with self._one_at_a_time, torch.inference_mode():
-            return self.conditioner.look(open_picture(image, self.limits).rgb, []).tags
+            rgb = open_picture(image, self.limits).rgb
+            try:
+                return self.conditioner.look(rgb, []).tags
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise OutOfMemoryError(
+                    f"memory ran out on {self.device} while RAM looked at {rgb.width}x{rgb.height} pixels. "
+                    "Give a smaller picture or another device, or close other programs."
+                ) from None
 
     @property
     def together(self) -> int:
@@ -184,12 +198,14 @@ class Upscaler:
             tried = ladder if len(job.pictures) == 1 else ladder[:1]
             with keeping_freed_memory(expected) if keeps else nullcontext():
                 (images, seen, prompts, notes), rung, attempts = climb_down(tried, lambda rung: self._travel(job, rung))
-        except OutOfMemoryError:
+        except OutOfMemoryError as error:
             if len(job.pictures) == 1:
                 raise
+            failed = [replace(one, rung=f"{one.rung}, {len(job.pictures)} pictures") for one in error.attempts]
             parts = zip(job.pictures, job.seeds, strict=True)
             alone = [replace(job, pictures=[picture], seeds=[seed], stages=Stages()) for picture, seed in parts]
-            return [result for one in alone for result in self._upscale(one)]
+            results = [result for one in alone for result in self._upscale(one)]
+            return [replace(result, attempts=[*failed, *result.attempts]) for result in results]
         if not attempts and self.models.costs.estimate(rung, height, width) > limit_of(rung, budget):
             notes.append("no way was estimated to fit into the memory allowed; the smallest was taken")
         return [
@@ -201,6 +217,7 @@ class Upscaler:
                 sizes=job.sizes,
                 seconds=job.stages.seconds,
                 weights=self.weights.name,
+                dtype=dtype_name(self.dtype),
                 options=job.options,
                 notes=[*picture.notes, *notes],
                 rung=rung.name,

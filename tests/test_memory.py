@@ -36,6 +36,7 @@ import seesr.upscaler
 from seesr import ComputeError, OptionError, Options, OutOfMemoryError, Result, Upscaler
 from seesr.autoencoder.attention import SCORES
 from seesr.diffusion.tiles import Tiles, fitting_side, predict_tiled, tile_starts
+from seesr.errors import Attempt
 from seesr.evaluation.seams import seam_ratio, tile_borders
 from seesr.images.colour import low_frequencies, wavelet_fix
 from seesr.images.resize import Needs, part_of_input, plan_sizes
@@ -185,6 +186,7 @@ def test_pictures_that_do_not_fit_together_go_one_by_one(
     with fault("denoise", 5, 1):
         results = upscaler.upscale_many([small_photo, small_photo], together=2, scale=2, steps=1, seed=0)
     assert [result.rung for result in results] == ["whole", "whole"]
+    assert [result.attempts for result in results] == [[Attempt("whole, 2 pictures", "injected: no memory for this")]] * 2
     assert all(result.image.tobytes() == alone.image.tobytes() for result in results)
 
 
@@ -200,6 +202,18 @@ def test_the_ladder_ends_with_a_clear_error_and_leaves_nothing(
         upscale(upscaler, large_photo)
     assert alive() <= before
     assert upscale(upscaler, large_photo).rung == "whole"
+
+
+def test_looking_without_memory_ends_with_a_clear_error(
+    upscaler: Upscaler, small_photo: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("injected")
+
+    upscaler.clear_caches()
+    monkeypatch.setattr(upscaler.models.ram, "encode", fail)
+    with pytest.raises(OutOfMemoryError, match=r"memory ran out on cpu while RAM looked at 48x40 pixels\."):
+        upscaler.tags(small_photo)
 
 
 def test_another_error_is_no_reason_to_try_again(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import os
 import struct
 import subprocess
 import sys
+import threading
 import zlib
 from pathlib import Path
 
@@ -327,6 +330,59 @@ def test_any_file_gives_its_picture_or_a_sentence(
     written.load()
     assert written.size == result.sizes.output
     assert json.loads(json.dumps(result.settings())) == result.settings()
+    assert result.settings()["dtype"] == "float32"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are of Unix")
+def test_a_pipe_is_read_no_further_than_allowed(tmp_path: Path) -> None:
+    for limit, size in ((100_000, (40, 30)), (1000, None)):
+        pipe = tmp_path / f"pipe{limit}"
+        os.mkfifo(pipe)
+        writer = threading.Thread(target=_write, args=(pipe, encoded(photograph(40, 30), "PNG")))
+        writer.start()
+        if size:
+            assert open_picture(pipe, Limits(input_bytes=limit)).rgb.size == size
+        else:
+            with pytest.raises(InputError, match="at most 1,000 are taken"):
+                open_picture(pipe, Limits(input_bytes=limit))
+        writer.join()
+
+
+def linear_grey() -> bytes:
+    """The least ICC profile of a grey whose numbers are light."""
+    white = struct.pack(">3i", 63190, 65536, 54061)
+    tags = {
+        b"desc": b"desc" + struct.pack(">II5s", 0, 5, b"grey") + bytes(78),
+        b"cprt": b"text" + bytes(4) + b"none",
+        b"wtpt": b"XYZ " + bytes(4) + white,
+        b"kTRC": b"curv" + bytes(8),
+    }
+    table, body = struct.pack(">I", len(tags)), b""
+    for name, content in tags.items():
+        content += bytes(-len(content) % 4)
+        table += name + struct.pack(">II", 132 + 12 * len(tags) + len(body), len(content))
+        body += content
+    head = struct.pack(">I4sI4s4s4s", 132 + len(table) - 4 + len(body), b"lcms", 0x02400000, b"mntr", b"GRAY", b"XYZ ")
+    head = (head + bytes(12) + b"acsp").ljust(68, b"\0") + white
+    return head.ljust(128, b"\0") + table + body
+
+
+def _write(pipe: Path, content: bytes) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        pipe.write_bytes(content)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA"])
+def test_a_grey_profile_holds_for_every_kind_of_grey(mode: str) -> None:
+    grey = photograph(40, 30, "L")
+    if mode == "1":
+        grey = grey.point(lambda value: 255 * (value > 128))
+    transparent = {"transparency": 7} if mode == "L" else {}
+    picture = open_picture(encoded(grey.convert(mode), "PNG", icc_profile=linear_grey(), **transparent), LIMITS)
+    assert picture.notes == ["its colours were converted to sRGB and stay so"]
+    linear = np.asarray(grey) / 255
+    expected = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055) * 255
+    assert np.abs(np.asarray(picture.rgb, dtype=float) - expected[..., None]).mean() < 1
 
 
 def test_heic_and_avif_are_to_be_had() -> None:

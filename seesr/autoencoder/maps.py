@@ -76,7 +76,8 @@ class FileBand(Band):
         try:
             _reserve(handle, math.prod(self._shape) * dtype.itemsize)
         except OSError as error:
-            raise MemoryError(f"no room for feature maps in {Path(self._path).parent} ({error.strerror})") from error
+            found = f"no room for feature maps in {Path(self._path).parent} ({error.strerror})"
+            raise MemoryError(f"{found}; TMPDIR may name another folder") from error
         finally:
             os.close(handle)
 

@@ -75,7 +75,8 @@ def open_picture(source: ImageSource, limits: Limits) -> Picture:
     path = Path(source)
     try:
         _check_bytes(path.stat().st_size, limits, str(path))
-        content = path.read_bytes()
+        with path.open("rb") as file:  # bounded, for a pipe has no size
+            content = file.read(limits.input_bytes + 1)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist.") from None
     except OSError as error:
@@ -85,7 +86,7 @@ def open_picture(source: ImageSource, limits: Limits) -> Picture:
 
 def to_srgb(image: Image.Image, notes: list[str]) -> tuple[Image.Image, bytes | None]:
     """The image in sRGB, and the profile to bring the result back to, if it has one that can be."""
-    base = image if image.mode in ("RGB", "L", "CMYK") else image.convert("L" if image.mode == "LA" else "RGB")
+    base = image if image.mode in ("RGB", "L", "CMYK") else image.convert("L" if image.mode in ("1", "LA") else "RGB")
     profile = image.info.get("icc_profile")
     if not profile:
         return base.convert("RGB"), None
@@ -154,7 +155,7 @@ def _convert(image: Image.Image) -> Picture:
         image = _to_8_bit(image, notes)
     alpha = None
     if image.has_transparency_data:
-        image = image if image.mode in ("LA", "RGBA") else image.convert("RGBA")
+        image = image if image.mode in ("LA", "RGBA") else image.convert("LA" if image.mode in ("1", "L") else "RGBA")
         alpha = image.getchannel("A")
         alpha = None if alpha.getextrema() == (255, 255) else alpha
     rgb, profile = to_srgb(image, notes)

@@ -19,12 +19,16 @@ KEPT_TAGS = (
     ExifTags.Base.Artist,
     ExifTags.Base.Copyright,
 )
+SUBJECT_AREA = 0x9214
+"""Pillow has no name of its own for it."""
 DROPPED_DETAILS = (
     ExifTags.Base.MakerNote,
     ExifTags.Base.UserComment,
     ExifTags.Base.ExifImageWidth,
     ExifTags.Base.ExifImageHeight,
     ExifTags.Base.ExifInteroperabilityOffset,
+    ExifTags.Base.SubjectLocation,
+    SUBJECT_AREA,
 )
 """What is wrong for the result, or holds offsets into the old file."""
 ASCII_COMMENT = b"ASCII\0\0\0"
@@ -37,7 +41,7 @@ def kept_exif(image: Image.Image) -> bytes | None:
     """The input's camera, date, author, exposure and place, ready for the output; its orientation is not among them.
 
     Raises:
-        ValueError: the input's EXIF is damaged.
+        ValueError: the input's EXIF is damaged or too long.
     """
     try:
         source = image.getexif()
@@ -53,7 +57,9 @@ def kept_exif(image: Image.Image) -> bytes | None:
         content = kept.tobytes() if len(kept) else b""
     except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, AttributeError, struct_error) as error:
         raise ValueError(f"its EXIF is damaged ({error})") from error
-    return content if 0 < len(content) <= MAX_EXIF_BYTES else None
+    if len(content) > MAX_EXIF_BYTES:
+        raise ValueError(f"its EXIF has {len(content):,} bytes, more than a JPEG holds,")
+    return content or None
 
 
 def save_arguments(kind: str, exif: bytes | None, settings: dict[str, Any] | None) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def resize(image: Image.Image, size: Size) -> Image.Image:
 
 def to_tensor(image: Image.Image) -> Tensor:
     """RGB `(1, 3, H, W)` float32 in 0..1 of a mode RGB image."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float().div_(255)
 
 
 def to_image(tensor: Tensor) -> Image.Image:

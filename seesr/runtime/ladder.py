@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
 
-from seesr.errors import OutOfMemoryError
+from seesr.errors import Attempt, OutOfMemoryError
 from seesr.runtime.memory import free_memory, is_out_of_memory
 from seesr.runtime.plan import Rung
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """A rung that was tried in vain, and why it failed."""
-
-    rung: str
-    reason: str
 
 
 def climb_down(ladder: list[Rung], run: Callable[[Rung], T]) -> tuple[T, Rung, list[Attempt]]:
@@ -43,7 +34,8 @@ def climb_down(ladder: list[Rung], run: Callable[[Rung], T]) -> tuple[T, Rung, l
     tried = ", ".join(attempt.rung for attempt in attempts)
     raise OutOfMemoryError(
         f"memory ran out on every way ({tried}; {attempts[-1].reason}). "
-        "Ask for a smaller scale or the preset memory, or close other programs."
+        "Ask for a smaller scale or the preset memory, or close other programs.",
+        attempts,
     )
 
 
