@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ def plan_jobs(
     Raises:
         InputError: an input names nothing, or cannot be looked at.
         OutputError: two results would get one name, one would take an input's place, a file exists already, its suffix
-            is not known or is not that of the format asked for.
+            is not known or is not that of the format asked for, or its folder may not be written to.
     """
     with _told_as(InputError, "read"):
         found = [item for text in inputs for item in _expand(text, recursive)]
@@ -67,7 +68,10 @@ def plan_jobs(
             jobs = [job for job in jobs if not job.target.exists()]
         if not overwrite:
             _refuse_existing([job.target for job in jobs], "use --overwrite or --skip-existing")
-            _refuse_existing([path for job in jobs for path in job.made[1:]], "use --overwrite, or leave out --compare")
+            if not skip_existing:  # else it is of a picture whose result was not finished
+                _refuse_existing([path for job in jobs for path in job.made[1:]], "use --overwrite, or leave out --compare")
+        for folder in dict.fromkeys(job.target.parent for job in jobs):
+            _require_writable(folder)
         return jobs
 
 
@@ -87,12 +91,18 @@ def _refuse_existing(paths: list[Path], way_out: str) -> None:
         raise OutputError(f"{taken[0]} exists{more}; {way_out}.")
 
 
+def _require_writable(folder: Path) -> None:
+    """Of one that may have to be made first."""
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise OutputError(f"{folder} cannot be written to: {there} is not a folder that lets you; choose another output.")
+
+
 def _expand(text: str, recursive: bool) -> list[tuple[Path, Path]]:
     """(file, its name inside the output folder) for one input."""
     path = Path(text)
     if path.is_dir():
-        pattern = "**/*" if recursive else "*"
-        files = sorted(item for item in path.glob(pattern) if item.is_file() and item.suffix.lower() in PICTURE_SUFFIXES)
+        files = sorted(_pictures_in(path, recursive))
         if not files:
             raise InputError(f"{path} holds no picture{'' if recursive else '; use --recursive for its sub-folders'}.")
         return [(file, file.relative_to(path)) for file in files]
@@ -102,6 +112,25 @@ def _expand(text: str, recursive: bool) -> list[tuple[Path, Path]]:
     if not files:
         raise InputError(f"{text} does not exist.")
     return [(file, Path(file.name)) for file in files]
+
+
+def _pictures_in(folder: Path, recursive: bool) -> Iterator[Path]:
+    """Not in folders that are links, nor macOS's `._` files.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for place, folders, names in os.walk(folder, onerror=fail):
+        if not recursive:
+            folders.clear()
+        for name in names:
+            path = Path(place, name)
+            if path.suffix.lower() in PICTURE_SUFFIXES and not name.startswith("._") and path.is_file():
+                yield path
 
 
 def _check_made(jobs: list[Job]) -> None:

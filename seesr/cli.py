@@ -5,6 +5,7 @@ PyTorch and what needs it is imported where it is used: help and mistyped option
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -22,7 +23,7 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from seesr.batch import Job, plan_jobs
-from seesr.errors import SeeSRError
+from seesr.errors import OutputError, SeeSRError
 from seesr.evaluation.command import evaluate
 from seesr.flags import Device, Dtype, MemoryLimit, Weights, takes_options, takes_save_options
 from seesr.images.save import save
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from seesr.upscaler import Upscaler
 
 PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "pillow", "numpy")
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""Why no further picture can be written either."""
 BAD_INPUT, SOME_FAILED, INTERRUPTED = 2, 1, 130
 
 app = typer.Typer(
@@ -87,29 +90,32 @@ def upscale(
     from seesr.runtime.device import dtype_name
 
     _say(f"weights: {upscaler.weights.name}, on {upscaler.device} in {dtype_name(upscaler.dtype)}")
-    failures: list[str] = []
+    done, failures = 0, list[str]()
     try:
         with _progress(len(jobs)) as tell:
             for job, result in _upscale_each(upscaler, jobs, upscaler.together, options, tell):
                 try:
                     if isinstance(result, SeeSRError):
                         raise result
-                    save(result.image, job.target, saving, result.settings())
-                    if job.comparison is not None:
-                        save(_before_and_after(job, result, upscaler), job.comparison)
+                    _write(job, result, upscaler, saving, overwrite)
                 except SeeSRError as error:
                     if len(jobs) == 1:
                         raise
                     failures.append(str(error))
+                    if getattr(error.__cause__, "errno", None) in NO_ROOM:
+                        break
                 else:
+                    done += 1
                     _report(job, result, as_json)
     except KeyboardInterrupt:
         _say("stopped; finished pictures are whole.")
         raise typer.Exit(INTERRUPTED) from None
     if failures:
-        _say(f"{len(jobs) - len(failures)} of {len(jobs)} pictures done; {len(failures)} failed:")
+        _say(f"{done} of {len(jobs)} pictures done; {len(failures)} failed:")
         for failure in failures:
             _say(f"  {failure}")
+        if left := len(jobs) - done - len(failures):
+            _say(f"  {left} were not tried: they could not be written either.")
         raise typer.Exit(SOME_FAILED)
 
 
@@ -216,6 +222,20 @@ def _report(job: Job, result: Result, as_json: bool) -> None:
     _say(f"{job.target}: {width}x{height}, seed {result.seed}, {sum(result.seconds.values()):.1f} s{notes}")
 
 
+def _write(job: Job, result: Result, upscaler: Upscaler, saving: SaveOptions, overwrite: bool) -> None:
+    """The comparison first: the result is what marks a picture as done."""
+    if job.target.exists() and not overwrite:
+        raise OutputError(f"{job.target} exists since a moment ago and was left as it is; use --overwrite to replace it.")
+    if job.comparison is not None:
+        save(_before_and_after(job, result, upscaler), job.comparison)
+    try:
+        save(result.image, job.target, saving, result.settings())
+    except OutputError:
+        if job.comparison is not None:
+            job.comparison.unlink(missing_ok=True)
+        raise
+
+
 def _before_and_after(job: Job, result: Result, upscaler: Upscaler) -> Image.Image:
     from seesr.images.decode import open_picture, to_srgb
     from seesr.images.resize import side_by_side
@@ -229,7 +249,7 @@ def _progress(pictures: int) -> Iterator[Any]:
     """Bars over pictures and over the steps of the one at work, on standard error and only on a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal, redirect_stdout=False) as bars:
         overall = bars.add_task("pictures", total=pictures, visible=pictures > 1)
         current = bars.add_task("", total=None)
         started: set[Path] = set()

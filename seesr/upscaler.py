@@ -96,11 +96,20 @@ class Upscaler:
         Raises:
             WeightsError: files are missing or do not fit.
             OptionError: the device or dtype is not to be had, or there is no compiler.
+            OutOfMemoryError: the models do not fit.
         """
         found, on = resolve_weights(weights), choose_device(device)
         memory = 0 if sequential else min(memory_bytes(on)[1], memory_limit or math.inf)
         precision = choose_dtype(dtype, on, found.wishes.dtype, memory)
-        models = Models.load(found, on, precision, sequential, compiled)
+        try:
+            models = Models.load(found, on, precision, sequential, compiled)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise OutOfMemoryError(
+                f"memory ran out while the models of {found.name} were loaded in {dtype_name(precision)}. "
+                "Use sequential, bfloat16 or smaller weights, or close other programs."
+            ) from None
         return cls(models, found, precision, limits or Limits.from_environment(), memory_limit)
 
     def upscale(

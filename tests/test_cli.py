@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -16,6 +18,7 @@ import pytest
 from conftest import Run, turned_profile
 from PIL import Image
 
+from seesr import OutputError, cli
 from seesr.runtime.plan import Rung
 from seesr.tagging.prompt import Tag
 from seesr.upscaler import Upscaler
@@ -153,6 +156,81 @@ def test_an_unwritable_place_is_one_sentence(seesr: Run, photo: Path, tmp_path: 
     outcome = seesr("upscale", photo, "-o", tmp_path / "file" / "x.png", *QUICK)
     assert outcome.code == 2
     assert "cannot be written" in outcome.err
+
+
+def test_what_cannot_be_written_or_read_is_said_before_the_work(
+    seesr: Run, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Upscaler, "load", lambda *_, **__: pytest.fail("the models are not needed"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+        outcome = seesr("upscale", photo, "-o", tmp_path / "new" / "x.png")
+        assert outcome.code == 2
+        assert f"new cannot be written to: {tmp_path} is not a folder that lets you" in outcome.err
+
+    def scandir(path: Any) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    outcome = seesr("upscale", tmp_path, "-o", tmp_path / "out")
+    assert outcome.code == 2
+    assert f"{tmp_path} cannot be read: Permission denied" in outcome.err
+
+
+def test_a_file_that_appears_meanwhile_is_kept(
+    seesr: Run, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "x.png"
+    upscale_many = Upscaler.upscale_many
+
+    def slowly(*arguments: Any, **values: Any) -> Any:
+        target.write_text("another's")
+        return upscale_many(*arguments, **values)
+
+    monkeypatch.setattr(Upscaler, "upscale_many", slowly)
+    outcome = seesr("upscale", photo, "-o", target, *QUICK)
+    assert outcome.code == 2
+    assert "x.png exists since a moment ago and was left as it is" in outcome.err
+    assert target.read_text() == "another's"
+
+
+def test_a_full_disk_ends_the_work_and_a_comparison_can_be_resumed(
+    seesr: Run, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, output = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        (folder / name).write_bytes(photo.read_bytes())
+    save, full = cli.save, True
+
+    def limited(image: Any, path: Path, *arguments: Any) -> None:
+        if path.name == "b.png" and full:
+            raise OutputError(f"{path} cannot be written: No space left on device.") from OSError(errno.ENOSPC, "full")
+        save(image, path, *arguments)
+
+    monkeypatch.setattr(cli, "save", limited)
+    arguments = ("upscale", folder, "-o", output, *QUICK, "--compare")
+    outcome = seesr(*arguments)
+    assert outcome.code == 1
+    assert "1 of 3 pictures done; 1 failed" in outcome.err
+    assert "1 were not tried" in outcome.err
+    assert sorted(path.name for path in output.iterdir()) == ["a.png", "a_compare.png"]
+    full = False
+    (output / "b_compare.png").write_text("of a picture whose result was not finished")
+    assert seesr(*arguments, "--skip-existing").code == 0
+    assert len(list(output.iterdir())) == 6
+    Image.open(output / "b_compare.png").load()
+
+
+def test_records_go_to_standard_output_whatever_errors_go_to(photo: Path, tmp_path: Path) -> None:
+    terminal, errors = pty.openpty()
+    command = [sys.executable, "-m", "seesr", "upscale", str(photo), "-o", str(tmp_path / "x.png"), "--steps", "1", "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
+    os.close(errors)
+    out, _ = process.communicate(timeout=180)
+    os.close(terminal)
+    assert process.returncode == 0
+    assert json.loads(out)["output"] == str(tmp_path / "x.png")
 
 
 def test_tags_and_info(seesr: Run, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import shutil
 import sys
+import sysconfig
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -62,6 +63,11 @@ def test_without_a_compiler_it_is_said_before_anything_is_loaded(
     outcome = seesr("upscale", IMAGES / "chelsea.png", "--compile", "--device", "cpu", "-o", tmp_path / "never.png")
     assert outcome.code == 2
     assert "compiling needs a C++ compiler, and no-such-compiler is not here" in outcome.err
+    monkeypatch.setenv("CXX", sys.executable)
+    monkeypatch.setattr(sysconfig, "get_path", lambda _: "/nowhere")
+    outcome = seesr("upscale", IMAGES / "chelsea.png", "--compile", "--device", "cpu", "-o", tmp_path / "never.png")
+    assert outcome.code == 2
+    assert "compiling needs Python's headers, which are not in /nowhere" in outcome.err
     assert "Traceback" not in outcome.err
 
 

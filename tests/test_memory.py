@@ -216,6 +216,15 @@ def test_looking_without_memory_ends_with_a_clear_error(
         upscaler.tags(small_photo)
 
 
+def test_loading_without_memory_ends_with_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("seesr.models.load_ram", fail)
+    with pytest.raises(OutOfMemoryError, match=r"while the models of tiny \(embedded\) were loaded in float32\."):
+        Upscaler.load(device="cpu", weights="tiny")
+
+
 def test_another_error_is_no_reason_to_try_again(
     upscaler: Upscaler, large_photo: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,7 @@ def test_a_wheel_carries_the_embedded_weights(tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(installed)
     code = "from seesr.weights.resolve import resolve_weights; print(resolve_weights().root)"
     # -P and the path first: the wheel's package must be found, not the clone's.
-    environment = {"PYTHONPATH": str(installed), "PATH": ""}
+    environment = {"PYTHONPATH": str(installed), "PATH": "", "SEESR_CACHE": str(tmp_path / "cache")}
     command = [sys.executable, "-P", "-c", code]
     found = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
     root = Path(found.stdout.strip())

@@ -122,6 +122,13 @@ def test_bfloat16_gives_nearly_the_same_picture(upscaler: Upscaler, small_photo:
     assert difference(coarse.image, exact.image) < 4
 
 
+def test_a_prompt_that_is_too_long_is_said(upscaler: Upscaler, small_photo: Image.Image) -> None:
+    for _ in range(2):  # the second time it is remembered
+        result = upscaler.upscale(small_photo, seed=0, scale=1, steps=1, tags=False, prompt="fur and grass, " * 60)
+        assert result.notes == ["the first 77 tokens of the prompt are read, the rest is cut off"]
+    assert not upscaler.upscale(small_photo, seed=0, scale=1, steps=1, tags=False, prompt="fur").notes
+
+
 def test_alpha_and_profile_come_back(upscaler: Upscaler, small_photo: Image.Image) -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     photo = small_photo.copy()

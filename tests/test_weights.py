@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -24,6 +25,7 @@ from seesr.diffusion.schedule import NoiseSchedule
 from seesr.diffusion.text import load_prompt_encoder
 from seesr.tagging.prompt import load_tag_list
 from seesr.tagging.ram import load_ram
+from seesr.weights import commands
 from seesr.weights.cache import Cache, sha256
 from seesr.weights.files import read_config
 from seesr.weights.manifest import Manifest, beside_package, read_manifest
@@ -197,6 +199,42 @@ def test_a_mirror_helps_out(hub: Hub, cache: Cache) -> None:
         manifest_of([entry("x.txt")], mirrors=mirrors)
 
 
+def test_another_manifest_asks_for_other_files(hub: Hub, cache: Cache) -> None:
+    for content in (b"first", b"other"):
+        hub.files = {"someone/base/model.safetensors": content}
+        manifest = manifest_of([entry("model.safetensors", content)])
+        assert cache.missing(manifest)
+        pull(manifest, cache, accepted=False)
+        assert (cache.full / "model.safetensors").read_bytes() == content
+        assert not cache.missing(manifest)
+    assert not cache.missing(manifest_of([entry("model.safetensors")])), "one that knows no digest takes what is there"
+
+
+def test_what_a_killed_pull_left_goes_first(hub: Hub, cache: Cache) -> None:
+    left = cache.partial / "Base-0" / ".cache" / "huggingface" / "download" / "abc.incomplete"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"x" * 1000)
+    hub.status = {"someone/base/x.txt": 500}
+    with pytest.raises(WeightsError, match="answered 500"):
+        pull(manifest_of([entry("x.txt")]), cache, accepted=False)
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("proxy", ["socks://127.0.0.1:9", "nonsense://127.0.0.1:9"])
+def test_a_proxy_that_cannot_be_used_is_one_error(
+    hub: Hub, cache: Cache, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    monkeypatch.setenv("NO_PROXY", "")
+    huggingface_hub.close_session()
+    try:
+        with pytest.raises(WeightsError, match=r"x.txt of Base could not be fetched .*proxy"):
+            pull(manifest_of([entry("x.txt")]), cache, accepted=False)
+    finally:
+        monkeypatch.undo()
+        huggingface_hub.close_session()
+
+
 def test_plain_addresses(hub: Hub, cache: Cache) -> None:
     hub.files = {f"raw/{REVISION}/data/tags.txt": b"cat\ndog\n"}
     file = entry("ram/tags.txt", b"cat\ndog\n", remote="data/tags.txt")
@@ -338,8 +376,18 @@ def test_the_command_pulls_lists_verifies_and_uses_a_model(
     changed.write_bytes(b"x" * changed.stat().st_size)
     verified = seesr("weights", "verify")
     assert verified.code == 1
-    assert "changed  ram/DAPE.safetensors" in verified.out
+    assert "changed    ram/DAPE.safetensors" in verified.out
     assert "missing" in seesr("weights", "list").out
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(commands, "sha256", fail)
+    monkeypatch.setattr(Cache, "forget", fail)
+    verified = seesr("weights", "verify")
+    assert verified.code == 1
+    assert "unreadable vae" in verified.out.replace("sd-turbo/", "")
+    assert "cannot be written: Input/output error" in verified.err
 
 
 def test_the_cache_comes_before_the_embedded_model_and_a_path_before_both(

@@ -22,10 +22,18 @@ class PromptEncoder(nn.Module):
         self.tokenizer = tokenizer
         self.text_encoder = text_encoder
 
+    @property
+    def length(self) -> int:
+        """Tokens that are read, with one that begins and one that ends a prompt."""
+        return self.text_encoder.config.max_position_embeddings
+
+    def tokens(self, prompt: str) -> int:
+        """How many a prompt has."""
+        return len(self.tokenizer(prompt, verbose=False).input_ids)
+
     def forward(self, prompts: list[str]) -> Tensor:
-        length = self.text_encoder.config.max_position_embeddings
         # As lists: asked for tensors, the tokenizer would turn an out-of-memory error into another one.
-        tokens = self.tokenizer(prompts, padding="max_length", max_length=length, truncation=True).input_ids
+        tokens = self.tokenizer(prompts, padding="max_length", max_length=self.length, truncation=True).input_ids
         return self.text_encoder(torch.tensor(tokens, device=self.text_encoder.device)).last_hidden_state
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import sysconfig
+from pathlib import Path
 
 import torch
 from diffusers.models.attention import BasicTransformerBlock
@@ -20,7 +22,8 @@ MOST_KINDS = 256
 
 
 def require_compiler(device: torch.device) -> None:
-    """Raises OptionError where there is no C++ compiler for PyTorch, or, on a GPU, no C compiler for Triton."""
+    """Raises OptionError where there is no C++ compiler for PyTorch, or, on a GPU, no C compiler for Triton; or where
+    Python's headers are missing."""
     if device.type == "cpu":
         language, variable, usual = "C++", "CXX", {"darwin": ["clang++"], "win32": ["cl"]}.get(sys.platform, ["g++"])
     else:
@@ -30,6 +33,11 @@ def require_compiler(device: torch.device) -> None:
         raise OptionError(
             f"compiling needs a {language} compiler, and {' or '.join(compilers)} is not here; "
             f"install it, name one in {variable}, or do not compile."
+        )
+    headers = Path(sysconfig.get_path("include"))
+    if not (headers / "Python.h").exists():
+        raise OptionError(
+            f"compiling needs Python's headers, which are not in {headers}; install them (python3-dev), or do not compile."
         )
 
 

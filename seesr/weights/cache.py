@@ -41,10 +41,13 @@ class Cache:
         return self.root / "partial"
 
     def has(self, file: File) -> bool:
-        """Whether the file was fetched and found right, and still has its size."""
+        """Whether the file was fetched and found right, still has its size, and is the one that the manifest means."""
         record = self.records().get(file.kept_as)
         path = self.full / file.kept_as
-        return record is not None and path.is_file() and path.stat().st_size == record["bytes"]
+        if record is None or not path.is_file() or path.stat().st_size != record["bytes"]:
+            return False
+        # A legacy file's digest is gone with it: what is kept was converted.
+        return file.is_legacy or file.sha256 in (None, record["sha256"])
 
     @property
     def lock(self) -> FileLock:

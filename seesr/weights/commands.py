@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -70,17 +71,33 @@ def verify() -> None:
             continue
         fetched += 1
         path = cache.full / file.kept_as
-        state = "missing" if not path.is_file() else "right" if sha256(path) == record["sha256"] else "changed"
-        print(f"{state:8} {file.kept_as}")
+        state = _state(path, record["sha256"])
+        print(f"{state:10} {file.kept_as}")
         if state != "right":
             bad += 1
-            with cache.lock:
-                cache.forget(file)
+            _forget(cache, file)
     print(f"{fetched - bad} of {len(manifest.files)} files are here and right ({cache.full}).")
     if bad:
         _say(f"{bad} files are not what was fetched; `{COMMAND}` fetches them again.")
     if fetched - bad < len(manifest.files):
         raise typer.Exit(BAD)
+
+
+def _state(path: Path, digest: str) -> str:
+    if not path.is_file():
+        return "missing"
+    try:
+        return "right" if sha256(path) == digest else "changed"
+    except OSError:
+        return "unreadable"
+
+
+def _forget(cache: Cache, file: File) -> None:
+    try:
+        with cache.lock:
+            cache.forget(file)
+    except OSError as error:
+        _say(f"the cache {cache.root} cannot be written: {error.strerror or error}; {file.kept_as} still counts there.")
 
 
 def _size(megabytes: int) -> str:

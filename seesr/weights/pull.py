@@ -52,6 +52,7 @@ def pull(manifest: Manifest, cache: Cache, accepted: bool, tell: Tell | None = N
         return
     try:
         with cache.lock:
+            _clear_broken_off(cache)
             for source, file in manifest.files:
                 if file.path in missing and not cache.has(file):
                     if tell:
@@ -64,6 +65,13 @@ def pull(manifest: Manifest, cache: Cache, accepted: bool, tell: Tell | None = N
         raise WeightsError(f"the cache {cache.root} cannot be written: {error.strerror or error}.") from error
 
 
+def _clear_broken_off(cache: Cache) -> None:
+    """What a pull that was killed has left: huggingface_hub begins anew under another name."""
+    for pattern in ("*.incomplete", ".seesr-*.part"):
+        for path in cache.partial.rglob(pattern):
+            path.unlink()
+
+
 def _fetch(source: Source, file: File, cache: Cache) -> None:
     """From the first place that has it."""
     reasons = []
@@ -71,7 +79,8 @@ def _fetch(source: Source, file: File, cache: Cache) -> None:
         folder = cache.partial / f"{source.name}-{number}"
         try:
             found, expected = _download(place, file, folder)
-        except (HTTPError, OSError, HTTPException, RuntimeError) as error:
+        except (HTTPError, OSError, HTTPException, RuntimeError, ImportError, ValueError) as error:
+            # The last two: a proxy that is set wrongly, or needs a package.
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 raise
             reasons.append(f"{_address(place)}: {_why(error)}")
