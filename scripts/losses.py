@@ -112,7 +112,7 @@ def _direction_shares(images: Tensor) -> Tensor:
     """Each direction's share in the energy of a band, of grey `(B, H, W)`: `(directions, bands, B, rows, columns)`."""
     side, device = DIRECTION_WINDOW, images.device
     window = torch.hann_window(side, periodic=False, device=device)
-    # A quarter of a window apart: so every place weighs the same, at half a window only every sixteenth one would.
+    # A quarter of a window apart, where squares of Hann windows add up to the same at every place.
     parts = images.unfold(1, side, side // 4).unfold(2, side, side // 4)
     parts = (parts - parts.mean(dim=(-2, -1), keepdim=True)) * window[:, None] * window
     energy = torch.view_as_real(torch.fft.fft2(parts)).square().sum(dim=-1) / (window @ window) ** 2

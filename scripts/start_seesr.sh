@@ -2,7 +2,7 @@
 # Makes the environment .venv when it is missing or older than pyproject.toml, then runs what was asked for in it.
 set -euo pipefail
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 venv=$root/.venv
 # Present only in a finished environment; its date is the moment when the installation began. It holds the folder that the
 # environment was made in: moved, it would not find itself.

@@ -70,11 +70,8 @@ class Conditioner:
     def embed(self, prompt: str, notes: list[str]) -> Tensor:
         """`(1, tokens, width)`, on the host."""
         encoder = self.models.prompt_encoder
-        count, note = (
-            encoder.tokens(prompt),
-            f"the first {encoder.length} tokens of the prompt are read, the rest is cut off",
-        )
-        if count > encoder.length and note not in notes:
+        note = f"the first {encoder.length} tokens of the prompt are read, the rest is cut off"
+        if encoder.tokens(prompt) > encoder.length and note not in notes:
             notes.append(note)
 
         def compute() -> Tensor:
