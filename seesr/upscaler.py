@@ -33,7 +33,7 @@ from seesr.result import Result
 from seesr.runtime.device import choose_device, choose_dtype, dtype_name
 from seesr.runtime.guard import guarded
 from seesr.runtime.ladder import climb_down
-from seesr.runtime.memory import PeakMemory, is_out_of_memory, keeping_freed_memory, memory_bytes
+from seesr.runtime.memory import PeakMemory, keeping_freed_memory, memory_bytes, told_without_memory
 from seesr.runtime.plan import Budget, Rung, how_many, limit_of, may_keep, rungs
 from seesr.runtime.stages import Stages
 from seesr.tagging.prompt import Tag
@@ -101,15 +101,11 @@ class Upscaler:
         found, on = resolve_weights(weights), choose_device(device)
         memory = 0 if sequential else min(memory_bytes(on)[1], memory_limit or math.inf)
         precision = choose_dtype(dtype, on, found.wishes.dtype, memory)
-        try:
+        with told_without_memory(
+            f"memory ran out while the models of {found.name} were loaded in {dtype_name(precision)}. "
+            "Use sequential, bfloat16 or smaller weights, or close other programs."
+        ):
             models = Models.load(found, on, precision, sequential, compiled)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise OutOfMemoryError(
-                f"memory ran out while the models of {found.name} were loaded in {dtype_name(precision)}. "
-                "Use sequential, bfloat16 or smaller weights, or close other programs."
-            ) from None
         return cls(models, found, precision, limits or Limits.from_environment(), memory_limit)
 
     def upscale(
@@ -177,15 +173,11 @@ class Upscaler:
         """
         with self._one_at_a_time, torch.inference_mode():
             rgb = open_picture(image, self.limits).rgb
-            try:
+            with told_without_memory(
+                f"memory ran out on {self.device} while RAM looked at {rgb.width}x{rgb.height} pixels. "
+                "Give a smaller picture or another device, or close other programs."
+            ):
                 return self.conditioner.look(rgb, []).tags
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                raise OutOfMemoryError(
-                    f"memory ran out on {self.device} while RAM looked at {rgb.width}x{rgb.height} pixels. "
-                    "Give a smaller picture or another device, or close other programs."
-                ) from None
 
     @property
     def together(self) -> int:

@@ -14,6 +14,8 @@ from pathlib import Path
 import psutil
 import torch
 
+from seesr.errors import OutOfMemoryError
+
 ALLOCATOR_WORDS = (
     *("can't allocate memory", "not enough memory", "cannot allocate memory", "backend out of memory"),
     *("cuda error: out of memory", "cublas_status_alloc_failed", "cudnn_status_alloc_failed"),
@@ -41,6 +43,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in ALLOCATOR_WORDS)
+
+
+@contextmanager
+def told_without_memory(sentence: str) -> Iterator[None]:
+    """Raises OutOfMemoryError with this sentence where memory runs out; any other error goes on as it is."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError(sentence) from None
 
 
 def memory_bytes(device: torch.device) -> tuple[int, int]:
