@@ -27,15 +27,18 @@ or fourth one apart, weakly and all over the picture, which only a long window t
 DIRECTION_WINDOW, DIRECTIONS, BANDS = 32, 12, (0.1, 0.2, 0.3, 0.75)
 """Side of the windows in which the directions of fine structure are compared, how many there are, and the limits of the
 bands, in cycles a pixel."""
-DIRECTION_JOINS = 0.25
-"""Share of the steps over which that loss joins."""
+SHARPNESS_BAND = (0.07, 0.17)
+"""Cycles a pixel between which a picture looks sharp or soft: about the finest quarter of what the input tells."""
+FINISH_JOINS = 0.25
+"""Share of the steps over which the losses on directions and on sharpness join."""
 QUIET = 8e-3
 """Energy of a band in such a window, of values in -1..1, that nobody sees: of lines half a grey level strong."""
 
 
 @dataclass(frozen=True)
 class Balance:
-    """How much each loss counts, and in which part of the run the perceptual one joins; that on directions follows it."""
+    """How much each loss counts, and in which part of the run the perceptual one joins; those on directions and sharpness
+    follow it."""
 
     perceptual_from: float
     perceptual_full: float
@@ -43,21 +46,24 @@ class Balance:
     perceptual_weight: float
     grid_weight: float
     direction_weight: float
+    sharpness_weight: float
 
     def perceptual_growth(self, progress: float) -> float:
         """How far the perceptual loss has joined, 0 to 1, after a share of the steps."""
         return _growth(progress, self.perceptual_from, self.perceptual_full)
 
-    def direction_growth(self, progress: float) -> float:
-        """The same of the loss on directions. From the start it would leave no strokes whose direction it could mend."""
-        return _growth(progress, self.perceptual_full, self.perceptual_full + DIRECTION_JOINS)
+    def finish_growth(self, progress: float) -> float:
+        """The same of the losses on directions and sharpness. From the start, that on directions would leave no strokes to
+        mend."""
+        return _growth(progress, self.perceptual_full, self.perceptual_full + FINISH_JOINS)
 
     def total(self, parts: Mapping[str, Tensor], progress: float) -> Tensor:
         """The loss to be made small, after a share of the steps."""
         growth = self.perceptual_growth(progress)
         loss = parts["detail"] + VAE_WEIGHT * parts["vae"] + RAW_WEIGHT * parts["raw"]
         loss = loss + self.grid_weight * (0.1 + 0.9 * growth) * parts["grid"]
-        loss = loss + self.direction_weight * self.direction_growth(progress) * parts["direction"]
+        finish = self.direction_weight * parts["direction"] + self.sharpness_weight * parts["sharpness"]
+        loss = loss + self.finish_growth(progress) * finish
         return loss + self.perceptual_weight * growth * parts["perceptual"]
 
 
@@ -104,27 +110,38 @@ def direction_loss(output: Tensor, target: Tensor) -> Tensor:
     Of images `(B, 3, H, W)` in -1..1: the Kullback-Leibler divergence of how a band's energy spreads over directions, in
     overlapping windows. How much energy there is, is left to the other losses.
     """
-    shares, expected = _direction_shares(brightness(torch.cat([output, target]))[:, 0]).chunk(2, dim=2)
+    energies = _energies(torch.cat([output, target]), BANDS)
+    shares, expected = (energies / energies.sum(dim=0)).chunk(2, dim=2)
     return (shares * (shares / expected).log()).sum(dim=0).mean()
 
 
-def _direction_shares(images: Tensor) -> Tensor:
-    """Each direction's share in the energy of a band, of grey `(B, H, W)`: `(directions, bands, B, rows, columns)`."""
+def sharpness_loss(output: Tensor, target: Tensor) -> Tensor:
+    """How far the energy of edges and texture, between `SHARPNESS_BAND`, is from the target's.
+
+    Of images `(B, 3, H, W)` in -1..1: the amount of the logarithm of their ratio, in overlapping windows. Pixels' own errors
+    ask for less of whatever is not certain, and the perceptual loss makes up for it with what is finer.
+    """
+    energy, expected = _energies(torch.cat([output, target]), SHARPNESS_BAND).sum(dim=0).chunk(2, dim=1)
+    return (energy / expected).log().abs().mean()
+
+
+def _energies(images: Tensor, limits: tuple[float, ...]) -> Tensor:
+    """The brightness's energy in bands between such limits, in each direction and window, of images `(B, 3, H, W)`:
+    `(directions, bands, B, rows, columns)`."""
     side, device = DIRECTION_WINDOW, images.device
     window = torch.hann_window(side, periodic=False, device=device)
     # A quarter of a window apart, where squares of Hann windows add up to the same at every place.
-    parts = images.unfold(1, side, side // 4).unfold(2, side, side // 4)
+    parts = brightness(images)[:, 0].unfold(1, side, side // 4).unfold(2, side, side // 4)
     parts = (parts - parts.mean(dim=(-2, -1), keepdim=True)) * window[:, None] * window
     energy = torch.view_as_real(torch.fft.fft2(parts)).square().sum(dim=-1) / (window @ window) ** 2
     frequency = torch.fft.fftfreq(side, device=device)
     radius = torch.hypot(frequency[:, None], frequency)
     turn = torch.atan2(frequency[:, None].expand_as(radius), frequency.expand_as(radius)) / torch.pi
     direction = (turn * DIRECTIONS).round() % DIRECTIONS
-    limits = torch.tensor(BANDS, device=device)
+    edges = torch.tensor(limits, device=device)
     is_of = direction == torch.arange(DIRECTIONS, device=device)[:, None, None, None]
-    is_in = (radius >= limits[:-1, None, None]) & (radius < limits[1:, None, None])
-    energy = torch.einsum("bijyx,dkyx->dkbij", energy, (is_of & is_in).to(energy)) + QUIET / DIRECTIONS
-    return energy / energy.sum(dim=0)
+    is_in = (radius >= edges[:-1, None, None]) & (radius < edges[1:, None, None])
+    return torch.einsum("bijyx,dkyx->dkbij", energy, (is_of & is_in).to(energy)) + QUIET / DIRECTIONS
 
 
 def perceptual_loss(

@@ -196,6 +196,27 @@ def test_what_nobody_sees_has_no_direction(losses: ModuleType) -> None:
     assert unseen.grad.isfinite().all()
 
 
+def blurred(images: Tensor, sigma: float) -> Tensor:
+    """By a Gaussian that wraps around."""
+    squares = torch.fft.fftfreq(images.shape[-2])[:, None].square() + torch.fft.rfftfreq(images.shape[-1]).square()
+    return torch.fft.irfft2(torch.fft.rfft2(images) * torch.exp(-2 * (torch.pi * sigma) ** 2 * squares))
+
+
+def test_soft_and_harsh_pictures_lack_sharpness_wherever_their_details_are(losses: ModuleType) -> None:
+    truth = blurred(3 * noise(0), 0.8)
+    costs = [losses.sharpness_loss(blurred(truth, sigma), truth).item() for sigma in (0.0, 0.5, 1.0, 2.0)]
+    assert costs == sorted(costs)
+    assert costs[0] == pytest.approx(0, abs=1e-6)
+    assert costs[-1] > 1
+    harsh = losses.sharpness_loss(truth + 0.8 * (truth - blurred(truth, 1.5)), truth)
+    assert harsh > 0.4
+    soft = blurred(truth, 1.0).requires_grad_()
+    (gradient,) = torch.autograd.grad(losses.sharpness_loss(soft, truth), soft)
+    assert (gradient * (soft - blurred(soft, 2.0))).sum() < 0, "more of what a soft picture has makes it less"
+    assert losses.sharpness_loss(truth.roll(5, dims=-1), truth) < 0.3 * costs[-1], "where exactly, the other losses say"
+    assert losses.sharpness_loss(truth + hatching(2.5, 0), truth) < 0.1, "what is finer is not its business"
+
+
 def test_the_perceptual_network_judges_brightness_alone(losses: ModuleType) -> None:
     generator, windows = torch.Generator().manual_seed(0), []
     output, target = (torch.rand(2, 3, 112, 112, generator=generator) for _ in range(2))
@@ -218,18 +239,18 @@ def test_the_perceptual_network_judges_brightness_alone(losses: ModuleType) -> N
     assert not torch.equal(*windows), "each time elsewhere"
 
 
-def test_the_perceptual_loss_joins_and_that_on_directions_after_it(losses: ModuleType) -> None:
-    balance = losses.Balance(0.1, 0.5, perceptual_weight=0.5, grid_weight=3.0, direction_weight=0.1)
+def test_the_perceptual_loss_joins_and_those_on_directions_and_sharpness_after_it(losses: ModuleType) -> None:
+    balance = losses.Balance(0.1, 0.5, 0.5, grid_weight=3.0, direction_weight=0.1, sharpness_weight=0.05)
     times = (0.0, 0.1, 0.3, 0.5, 0.75, 1.0)
     assert [balance.perceptual_growth(at) for at in times] == pytest.approx([0, 0, 0.5, 1, 1, 1])
-    assert [balance.direction_growth(at) for at in times] == pytest.approx([0, 0, 0, 0, 1, 1])
-    names = ("detail", "vae", "raw", "grid", "direction", "perceptual")
+    assert [balance.finish_growth(at) for at in times] == pytest.approx([0, 0, 0, 0, 1, 1])
+    names = ("detail", "vae", "raw", "grid", "direction", "sharpness", "perceptual")
     totals = [
         balance.total({name: torch.tensor(float(name == one)) for name in names}, progress).item()
         for one in names
         for progress in (0, 1)
     ]
-    assert totals == pytest.approx([1, 1, 0.5, 0.5, 0.03, 0.03, 0.3, 3, 0, 0.1, 0, 0.5])
+    assert totals == pytest.approx([1, 1, 0.5, 0.5, 0.03, 0.03, 0.3, 3, 0, 0.1, 0, 0.05, 0, 0.5])
 
 
 def test_training_the_whole_and_exporting_it(
@@ -277,7 +298,7 @@ def test_training_the_whole_and_exporting_it(
             assert torch.allclose(tensor, unbroken["models"][part][key], atol=1e-5), "the same pictures and the same noise"
     shown = Image.open(work / "sr_000003.png")
     assert shown.size == (3 * 128, 128 * train_tiny.HELD_OUT), "what went in, what came out, the truth"
-    with pytest.raises(typer.BadParameter, match="leaves that on directions no time"):
+    with pytest.raises(typer.BadParameter, match="leaves the losses after it no time"):
         train(perceptual_full=0.8)
     with pytest.raises(typer.BadParameter, match="exists and is not"):
         train_tiny.sr(images=photographs, work=work, steps=2, batch=2, ram=shipped / CLEANER)
