@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import resource
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -255,8 +256,11 @@ def test_norms_are_precise_where_channels_lie_last() -> None:
         assert torch.equal(model(values.contiguous()), norm(values.contiguous()))
 
 
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("mean", [0, 5, 30])
-def test_norms_of_bfloat16_maps_round_and_no_more(mean: float) -> None:
+def test_norms_of_bfloat16_maps_round_and_no_more(mean: float, threads: int, request: pytest.FixtureRequest) -> None:
+    request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
+    torch.set_num_threads(threads)
     values = (torch.randn(1, 64, 300, 300) + mean).bfloat16().contiguous(memory_format=torch.channels_last)
     model = torch.nn.Sequential(torch.nn.GroupNorm(32, 64))
     expected = model.double()(values.double())
