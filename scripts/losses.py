@@ -24,11 +24,13 @@ GRID_PERIODS = {LATENT_SIDE: 28, 16: 112}
 LINES = ((2, 16, 1.0), (4, 16, 1.0), (2, 112, 3.0))
 """The same for lines, each row or column of pixels by itself, and how much they count: an enlargement may leave every second
 or fourth one apart, weakly and all over the picture, which only a long window tells from detail."""
-DIRECTION_WINDOW, DIRECTIONS, BANDS = 32, 12, (0.1, 0.2, 0.3, 0.75)
-"""Side of the windows in which the directions of fine structure are compared, how many there are, and the limits of the
-bands, in cycles a pixel."""
+SPECTRUM_WINDOW = 32
+"""Side of the windows in which the losses on directions and on sharpness compare energies."""
+DIRECTIONS, DIRECTION_BANDS = 12, (0.1, 0.2, 0.3, 0.75)
+"""How many directions of fine structure are compared, and the limits of the bands, in cycles a pixel."""
 SHARPNESS_BAND = (0.07, 0.17)
-"""Cycles a pixel between which a picture looks sharp or soft: about the finest quarter of what the input tells."""
+"""Cycles a pixel between which a picture looks sharp or soft: around the finest that an input of a quarter the size tells,
+0.125 along rows and columns and 0.177 along diagonals."""
 FINISH_JOINS = 0.25
 """Share of the steps over which the losses on directions and on sharpness join."""
 QUIET = 8e-3
@@ -54,7 +56,7 @@ class Balance:
 
     def finish_growth(self, progress: float) -> float:
         """The same of the losses on directions and sharpness. From the start, that on directions would leave no strokes to
-        mend."""
+        mend; that on sharpness was tried only late."""
         return _growth(progress, self.perceptual_full, self.perceptual_full + FINISH_JOINS)
 
     def total(self, parts: Mapping[str, Tensor], progress: float) -> Tensor:
@@ -110,7 +112,7 @@ def direction_loss(output: Tensor, target: Tensor) -> Tensor:
     Of images `(B, 3, H, W)` in -1..1: the Kullback-Leibler divergence of how a band's energy spreads over directions, in
     overlapping windows. How much energy there is, is left to the other losses.
     """
-    energies = _energies(torch.cat([output, target]), BANDS)
+    energies = _energies(torch.cat([output, target]), DIRECTION_BANDS)
     shares, expected = (energies / energies.sum(dim=0)).chunk(2, dim=2)
     return (shares * (shares / expected).log()).sum(dim=0).mean()
 
@@ -128,7 +130,7 @@ def sharpness_loss(output: Tensor, target: Tensor) -> Tensor:
 def _energies(images: Tensor, limits: tuple[float, ...]) -> Tensor:
     """The brightness's energy in bands between such limits, in each direction and window, of images `(B, 3, H, W)`:
     `(directions, bands, B, rows, columns)`."""
-    side, device = DIRECTION_WINDOW, images.device
+    side, device = SPECTRUM_WINDOW, images.device
     window = torch.hann_window(side, periodic=False, device=device)
     # A quarter of a window apart, where squares of Hann windows add up to the same at every place.
     parts = brightness(images)[:, 0].unfold(1, side, side // 4).unfold(2, side, side // 4)

@@ -6,6 +6,8 @@
                                          [--ram weights/tiny/ram --cleaner weights/tiny/cleaner]
     python scripts/train_tiny.py export  --work WORK --output weights/tiny
 
+The weights here took `sr` twice, the second time with `--start`: weights/README.md has the commands.
+
 Each stage is seeded, writes a checkpoint every two minutes, goes on from it when run again, and logs its losses to
 `WORK/<stage>.csv`; `cleaner` and `sr` draw a validation picture every 250 steps and at the end, with the average of weights.
 They run on Linux and macOS, on a CPU (in bfloat16 where the CPU is faster in it) or on CUDA.
@@ -267,7 +269,9 @@ def sr(
     direction_weight: Annotated[
         float, typer.Option(help="Of the loss on directions; it grows once the VGG loss is whole.")
     ] = 0.1,
-    sharpness_weight: Annotated[float, typer.Option(help="Of the loss on sharpness; it grows like that.")] = 0.05,
+    sharpness_weight: Annotated[
+        float, typer.Option(help="Of the loss on sharpness; it grows with that on directions.")
+    ] = 0.05,
     learning_rate: float = 2.6e-4,
     steady: Annotated[float, typer.Option(help="Share of the steps before the learning rate begins to fall.")] = 0.0,
     ram: Annotated[
@@ -288,8 +292,8 @@ def sr(
     _require(size > margin and size % longest == margin, f"--size {size} is not {margin} and a multiple of {longest}")
     _require(perceptual_from < perceptual_full, "--perceptual-from must be less than --perceptual-full")
     latest = 1 - FINISH_JOINS
-    no_time = f"--perceptual-full {perceptual_full} leaves the losses after it no time: at most {latest}"
-    _require(perceptual_full <= latest, no_time)
+    no_time = f"--perceptual-full {perceptual_full} leaves those on directions and sharpness no time: at most {latest}"
+    _require(perceptual_full <= latest or not (direction_weight or sharpness_weight), f"{no_time}, or both weights 0")
     _require(0 <= steady < 1, f"--steady {steady} is not from 0 to less than 1")
     torch.manual_seed(seed)
     device = training_device()
@@ -311,13 +315,21 @@ def sr(
         for model in (vae, denoiser.unet, denoiser.controlnet):
             model.enable_gradient_checkpointing()
     perceptual = place(STLPIPS("vgg"), device).eval()
-    balance = Balance(perceptual_from, perceptual_full, perceptual_weight, grid_weight, direction_weight, sharpness_weight)
+    balance = Balance(
+        perceptual_from,
+        perceptual_full,
+        perceptual_weight=perceptual_weight,
+        grid_weight=grid_weight,
+        direction_weight=direction_weight,
+        sharpness_weight=sharpness_weight,
+    )
     settings = {
         "batch": batch,
         "size": size,
         "photographs": len(photographs.images),
         **asdict(balance),
         "start": start and str(start),
+        "beta_start": SCHEDULER_CONFIG["beta_start"],
         "seed": seed,
     }
     run = Run(

@@ -202,19 +202,24 @@ def blurred(images: Tensor, sigma: float) -> Tensor:
     return torch.fft.irfft2(torch.fft.rfft2(images) * torch.exp(-2 * (torch.pi * sigma) ** 2 * squares))
 
 
-def test_soft_and_harsh_pictures_lack_sharpness_wherever_their_details_are(losses: ModuleType) -> None:
+def test_too_soft_and_too_harsh_costs_wherever_the_details_are(losses: ModuleType) -> None:
     truth = blurred(3 * noise(0), 0.8)
     costs = [losses.sharpness_loss(blurred(truth, sigma), truth).item() for sigma in (0.0, 0.5, 1.0, 2.0)]
     assert costs == sorted(costs)
     assert costs[0] == pytest.approx(0, abs=1e-6)
     assert costs[-1] > 1
-    harsh = losses.sharpness_loss(truth + 0.8 * (truth - blurred(truth, 1.5)), truth)
-    assert harsh > 0.4
+    harsh = truth + 0.8 * (truth - blurred(truth, 1.5))
+    assert losses.sharpness_loss(harsh, truth) > 0.4
+    halves = torch.cat([blurred(truth, 1.0)[..., :56], harsh[..., 56:]], dim=-1)
+    assert losses.sharpness_loss(halves, truth) > 0.3, "harsh here does not make up for soft there"
     soft = blurred(truth, 1.0).requires_grad_()
     (gradient,) = torch.autograd.grad(losses.sharpness_loss(soft, truth), soft)
     assert (gradient * (soft - blurred(soft, 2.0))).sum() < 0, "more of what a soft picture has makes it less"
     assert losses.sharpness_loss(truth.roll(5, dims=-1), truth) < 0.3 * costs[-1], "where exactly, the other losses say"
-    assert losses.sharpness_loss(truth + hatching(2.5, 0), truth) < 0.1, "what is finer is not its business"
+    for period in (2.5, 56.0):
+        assert losses.sharpness_loss(truth + hatching(period, 0), truth) < 0.1, (
+            "what is finer or coarser is not its business"
+        )
 
 
 def test_the_perceptual_network_judges_brightness_alone(losses: ModuleType) -> None:
@@ -240,10 +245,10 @@ def test_the_perceptual_network_judges_brightness_alone(losses: ModuleType) -> N
 
 
 def test_the_perceptual_loss_joins_and_those_on_directions_and_sharpness_after_it(losses: ModuleType) -> None:
-    balance = losses.Balance(0.1, 0.5, 0.5, grid_weight=3.0, direction_weight=0.1, sharpness_weight=0.05)
-    times = (0.0, 0.1, 0.3, 0.5, 0.75, 1.0)
-    assert [balance.perceptual_growth(at) for at in times] == pytest.approx([0, 0, 0.5, 1, 1, 1])
-    assert [balance.finish_growth(at) for at in times] == pytest.approx([0, 0, 0, 0, 1, 1])
+    balance = losses.Balance(0.1, 0.5, perceptual_weight=0.5, grid_weight=3.0, direction_weight=0.1, sharpness_weight=0.05)
+    times = (0.0, 0.1, 0.3, 0.5, 0.625, 0.75, 1.0)
+    assert [balance.perceptual_growth(at) for at in times] == pytest.approx([0, 0, 0.5, 1, 1, 1, 1])
+    assert [balance.finish_growth(at) for at in times] == pytest.approx([0, 0, 0, 0, 0.5, 1, 1])
     names = ("detail", "vae", "raw", "grid", "direction", "sharpness", "perceptual")
     totals = [
         balance.total({name: torch.tensor(float(name == one)) for name in names}, progress).item()
@@ -296,14 +301,18 @@ def test_training_the_whole_and_exporting_it(
     for part in train_tiny.PARTS:
         for key, tensor in broken["models"][part].items():
             assert torch.allclose(tensor, unbroken["models"][part][key], atol=1e-5), "the same pictures and the same noise"
+    weights = [broken["settings"][f"{name}_weight"] for name in ("perceptual", "grid", "direction", "sharpness")]
+    assert weights == [0.5, 3.0, 0.1, 0.05]
     shown = Image.open(work / "sr_000003.png")
     assert shown.size == (3 * 128, 128 * train_tiny.HELD_OUT), "what went in, what came out, the truth"
-    with pytest.raises(typer.BadParameter, match="leaves the losses after it no time"):
+    with pytest.raises(typer.BadParameter, match="leaves those on directions and sharpness no time"):
         train(perceptual_full=0.8)
     with pytest.raises(typer.BadParameter, match="exists and is not"):
         train_tiny.sr(images=photographs, work=work, steps=2, batch=2, ram=shipped / CLEANER)
     train_tiny.export(work, tmp_path / "earlier", step=2)
     train_tiny.export(work, output)
+    schedule = Path("sd-turbo", "scheduler", "scheduler_config.json")
+    assert (output / schedule).read_bytes() == (shipped / schedule).read_bytes(), "the shipped weights are of this script"
     picture = Image.open(photographs / "00.png")
     small = picture.resize((SIDE // 4, SIDE // 4), Image.Resampling.BICUBIC)
     made = Upscaler.load(str(output)).upscale(small, scale=4, seed=0).image
