@@ -19,6 +19,7 @@ from conftest import IMAGES, SCRIPTS
 from PIL import Image
 from torch import Tensor, nn
 
+from seesr.tagging.prompt import load_tag_list
 from seesr.upscaler import Upscaler
 from seesr.weights.manifest import beside_package
 from seesr.weights.resolve import CLEANER, TINY
@@ -256,6 +257,17 @@ def test_the_perceptual_loss_joins_and_those_on_directions_and_sharpness_after_i
         for progress in (0, 1)
     ]
     assert totals == pytest.approx([1, 1, 0.5, 0.5, 0.03, 0.03, 0.3, 3, 0, 0.1, 0, 0.05, 0, 0.5])
+
+
+def test_the_vocabulary_of_some_tags_is_the_same_each_time(train_tiny: ModuleType, tmp_path: Path) -> None:
+    tags = load_tag_list(beside_package(TINY) / "ram", 160).names
+    for number in range(4):  # in whose order ties are broken differs within a process too, unless it is prescribed
+        train_tiny.train_tokenizer(tags, tmp_path / str(number))
+    for name in ("vocab.json", "merges.txt"):
+        assert len({(tmp_path / str(number) / name).read_bytes() for number in range(4)}) == 1
+    tokenizer = train_tiny.CLIPTokenizer.from_pretrained(tmp_path / "0")
+    assert len(tokenizer) == train_tiny.VOCABULARY
+    assert tokenizer.unk_token_id not in tokenizer(", ".join(tags), add_special_tokens=False, truncation=False).input_ids
 
 
 def test_training_the_whole_and_exporting_it(
