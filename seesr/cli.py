@@ -11,6 +11,7 @@ import logging
 import os
 import platform
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version as installed_version
@@ -87,9 +88,6 @@ def upscale(
         _say("nothing to do: every output exists.")
         return
     upscaler = _load(weights, device, dtype, memory_limit, sequential, compiled)
-    from seesr.runtime.device import dtype_name
-
-    _say(f"weights: {upscaler.weights.name}, on {upscaler.device} in {dtype_name(upscaler.dtype)}")
     done, failures = 0, list[str]()
     try:
         with _progress(len(jobs)) as tell:
@@ -116,7 +114,7 @@ def upscale(
             _say(f"  {failure}")
         if left := len(jobs) - done - len(failures):
             _say(f"  {left} were not tried: they could not be written either.")
-        raise typer.Exit(SOME_FAILED)
+        raise typer.Exit(SOME_FAILED if done else BAD_INPUT)
 
 
 @app.command()
@@ -167,9 +165,12 @@ def _load(
     sequential: bool = False,
     compiled: bool = False,
 ) -> Upscaler:
+    from seesr.runtime.device import dtype_name
     from seesr.upscaler import Upscaler
 
-    return Upscaler.load(weights, device, dtype, memory_limit=memory_limit, sequential=sequential, compiled=compiled)
+    upscaler = Upscaler.load(weights, device, dtype, memory_limit=memory_limit, sequential=sequential, compiled=compiled)
+    _say(f"weights: {upscaler.weights.name}, on {upscaler.device} in {dtype_name(upscaler.dtype)}")
+    return upscaler
 
 
 def _upscale_each(
@@ -218,8 +219,12 @@ def _report(job: Job, result: Result, as_json: bool) -> None:
         print(json.dumps(record), flush=True)
         return
     width, height = result.sizes.output
-    notes = "".join(f"; {note}" for note in result.notes)
-    _say(f"{job.target}: {width}x{height}, seed {result.seed}, {sum(result.seconds.values()):.1f} s{notes}")
+    notes = list(result.notes)
+    if result.attempts:
+        tried = ", ".join(attempt.rung for attempt in result.attempts)
+        notes.append(f"memory did not suffice for {tried}; it was made by {result.rung}")
+    told = "".join(f"; {note}" for note in notes)
+    _say(f"{job.target}: {width}x{height}, seed {result.seed}, {sum(result.seconds.values()):.1f} s{told}")
 
 
 def _write(job: Job, result: Result, upscaler: Upscaler, saving: SaveOptions, overwrite: bool) -> None:
@@ -279,7 +284,7 @@ def main() -> None:
         app()
     except SeeSRError as error:
         if debug:
-            raise
+            traceback.print_exc()
         _say(f"seesr: {error}")
         sys.exit(BAD_INPUT)
 

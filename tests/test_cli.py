@@ -73,6 +73,40 @@ def test_a_bad_file_among_many_is_reported_at_the_end(seesr: Run, photo: Path, t
     assert sorted(path.name for path in output.iterdir()) == ["photo.png"]
 
 
+def test_when_all_pictures_fail_nothing_was_done(seesr: Run, tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_text("no picture")
+    outcome = seesr("upscale", tmp_path, "-o", tmp_path / "out", *QUICK)
+    assert outcome.code == 2
+    assert "0 of 2 pictures done; 2 failed" in outcome.err
+
+
+def test_memory_that_ran_out_on_the_way_is_said(
+    seesr: Run, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    travel = Upscaler._travel
+
+    def scarce(self: Upscaler, job: Any, rung: Rung) -> Any:
+        if rung.name == "whole":
+            raise MemoryError("no memory for this")
+        return travel(self, job, rung)
+
+    monkeypatch.setattr(Upscaler, "_travel", scarce)
+    outcome = seesr("upscale", photo, "-o", tmp_path / "large.png", *QUICK)
+    assert outcome.code == 0, outcome.err
+    assert "; memory did not suffice for whole; it was made by " in outcome.err.splitlines()[-1]
+
+
+def test_debugging_shows_the_way_to_an_error_and_changes_no_exit_code(
+    seesr: Run, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEESR_DEBUG", "1")
+    outcome = seesr("upscale", tmp_path / "nowhere.png", "-o", tmp_path / "x.png", *QUICK)
+    assert outcome.code == 2
+    assert "Traceback" in outcome.err
+    assert "nowhere.png does not exist" in outcome.err.splitlines()[-1]
+
+
 def test_pictures_that_go_together_fail_alone(
     seesr: Run, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,6 +278,7 @@ def test_tags_and_info(seesr: Run, photo: Path, monkeypatch: pytest.MonkeyPatch)
         ("fur", 0.5),
     ]
     assert told.out.splitlines() == ["0.88  eye", "0.75  cat", "0.50  fur"]
+    assert "weights: tiny (embedded), on cpu" in told.err
     assert seesr("tags", photo).code == 0
     shown = seesr("info")
     assert shown.code == 0

@@ -192,6 +192,8 @@ def test_a_bomb_is_refused_before_it_is_decoded(upscaler: Upscaler) -> None:
 def test_a_result_beyond_the_limit_names_the_scale_that_fits(upscaler: Upscaler) -> None:
     with pytest.raises(OptionError, match=r"16000x1600; at most 8192 .* a scale of 4.09 or less"):
         upscaler.upscale(Image.new("RGB", (2000, 200)), scale=8)
+    with pytest.raises(OptionError, match=r"at most 8192 .* ask for a longer side of 8192 or less"):
+        upscaler.upscale(Image.new("RGB", (20, 20)), max_side=10000)
     with pytest.raises(OptionError, match=r"at most 8192 .* make it smaller first"):
         upscaler.upscale(Image.new("RGB", (20000, 1)))
     with pytest.raises(OptionError, match="8192x1 result is too narrow"):
