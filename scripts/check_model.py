@@ -91,7 +91,7 @@ def autoencoder(truths: Path, weights: Weights = None) -> None:
     for image in read_pictures(truths):
         truth = crop_to_multiple(image, 8)
         with torch.inference_mode():
-            again = decode(vae, encode(vae, to_tensor(truth).to(vae.dtype))).float()
+            again = decode(vae, encode(vae, to_tensor(truth).to(vae.dtype)))
         figures.append(scales(to_image(again), truth))
     _print_means({"autoencoder alone": figures})
 

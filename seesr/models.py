@@ -21,7 +21,7 @@ from seesr.diffusion.schedule import NoiseSchedule
 from seesr.diffusion.text import PromptEncoder, load_prompt_encoder
 from seesr.images.resize import Needs
 from seesr.runtime.attention import choose_attention
-from seesr.runtime.device import CPU, place
+from seesr.runtime.device import CPU, dtype_on, place
 from seesr.runtime.guard import in_float32
 from seesr.runtime.memory import trim
 from seesr.runtime.plan import Costs, Rung
@@ -150,7 +150,7 @@ class Models:
         if self._attention_for != rung.device:
             choose_attention(self.denoiser, rung.device)
             self._attention_for = rung.device
-        halves = [network for network in self.networks if rung.device == CPU and dtype_of(network) == torch.float16]
+        halves = [one for one in self.networks if dtype_on(rung.device, dtype_of(one)) != dtype_of(one)]
         self._rung = rung
         try:
             with in_float32(halves):

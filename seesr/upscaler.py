@@ -30,7 +30,7 @@ from seesr.images.resize import Sizes, crop, pad, plan_sizes, resize, to_image, 
 from seesr.models import Models, like
 from seesr.options import Limits, Options
 from seesr.result import Result
-from seesr.runtime.device import choose_device, choose_dtype, dtype_name
+from seesr.runtime.device import choose_device, choose_dtype, dtype_name, dtype_on
 from seesr.runtime.guard import guarded
 from seesr.runtime.ladder import climb_down
 from seesr.runtime.memory import PeakMemory, keeping_freed_memory, memory_bytes, told_without_memory
@@ -218,7 +218,7 @@ class Upscaler:
                 sizes=job.sizes,
                 seconds=job.stages.seconds,
                 weights=self.weights.name,
-                dtype=dtype_name(self.dtype),
+                dtype=dtype_name(dtype_on(rung.device, self.dtype)),
                 options=job.options,
                 notes=[*picture.notes, *notes],
                 rung=rung.name,
@@ -331,7 +331,7 @@ class Upscaler:
         """Pixels `(B, 3, H, W)`, float32."""
         vae = self.models.vae
         with self.models.running(vae):
-            return guarded("pixels", [vae], lambda: decode(vae, like(latents, vae), tiling), notes).float()
+            return guarded("pixels", [vae], lambda: decode(vae, like(latents, vae), tiling), notes)
 
     def _plan(self, picture: Picture, options: Options) -> Sizes:
         return plan_sizes(picture.rgb.size, options.scale, options.max_side, self.models.needs, self.limits)

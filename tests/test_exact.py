@@ -25,7 +25,7 @@ from seesr.autoencoder.exact import TiledAutoencoder
 from seesr.autoencoder.lean import make_lean
 from seesr.autoencoder.maps import Box, FeatureMap, MapMemory
 from seesr.autoencoder.statistics import make_precise
-from seesr.autoencoder.vae import load_vae
+from seesr.autoencoder.vae import decode, load_vae
 from seesr.weights.manifest import beside_package
 
 LIMIT = 1e-4
@@ -254,6 +254,15 @@ def test_norms_are_precise_where_channels_lie_last() -> None:
     with torch.inference_mode():
         assert (model(values) - expected).abs().max() < 1e-4
         assert torch.equal(model(values.contiguous()), norm(values.contiguous()))
+
+
+def test_decoded_pixels_are_as_fine_as_the_networks_numbers() -> None:
+    vae, latents = small_vae().to(torch.bfloat16), torch.randn(1, 4, 8, 8).bfloat16()
+    with torch.inference_mode():
+        pixels = decode(vae, latents)
+        expected = vae.decode(latents / vae.config.scaling_factor).sample.float() / 2 + 0.5
+    assert torch.equal(pixels, expected)
+    assert not torch.equal(pixels, pixels.bfloat16().float()), "there would be something to lose"
 
 
 @pytest.mark.parametrize("threads", [1, 2])

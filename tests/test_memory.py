@@ -35,13 +35,14 @@ import seesr.runtime.memory
 import seesr.upscaler
 from seesr import ComputeError, OptionError, Options, OutOfMemoryError, Result, Upscaler
 from seesr.autoencoder.attention import SCORES
+from seesr.autoencoder.maps import FileBand
 from seesr.diffusion.tiles import Tiles, fitting_side, predict_tiled, tile_starts
 from seesr.errors import Attempt
 from seesr.evaluation.seams import seam_ratio, tile_borders
 from seesr.images.colour import low_frequencies, wavelet_fix
 from seesr.images.resize import Needs, part_of_input, plan_sizes
 from seesr.options import Limits, parse_bytes
-from seesr.runtime.device import CPU, choose_device, choose_dtype
+from seesr.runtime.device import CPU, choose_device, choose_dtype, dtype_on
 from seesr.runtime.guard import guarded
 from seesr.runtime.memory import PeakMemory, is_out_of_memory, used_bytes
 from seesr.runtime.own_thread import OwnThread
@@ -216,13 +217,24 @@ def test_looking_without_memory_ends_with_a_clear_error(
         upscaler.tags(small_photo)
 
 
-def test_loading_without_memory_ends_with_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loading_without_memory_ends_with_a_clear_error_and_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[weakref.ref[Tensor]] = []
+
     def fail(*_: object, **__: object) -> None:
+        loaded = torch.zeros(8)
+        held.append(weakref.ref(loaded))
         raise MemoryError
 
     monkeypatch.setattr("seesr.models.load_ram", fail)
-    with pytest.raises(OutOfMemoryError, match=r"while the models of tiny \(embedded\) were loaded in float32\."):
+    with pytest.raises(OutOfMemoryError, match=r"while the models of tiny \(embedded\) were loaded in float32\.") as caught:
         Upscaler.load(device="cpu", weights="tiny")
+    assert caught.value.__context__ is not None
+    assert held[0]() is None, "what was loaded is let go, while the error is still looked at"
+
+
+def test_no_place_for_map_files_is_no_memory_for_them(tmp_path: Path) -> None:
+    with pytest.raises(MemoryError, match=r"no file for feature maps can be made .*; TMPDIR may name another folder"):
+        FileBand(1, 8, 8, torch.float32, tmp_path / "nowhere")
 
 
 def test_another_error_is_no_reason_to_try_again(
@@ -823,3 +835,5 @@ def test_a_cpu_computes_in_what_it_is_fastest_in_unless_memory_is_short(
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": name})
     assert choose_dtype("auto", CPU, memory=memory) == chosen
     assert choose_dtype("auto", CPU, "float32", memory) == torch.float32, "what the weights want goes first"
+    assert choose_dtype("auto", CPU, "float16", memory) == chosen, "but for what a CPU cannot"
+    assert dtype_on(CPU, torch.float16) == torch.float32, "as a result says that came down to it"

@@ -71,7 +71,11 @@ class FileBand(Band):
 
     def __init__(self, channels: int, rows: int, width: int, dtype: torch.dtype, folder: Path | None) -> None:
         self._shape, self._dtype = (1, rows, width, channels), dtype
-        handle, self._path = tempfile.mkstemp(dir=folder, prefix="seesr-map-")
+        try:
+            handle, self._path = tempfile.mkstemp(dir=folder, prefix="seesr-map-")
+        except OSError as error:
+            found = f"no file for feature maps can be made ({error.strerror})"
+            raise MemoryError(f"{found}; TMPDIR may name another folder") from error
         weakref.finalize(self, Path(self._path).unlink, missing_ok=True)
         try:
             _reserve(handle, math.prod(self._shape) * dtype.itemsize)

@@ -92,8 +92,8 @@ def encode(vae: AutoencoderKL, image: Tensor, tiling: Tiling | None = None) -> T
 
 
 def decode(vae: AutoencoderKL, latents: Tensor, tiling: Tiling | None = None) -> Tensor:
-    """RGB `(B, 3, H, W)`, about 0..1 and not clamped, of scaled latents: on the VAE's device, from exact tiles where maps
-    lie, from estimated ones on the host."""
+    """RGB `(B, 3, H, W)` in float32, about 0..1 and not clamped, of scaled latents: on the VAE's device, from exact tiles
+    where maps lie, from estimated ones on the host."""
     tiling = tiling or Tiling()
     kind, unscaled = way(vae, *latents.shape[2:], tiling), latents / vae.config.scaling_factor
     if kind == "whole":
@@ -102,7 +102,8 @@ def decode(vae: AutoencoderKL, latents: Tensor, tiling: Tiling | None = None) ->
         pixels = TiledAutoencoder(vae, tiling.tile, tiling.memory).decode(unscaled)
     else:
         pixels = torch.cat([EstimatedAutoencoder(vae, tiling.tile).decode(one) for one in unscaled.split(1)])
-    return pixels / 2 + 0.5
+    # bfloat16 tells numbers near 0 finer than those around a half.
+    return pixels.float() / 2 + 0.5
 
 
 def _laid_out(values: Tensor, vae: AutoencoderKL) -> Tensor:

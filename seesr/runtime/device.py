@@ -37,7 +37,8 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device, wanted: str | None = None, memory: float = math.inf) -> torch.dtype:
-    """`auto` is what the weights want (`wanted`), else what the device is fastest in, which for CUDA is half precision.
+    """`auto` is what the weights want (`wanted`; float16 not on a CPU), else what the device is fastest in, for CUDA
+    half precision.
 
     A CPU that computes bfloat16 well, but float32 faster, takes bfloat16 where `memory`, the bytes that may be used, is less
     than `FLOAT32_MEMORY`.
@@ -51,13 +52,18 @@ def choose_dtype(name: str, device: torch.device, wanted: str | None = None, mem
         if name == "float16" and device.type == "cpu":
             raise OptionError("dtype float16 is for GPUs; on a CPU use float32, bfloat16 or auto.")
         return DTYPES[name]
-    if wanted is not None:
+    if wanted is not None and not (wanted == "float16" and device.type == "cpu"):
         return DTYPES[wanted]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
     if device.type != "cpu" or not cpu_computes_bfloat16():
         return torch.float32
     return torch.bfloat16 if cpu_is_fastest_in_bfloat16() or memory < FLOAT32_MEMORY else torch.float32
+
+
+def dtype_on(device: torch.device, dtype: torch.dtype) -> torch.dtype:
+    """What networks of `dtype` are computed in on a device: a CPU has no kernels worth using for float16."""
+    return torch.float32 if device.type == "cpu" and dtype == torch.float16 else dtype
 
 
 def dtype_name(dtype: torch.dtype) -> str:

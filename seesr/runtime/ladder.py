@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable
 from typing import TypeVar
 
 from seesr.errors import Attempt, OutOfMemoryError
-from seesr.runtime.memory import free_memory, is_out_of_memory
+from seesr.runtime.memory import forget_frames, free_memory, is_out_of_memory
 from seesr.runtime.plan import Rung
 
 T = TypeVar("T")
@@ -27,9 +26,7 @@ def climb_down(ladder: list[Rung], run: Callable[[Rung], T]) -> tuple[T, Rung, l
             if not is_out_of_memory(error):
                 raise
             attempts.append(Attempt(rung.name, _reason(error)))
-            # The traceback holds every tensor of the attempt.
-            traceback.clear_frames(error.__traceback__)
-            error.__traceback__ = None
+            forget_frames(error)
         free_memory(rung.device)
     tried = ", ".join(attempt.rung for attempt in attempts)
     raise OutOfMemoryError(

@@ -7,6 +7,7 @@ import gc
 import math
 import mmap
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,7 +54,14 @@ def told_without_memory(sentence: str) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
+        forget_frames(error)
         raise OutOfMemoryError(sentence) from None
+
+
+def forget_frames(error: BaseException) -> None:
+    """Lets go of all that an error's traceback holds, of which the tensors of what failed are the most."""
+    traceback.clear_frames(error.__traceback__)
+    error.__traceback__ = None
 
 
 def memory_bytes(device: torch.device) -> tuple[int, int]:
