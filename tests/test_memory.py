@@ -329,6 +329,9 @@ def test_on_a_gpu_no_map_is_larger_than_its_kernels_take_unless_it_was_asked_for
     whole = rungs(Options(), 256, 256, torch.device("cuda"), full, large)[0]
     assert how_many(whole, 256, 256, full, large, 8) == 1, "two of 2048x2048 would be"
     assert how_many(whole, 128, 128, full, large, 8) == 7
+    covering = replace(whole, vae_tile=128)
+    assert how_many(covering, 128, 128, full, large, 8) == 7, "a tile as large as the picture is none"
+    assert full.estimate(covering, 128, 128, 4) == full.estimate(whole, 128, 128, 4)
 
 
 def test_the_plan_knows_what_wide_attention_holds() -> None:
