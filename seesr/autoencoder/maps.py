@@ -74,14 +74,12 @@ class FileBand(Band):
         try:
             handle, self._path = tempfile.mkstemp(dir=folder, prefix="seesr-map-")
         except OSError as error:
-            found = f"no file for feature maps can be made ({error.strerror})"
-            raise MemoryError(f"{found}; TMPDIR may name another folder") from error
+            raise _without_place("no file for feature maps can be made", error) from error
         weakref.finalize(self, Path(self._path).unlink, missing_ok=True)
         try:
             _reserve(handle, math.prod(self._shape) * dtype.itemsize)
         except OSError as error:
-            found = f"no room for feature maps in {Path(self._path).parent} ({error.strerror})"
-            raise MemoryError(f"{found}; TMPDIR may name another folder") from error
+            raise _without_place(f"no room for feature maps in {Path(self._path).parent}", error) from error
         finally:
             os.close(handle)
 
@@ -94,6 +92,10 @@ class FileBand(Band):
     def _mapped(self) -> Tensor:
         flat = torch.from_file(self._path, shared=True, size=math.prod(self._shape), dtype=self._dtype)
         return flat.view(self._shape).permute(0, 3, 1, 2)
+
+
+def _without_place(found: str, error: OSError) -> MemoryError:
+    return MemoryError(f"{found} ({error.strerror}); TMPDIR may name another folder")
 
 
 def _reserve(handle: int, size: int) -> None:

@@ -58,9 +58,14 @@ class Tiling:
 
 def way(vae: AutoencoderKL, height: int, width: int, tiling: Tiling) -> str:
     """What will be done for latents of this size: `whole`, `exact tiles` or `estimated tiles`."""
-    if tiling.tile == 0 or (height <= tiling.tile and width <= tiling.tile):
+    if is_whole(tiling.tile, height, width):
         return "whole"
     return "estimated tiles" if height * width > largest_exact(vae) else "exact tiles"
+
+
+def is_whole(tile: int, height: int, width: int) -> bool:
+    """Whether latents of this size are worked on in one piece, all pictures of a batch together."""
+    return tile == 0 or max(height, width) <= tile
 
 
 def largest_exact(vae: AutoencoderKL) -> int:

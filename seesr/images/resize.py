@@ -59,10 +59,11 @@ def plan_sizes(size: Size, scale: float, max_side: int | None, needs: Needs, lim
     output = _scaled(size, factor)
     limit = limits.output_side
     if max(output) > limit:
-        fitting = math.floor(limit / max(size) * 100) / 100
-        advice = f"ask for a scale of {fitting:g} or less" if fitting >= 1 else "make it smaller first"
         if max_side:
             advice = f"ask for a longer side of {limit} or less"
+        else:
+            fitting = math.floor(limit / max(size) * 100) / 100
+            advice = f"ask for a scale of {fitting:g} or less" if fitting >= 1 else "make it smaller first"
         raise OptionError(
             f"the result would be {output[0]}x{output[1]}; at most {limit} pixels a side are made. "
             f"For this picture {advice}."

@@ -49,10 +49,10 @@ def choose_dtype(name: str, device: torch.device, wanted: str | None = None, mem
     if name != "auto":
         if name not in DTYPES:
             raise OptionError(f"dtype is {name!r}; use auto, {', '.join(DTYPES)}.")
-        if name == "float16" and device.type == "cpu":
-            raise OptionError("dtype float16 is for GPUs; on a CPU use float32, bfloat16 or auto.")
+        if dtype_on(device, DTYPES[name]) != DTYPES[name]:
+            raise OptionError(f"dtype {name} is for GPUs; on a CPU use float32, bfloat16 or auto.")
         return DTYPES[name]
-    if wanted is not None and not (wanted == "float16" and device.type == "cpu"):
+    if wanted is not None and dtype_on(device, DTYPES[wanted]) == DTYPES[wanted]:
         return DTYPES[wanted]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16

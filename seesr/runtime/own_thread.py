@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextvars
 import ctypes
 import threading
-import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Generic, TypeVar
+
+from seesr.runtime.memory import forget_frames
 
 T = TypeVar("T")
 NOTICED_AFTER = 0.05
@@ -42,19 +43,14 @@ class OwnThread:
             if not future.cancel():
                 running.interrupt(type(error))
                 wait([future])
-                _forget(future.exception())
+                if (interrupted := future.exception()) is not None:
+                    forget_frames(interrupted)
             raise
         try:
             return future.result()
         finally:
             # What was raised refers to this frame, and so to itself.
             del future
-
-
-def _forget(error: BaseException | None) -> None:
-    """Lets go of what the call held when it was interrupted."""
-    if error is not None:
-        traceback.clear_frames(error.__traceback__)
 
 
 class _Interruptible(Generic[T]):

@@ -10,6 +10,7 @@ import torch
 from seesr.autoencoder.attention import SCORES, goes_as_products
 from seesr.autoencoder.estimated import SAMPLES, sample_side
 from seesr.autoencoder.maps import MapMemory
+from seesr.autoencoder.vae import is_whole
 from seesr.diffusion.tiles import Tiles
 from seesr.errors import OptionError
 from seesr.options import Options
@@ -65,10 +66,6 @@ class Rung:
     fixed_tiles: bool = False
     """Diffusion tiles of one size, whatever the picture's, for compiled networks."""
 
-    def has_whole_vae(self, height: int, width: int) -> bool:
-        """Whether the VAE works on latents of this size in one piece, all pictures of a pass together."""
-        return self.vae_tile == 0 or max(height, width) <= self.vae_tile
-
     @property
     def map_memory(self) -> MapMemory:
         """What the tiled VAE keeps its maps in, still empty."""
@@ -107,14 +104,14 @@ class Costs:
         networks = max(self.of_vae(rung, height, width, batch), self.of_unet(rung, height, width, batch))
         if rung.device.type == "cpu":
             return networks + picture * PICTURE_COPIES + (self.largest if rung.sequential else 0)
-        if rung.has_whole_vae(height, width) or rung.maps_on == rung.device:
+        if is_whole(rung.vae_tile, height, width) or rung.maps_on == rung.device:
             networks = max(networks, picture * PICTURE_COPIES)
         return networks + (self.largest if rung.sequential else self.weights)
 
     def of_vae(self, rung: Rung, height: int, width: int, batch: int = 1) -> float:
         """What encoding or decoding takes."""
         widest = self.largest_map(height, width) * self.itemsize
-        if rung.has_whole_vae(height, width):
+        if is_whole(rung.vae_tile, height, width):
             return widest * VAE_MAPS * batch
         if height * width > self.vae_exact:
             one = min(rung.vae_tile + 2 * self.vae_halo, height) * min(rung.vae_tile + 2 * self.vae_halo, width)
@@ -223,7 +220,7 @@ def _vae_tile(height: int, width: int, costs: Costs, budget: float) -> int:
 
 def how_many(rung: Rung, height: int, width: int, costs: Costs, budget: Budget, most: int) -> int:
     """Pictures, at most `most`, that fit into one pass on this rung; one, where none is estimated to."""
-    if rung.device.type == "cuda" and rung.has_whole_vae(height, width):
+    if rung.device.type == "cuda" and is_whole(rung.vae_tile, height, width):
         most = min(most, (LARGEST_MAP - 1) // costs.largest_map(height, width))
     limit = limit_of(rung, budget)
     return next((count for count in range(most, 1, -1) if costs.estimate(rung, height, width, count) <= limit), 1)
