@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -145,15 +145,19 @@ class Models:
 
     @contextmanager
     def on(self, rung: Rung) -> Iterator[None]:
-        """The networks where the rung wants them, to stay there until another wants otherwise; not in float16 on a CPU."""
+        """The networks where the rung wants them, to stay there until another wants otherwise.
+
+        On a CPU not in float16, and where they were compiled for another device not compiled again.
+        """
         self._move(CPU if rung.sequential else rung.device)
         if self._attention_for != rung.device:
             choose_attention(self.denoiser, rung.device)
             self._attention_for = rung.device
         halves = [one for one in self.networks if dtype_on(rung.device, dtype_of(one)) != dtype_of(one)]
+        eager = self.compiled and rung.device != self.device
         self._rung = rung
         try:
-            with in_float32(halves):
+            with in_float32(halves), torch.compiler.set_stance("force_eager") if eager else nullcontext():
                 yield
         finally:
             self._rung = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import shutil
 import sys
 import sysconfig
@@ -18,8 +19,9 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
 from seesr import Options, Upscaler
+from seesr.errors import OptionError
 from seesr.runtime import attention
-from seesr.runtime.compile import compile_blocks
+from seesr.runtime.compile import compile_blocks, require_compiler
 from seesr.runtime.device import CPU
 from seesr.runtime.plan import Budget, rungs
 
@@ -71,6 +73,39 @@ def test_without_a_compiler_it_is_said_before_anything_is_loaded(
     assert "Traceback" not in outcome.err
 
 
+def test_without_triton_nothing_is_compiled_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", sys.executable)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: pytest.fail(name) if name != "triton" else None)
+    with pytest.raises(OptionError, match="compiling for a GPU needs Triton, which is not here"):
+        require_compiler(torch.device("cuda"))
+
+
+def test_what_was_compiled_for_a_gpu_is_not_compiled_again_on_the_cpu(
+    upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ladder's last rung must not fail for want of a C++ compiler."""
+
+    class Block(nn.Module):
+        def forward(self, rows: Tensor) -> Tensor:
+            return rows + 1
+
+    models, gpu, block, compiled = upscaler.models, torch.device("cuda"), Block(), []
+
+    def compile_it(graph: torch.fx.GraphModule, _: list[Tensor]) -> torch.fx.GraphModule:
+        compiled.append(graph)
+        return graph
+
+    block.compile(backend=compile_it, dynamic=False)
+    last = rungs(Options(), 64, 64, gpu, models.costs, Budget(1e12, 1e12), compiled=True)[-1]
+    assert last.device == CPU
+    monkeypatch.setattr(models, "compiled", True)
+    for device, graphs in ((gpu, 0), (CPU, 1)):
+        monkeypatch.setattr(models, "device", device)
+        with models.on(last):
+            assert torch.equal(block(torch.ones(2)), torch.full((2,), 2.0))
+        assert len(compiled) == graphs
+
+
 @pytest.fixture
 def xformers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """A package of that name; what it computes is up to the test."""
@@ -93,6 +128,13 @@ def test_xformers_is_taken_where_it_runs(xformers: ModuleType, caplog: pytest.Lo
     assert "does not run here, PyTorch's own attention is taken (no operator for CPU)" in caplog.text
     del xformers.ops.memory_efficient_attention
     assert not attention.xformers_runs(CPU, torch.float32)
+
+    def needs_memory(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    xformers.ops.memory_efficient_attention = needs_memory
+    with pytest.raises(torch.OutOfMemoryError):
+        attention.xformers_runs(CPU, torch.float32)
 
 
 def test_compiled_networks_get_fixed_tiles(upscaler: Upscaler) -> None:

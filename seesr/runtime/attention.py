@@ -9,6 +9,8 @@ import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0, XFormersAttnProcessor
 from torch import nn
 
+from seesr.runtime.memory import is_out_of_memory
+
 logger = logging.getLogger("seesr")
 
 
@@ -33,6 +35,8 @@ def xformers_runs(device: torch.device, dtype: torch.dtype) -> bool:
         probe = torch.zeros(1, 2, 1, 64, device=device, dtype=dtype)
         memory_efficient_attention(probe, probe, probe)
     except (ImportError, OSError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         logger.warning("xformers is installed but does not run here, PyTorch's own attention is taken (%s)", error)
         return False
     return True

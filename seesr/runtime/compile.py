@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import sys
@@ -22,8 +23,8 @@ MOST_KINDS = 256
 
 
 def require_compiler(device: torch.device) -> None:
-    """Raises OptionError where there is no C++ compiler for PyTorch, or, on a GPU, no C compiler for Triton; or where
-    Python's headers are missing."""
+    """Raises OptionError where there is no C++ compiler for PyTorch, or, on a GPU, no Triton or no C compiler for it; or
+    where Python's headers are missing."""
     if device.type == "cpu":
         language, variable, usual = "C++", "CXX", {"darwin": ["clang++"], "win32": ["cl"]}.get(sys.platform, ["g++"])
     else:
@@ -34,6 +35,8 @@ def require_compiler(device: torch.device) -> None:
             f"compiling needs a {language} compiler, and {' or '.join(compilers)} is not here; "
             f"install it, name one in {variable}, or do not compile."
         )
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        raise OptionError("compiling for a GPU needs Triton, which is not here; install it (triton), or do not compile.")
     headers = Path(sysconfig.get_path("include"))
     if not (headers / "Python.h").exists():
         raise OptionError(
