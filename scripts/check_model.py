@@ -98,9 +98,11 @@ def autoencoder(truths: Path, weights: Weights = None) -> None:
 
 @app.command()
 def semantics(low: Path, high: Path, weights: Weights = None, steps: int = 1) -> None:
-    """The same pictures with the right tags, with none, and with those of another picture."""
-    upscaler, scales = Upscaler.load(weights), _scales()
+    """The same pictures with the right tags, those that RAM finds in the truths, with none, and with another picture's."""
     cases = list(from_pairs(low, high))
+    if len(cases) < 2:
+        raise typer.BadParameter(f"{low} has 1 picture; there must be another, whose tags are wrong for it.")
+    upscaler, scales = Upscaler.load(weights), _scales()
     names = [_most_certain(upscaler, case.truth) for case in cases]
     told = {
         "right tags": names,

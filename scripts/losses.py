@@ -132,7 +132,7 @@ def _energies(images: Tensor, limits: tuple[float, ...]) -> Tensor:
     `(directions, bands, B, rows, columns)`."""
     side, device = SPECTRUM_WINDOW, images.device
     window = torch.hann_window(side, periodic=False, device=device)
-    # A quarter of a window apart, where squares of Hann windows add up to the same at every place.
+    # A quarter of a window apart, where squares of Hann windows add up to nearly the same at every place.
     parts = brightness(images)[:, 0].unfold(1, side, side // 4).unfold(2, side, side // 4)
     parts = (parts - parts.mean(dim=(-2, -1), keepdim=True)) * window[:, None] * window
     energy = torch.view_as_real(torch.fft.fft2(parts)).square().sum(dim=-1) / (window @ window) ** 2

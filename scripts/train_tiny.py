@@ -179,6 +179,8 @@ def cleaner(
     seed: int = 0,
 ) -> None:
     """The network that brings bad pictures to what the others are taught on."""
+    # Its maps are halved twice, and its losses leave a border out.
+    _require(size >= 32 and size % 4 == 0, f"--size {size} is not a multiple of 4 from 32 on")
     photographs = Photographs(images, max(LEAST_SIDE, cleaning.SCALE * size), FEWEST)
     held_out = photographs.split_off(HELD_OUT)
     model = cleaning.train_cleaner(photographs, held_out, work, steps, batch, size, seed)

@@ -519,6 +519,20 @@ def test_the_cleaner_takes_back_blur(scripts: None, tmp_path: Path, capsys: pyte
     assert after < 0.7 * before
 
 
+@pytest.mark.parametrize("size", [28, 50])
+def test_a_crop_that_the_cleaner_cannot_take_is_refused(train_tiny: ModuleType, tmp_path: Path, size: int) -> None:
+    with pytest.raises(typer.BadParameter, match=f"--size {size} is not a multiple of 4 from 32 on"):
+        train_tiny.cleaner(images=tmp_path, work=tmp_path / "work", size=size)
+    assert not (tmp_path / "work").exists()
+
+
+def test_wrong_tags_need_another_picture(scripts: None, tmp_path: Path) -> None:
+    check_model = importlib.import_module("check_model")
+    Image.open(IMAGES / "chelsea.png").save(tmp_path / "cat.png")
+    with pytest.raises(typer.BadParameter, match="has 1 picture; there must be another"):
+        check_model.semantics(tmp_path, tmp_path, str(beside_package(TINY)))
+
+
 def test_pictures_that_are_no_use_are_named(photographs_script: ModuleType, photographs: Path, tmp_path: Path) -> None:
     assert len(photographs_script.Photographs(photographs, 64, 24).images) == 24
     with pytest.raises(typer.BadParameter, match="0 pictures with sides of 264 pixels or more, not 24"):
