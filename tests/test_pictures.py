@@ -97,6 +97,77 @@ def test_16_bit_colour_is_said_to_become_8_bit() -> None:
     assert np.asarray(picture.rgb)[0].tolist() == [[255, 0, 128], [0, 255, 1]]
 
 
+def tiff_of(values: np.ndarray, bits: int, floating: bool = False, white_is_zero: bool = False) -> bytes:
+    """One row of greys, written by hand: Pillow does not write these."""
+    data = values.tobytes() if bits > 12 else packed_12_bits(values)
+    short, long = 3, 4
+    entries = [
+        *((256, short, len(values)), (257, short, 1), (258, short, bits), (259, short, 1), (262, short, not white_is_zero)),
+        *((273, long, 0), (277, short, 1), (278, short, 1), (279, long, len(data)), (339, short, 3 if floating else 1)),
+    ]
+    offset = 8 + 2 + 12 * len(entries) + 4
+    rows = [struct.pack("<HHII", tag, kind, 1, offset if tag == 273 else value) for tag, kind, value in entries]
+    return b"II*\0" + struct.pack("<IH", 8, len(rows)) + b"".join(rows) + bytes(4) + data
+
+
+def packed_12_bits(values: np.ndarray) -> bytes:
+    bits = "".join(f"{value:012b}" for value in values)
+    return int(bits, 2).to_bytes(len(bits) // 8, "big")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected", "note"),
+    [
+        (tiff_of(np.array([0, 1024, 2048, 4095]), 12), [0, 64, 128, 255], "12 bits a channel, the result has 8"),
+        (tiff_of(np.array([0, 13107, 65535], "<u2"), 16), [0, 51, 255], "16 bits a channel, the result has 8"),
+        (tiff_of(np.array([0, 13107, 65535], "<u2"), 16, white_is_zero=True), [255, 204, 0], "16 bits a channel"),
+        (tiff_of(np.array([0, 2**31, 2**32 - 1], "<u4"), 32), [0, 128, 255], "16 bits a channel"),
+        (tiff_of(np.array([0, 0.2, np.inf, np.nan, 1], "<f4"), 32, floating=True), [0, 51, 255, 0, 255], "reach 1, 1 was"),
+        (tiff_of(np.array([0, 0.2, 1], "<f4"), 32, floating=True, white_is_zero=True), [255, 204, 0], "reach 1, 1 was"),
+    ],
+    ids=["12", "16", "16 white is 0", "32", "float", "float white is 0"],
+)
+def test_rare_greys_are_what_they_mean(content: bytes, expected: list[int], note: str) -> None:
+    picture = open_picture(content, LIMITS)
+    assert np.asarray(picture.rgb)[0, :, 0].tolist() == expected
+    assert note in "; ".join(picture.notes)
+
+
+def test_a_picture_that_grows_while_it_is_decoded_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As pillow_heif says of HEIC that it can."""
+    image = Image.new("RGB", (8, 8))
+    monkeypatch.setattr(image, "load", lambda: setattr(image, "_size", (4096, 4096)))
+    with pytest.raises(InputError, match="4096x4096, 16,777,216 pixels; at most 10,000 are taken"):
+        open_picture(image, Limits(input_pixels=10_000))
+
+
+def png_of(width: int, bits: int, colour: int, row: bytes, transparent: bytes) -> bytes:
+    """One row, with one transparent colour."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", width, 1, bits, colour, 0, 0, 0)
+    parts = [(b"IHDR", header), (b"tRNS", transparent), (b"IDAT", zlib.compress(b"\0" + row)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (png_of(8, 1, 0, b"\x0f", b"\0\1"), [255] * 4 + [0] * 4),
+        (png_of(4, 2, 0, b"\xe4", b"\0\3"), [0, 255, 255, 255]),
+        (png_of(2, 4, 0, b"\xf3", b"\0\x0f"), [0, 255]),
+        (png_of(2, 4, 0, b"\xf3", b"\0\3"), [255, 0]),
+        (png_of(2, 8, 0, b"\xf3\x03", b"\0\3"), [255, 0]),
+        (png_of(2, 16, 2, bytes(range(12)), bytes(range(6))), [0, 255]),
+    ],
+    ids=["1 bit", "2 bits", "4 bits", "4 bits, dark", "8 bits", "16 bits of colour"],
+)
+def test_one_transparent_colour_is_found_whatever_the_bits(content: bytes, expected: list[int]) -> None:
+    assert np.asarray(open_picture(content, LIMITS).alpha)[0].tolist() == expected
+
+
 def test_an_animation_gives_its_first_frame_and_says_so() -> None:
     frames = [Image.new("RGB", (20, 10), colour) for colour in ("red", "blue", "green")]
     content = encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True)
@@ -126,6 +197,38 @@ def test_exif_is_carried_over_upright_and_without_what_is_wrong_now(upscaler: Up
         assert details[ExifTags.Base.DateTimeOriginal] == "1936:05:01 12:00:00"
         assert written.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] == "N"
         assert not details.keys() & {ExifTags.Base.ExifImageWidth, ExifTags.Base.MakerNote}
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_names_in_any_letters_come_back_as_they_were(kind: str, tmp_path: Path) -> None:
+    """EXIF's text is bytes, mostly UTF-8, in old files latin-1."""
+    artist, lens, place = "© Jörg, Анна".encode(), b"Objektiv f\xfcr alles", "東京".encode()
+    exif = Image.Exif()
+    exif[ExifTags.Base.Artist] = artist
+    exif[ExifTags.IFD.GPSInfo] = {ExifTags.GPS.GPSMapDatum: place, ExifTags.GPS.GPSLatitudeRef: "N"}
+    exif[ExifTags.IFD.Exif] = {ExifTags.Base.LensModel: Latin(lens.decode("latin-1"))}
+    picture = open_picture(encoded(photograph(40, 30), kind, exif=exif.tobytes()), LIMITS)
+    assert picture.notes == []
+    result = finish(picture.rgb, picture, Sizes((40, 30), (40, 30), (40, 30), (40, 30), 0), 0)
+    for suffix in (".jpg", ".png", ".webp", ".tiff", ".avif"):
+        for said in (None, {"seed": 1}):
+            save(result, tmp_path / f"out{suffix}", settings=said)
+            written = Image.open(tmp_path / f"out{suffix}").getexif()
+            details, gps = written.get_ifd(ExifTags.IFD.Exif), written.get_ifd(ExifTags.IFD.GPSInfo)
+            assert written[ExifTags.Base.Artist].encode("latin-1") == artist, suffix
+            assert details[ExifTags.Base.LensModel].encode("latin-1") == lens, suffix
+            assert gps[ExifTags.GPS.GPSMapDatum].encode("latin-1") == place, suffix
+            assert gps[ExifTags.GPS.GPSLatitudeRef] == "N"
+            read_again = Image.Exif()
+            read_again.load(open_picture(tmp_path / f"out{suffix}", LIMITS).exif)
+            assert read_again[ExifTags.Base.Artist].encode("latin-1") == artist, suffix
+
+
+class Latin(str):
+    """Written by Pillow as what it is."""
+
+    def encode(self, *_: object) -> bytes:
+        return super().encode("latin-1")
 
 
 def test_a_tiff_says_as_much_as_any_other() -> None:

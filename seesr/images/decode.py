@@ -14,6 +14,7 @@ from zlib import error as zlib_error
 import numpy as np
 import pillow_heif
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION
 
 from seesr.errors import InputError
 from seesr.images.alpha import bleed
@@ -38,6 +39,9 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """What brings a picture upright, by EXIF's orientation."""
+
+GREY_STEPS = {"L;2": 85, "L;4": 17}
+"""What of the 256 greys lies between two of a file's, by Pillow's name for how they are packed."""
 
 _LIMIT_LOCK = threading.Lock()
 
@@ -133,26 +137,53 @@ def _decode(content: bytes, limits: Limits, name: str) -> Picture:
 def _to_picture(image: Image.Image, limits: Limits, name: str) -> Picture:
     _check_size(image.size, limits, name)
     try:
-        return _convert(image)
+        return _convert(image, limits, name)
     except DAMAGE as error:
         raise InputError(f"{name} is damaged or cut short and cannot be decoded ({_first_line(error)}).") from error
     except MemoryError as error:
         raise InputError(f"{name} is {image.width}x{image.height}, too large for this machine's memory.") from error
 
 
-def _convert(image: Image.Image) -> Picture:
-    notes: list[str] = []
-    if _has_16_bits(image):
-        notes.append("16 bits a channel, the result has 8")
+@dataclass(frozen=True)
+class Numbers:
+    """What an opened file says of its numbers that is not known any more once Pillow has loaded it."""
+
+    raw: str
+    """How they are packed, by Pillow's name, like `L;4`."""
+    inverted: bool
+    """Whether 0 is white, in a TIFF; Pillow turns 8 bits round, but not more."""
+
+    @classmethod
+    def of(cls, image: Image.Image) -> Numbers:
+        raw = image.tile[0][3] if getattr(image, "tile", []) else ""
+        inverted = getattr(image, "tag_v2", {}).get(PHOTOMETRIC_INTERPRETATION) == 0
+        return cls(str(raw[0] if isinstance(raw, tuple) and raw else raw), inverted)
+
+    def bits(self, mode: str) -> int:
+        """A channel of an image of this mode."""
+        if self.raw == "I;12":
+            return 12
+        # Pillow is silent about most of them.
+        return 16 if mode.startswith(("I", "F")) or ";16" in self.raw else 8
+
+
+def _convert(image: Image.Image, limits: Limits, name: str) -> Picture:
+    notes, numbers = list[str](), Numbers.of(image)
+    bits = numbers.bits(image.mode)
+    if bits > 8:
+        notes.append(f"{bits} bits a channel, the result has 8")
     # A camera's MPO carries previews as further frames: nothing that a user would miss.
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
         notes.append(f"{image.n_frames} frames, the first is used")
     with _own_limit():  # a TIFF is measured again here
         image.load()
+    _check_size(image.size, limits, name)  # a HEIC may have said otherwise before it was decoded
     exif = _exif(image, notes)  # before it is turned: what a TIFF says is not in the copy
     image = _upright(image)
     if image.mode.startswith(("I", "F")):
-        image = _to_8_bit(image, notes)
+        image = _to_8_bit(image, numbers, notes)
+    else:
+        _match_transparency(image, numbers)
     alpha = None
     if image.has_transparency_data:
         image = image if image.mode in ("LA", "RGBA") else image.convert("LA" if image.mode in ("1", "L") else "RGBA")
@@ -191,11 +222,6 @@ def _check_size(size: tuple[int, int], limits: Limits, name: str) -> None:
         )
 
 
-def _has_16_bits(image: Image.Image) -> bool:
-    """Whether an opened, not yet loaded file has more than 8 bits a channel; Pillow is silent about most such."""
-    return image.mode.startswith(("I", "F")) or any(";16" in str(tile[3]) for tile in getattr(image, "tile", []))
-
-
 def _exif(image: Image.Image, notes: list[str]) -> bytes | None:
     try:
         return kept_exif(image)
@@ -213,17 +239,31 @@ def _upright(image: Image.Image) -> Image.Image:
     return image.copy() if turn is None else image.transpose(turn)
 
 
-def _to_8_bit(image: Image.Image, notes: list[str]) -> Image.Image:
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0, neginf=0)
-    peak = float(values.max(initial=0))
+def _match_transparency(image: Image.Image, numbers: Numbers) -> None:
+    """Brings the colour that a PNG calls transparent to 8 bits, as Pillow does with pixels, but not with it."""
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int) and numbers.raw in GREY_STEPS:
+        image.info["transparency"] = transparent * GREY_STEPS[numbers.raw]
+    elif isinstance(transparent, tuple) and numbers.raw.endswith(";16B"):
+        image.info["transparency"] = tuple(value >> 8 for value in transparent)
+
+
+def _to_8_bit(image: Image.Image, numbers: Numbers, notes: list[str]) -> Image.Image:
+    values = np.asarray(image)
+    if numbers.raw == "I;32N":
+        values = values.view(np.uint32)  # Pillow has no such mode
+    values = values.astype(np.float64)
+    peak = float(values.max(initial=0, where=np.isfinite(values)))
+    values = np.nan_to_num(values, posinf=peak, neginf=0)
     if image.mode == "F":
         white = _white(peak)
         notes.append(f"its numbers reach {peak:g}, {white:g} was taken for white")
     elif image.mode == "I":
         white = 255.0 if peak <= 255 else max(peak, 65535.0)
     else:
-        white = 65535.0
-    made = Image.fromarray((values / white * 255).clip(0, 255).round().astype(np.uint8))
+        white = 4095.0 if numbers.raw == "I;12" else 65535.0
+    shares = 1 - values / white if numbers.inverted else values / white
+    made = Image.fromarray((shares * 255).clip(0, 255).round().astype(np.uint8))
     made.info = {name: value for name, value in image.info.items() if name != "transparency"}
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):

@@ -37,6 +37,16 @@ MAX_EXIF_BYTES = 65_000
 """A JPEG segment holds 65,533."""
 
 
+class _Text(str):
+    """EXIF's text, which Pillow reads as latin-1, byte by byte, and writes with question marks for what is not ASCII.
+
+    Here it is written as the bytes that it was read from, most often UTF-8.
+    """
+
+    def encode(self, encoding: str = "", errors: str = "") -> bytes:
+        return super().encode("latin-1", "replace")
+
+
 def kept_exif(image: Image.Image) -> bytes | None:
     """The input's camera, date, author, exposure and place, ready for the output; its orientation is not among them.
 
@@ -49,11 +59,11 @@ def kept_exif(image: Image.Image) -> bytes | None:
         kept = Image.Exif()
         for tag in KEPT_TAGS:
             if tag in source:
-                kept[tag] = source[tag]
+                kept[tag] = _exact(source[tag])
         details = {tag: value for tag, value in details.items() if tag not in DROPPED_DETAILS}
         for part, values in ((ExifTags.IFD.Exif, details), (ExifTags.IFD.GPSInfo, place)):
             if values:
-                kept[part] = dict(values)
+                kept[part] = {tag: _exact(value) for tag, value in values.items()}
         content = kept.tobytes() if len(kept) else b""
     except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, AttributeError, struct_error) as error:
         raise ValueError(f"its EXIF is damaged ({error})") from error
@@ -81,14 +91,27 @@ def save_arguments(kind: str, exif: bytes | None, settings: dict[str, Any] | Non
         # What came with the input gives way where both do not fit.
         exif = written if len(written) <= MAX_EXIF_BYTES else _with_comment(None, settings)
     if exif:
-        arguments["exif"] = exif
+        # Of bytes Pillow's TIFF would read the text again, and write it so.
+        arguments["exif"] = _load(exif) if kind == "TIFF" else exif
     return arguments
 
 
-def _with_comment(exif: bytes | None, settings: dict[str, Any]) -> bytes:
+def _exact(value: Any) -> Any:
+    return _Text(value) if isinstance(value, str) else value
+
+
+def _load(exif: bytes) -> Image.Exif:
     block = Image.Exif()
-    if exif:
-        block.load(exif)
+    block.load(exif)
+    parts = [block.get_ifd(part) for part in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo) if part in block]
+    for part in (block, *parts):
+        for tag, value in [*part.items()]:
+            part[tag] = _exact(value)
+    return block
+
+
+def _with_comment(exif: bytes | None, settings: dict[str, Any]) -> bytes:
+    block = _load(exif) if exif else Image.Exif()
     block[ExifTags.Base.Software] = f"seesr {__version__}"
     details = dict(block.get_ifd(ExifTags.IFD.Exif))
     details[ExifTags.Base.UserComment] = ASCII_COMMENT + json.dumps(settings).encode("ascii")
