@@ -245,6 +245,27 @@ def test_plain_addresses(hub: Hub, cache: Cache) -> None:
         pull(unchecked, cache, accepted=False)
 
 
+def test_a_plain_mirror_needs_no_revision(hub: Hub, cache: Cache) -> None:
+    hub.files = {"mirror/data/tags.txt": b"cat\ndog\n"}
+    mirror = {"type": "url", "repository": f"{hub.address}/mirror"}
+    pull(
+        manifest_of([entry("ram/tags.txt", b"cat\ndog\n", remote="data/tags.txt")], mirrors=[mirror]), cache, accepted=False
+    )
+    assert (cache.full / "ram" / "tags.txt").read_text() == "cat\ndog\n"
+
+
+@pytest.mark.parametrize("endpoint", ["hub.example.org", "https://mirror:port", "https://a b", "ftp://hub.example.org"])
+def test_an_endpoint_that_is_no_address_is_one_error(
+    hub: Hub, cache: Cache, monkeypatch: pytest.MonkeyPatch, endpoint: str
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    with pytest.raises(WeightsError, match=r"HF_ENDPOINT is .*; it must be an address like https://huggingface.co"):
+        pull(manifest_of([entry("x.txt")]), cache, accepted=False)
+    hub.files = {"someone/base/x.txt": b"x"}
+    monkeypatch.setenv("HF_ENDPOINT", f"{hub.address}/\r")  # as a file with Windows' line ends gives it
+    pull(manifest_of([entry("x.txt")]), cache, accepted=False)
+
+
 def test_no_server_is_one_error(cache: Cache, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(WeightsError, match=r"x.txt of Base could not be fetched .*refused"):
@@ -279,6 +300,41 @@ def test_a_legacy_file_is_kept_as_safetensors_without_what_is_not_used(hub: Hub,
     kept = load_file(cache.full / "ram" / "ram.safetensors")
     assert kept.keys() == tensors.keys() - {"text_decoder.b"}
     assert torch.equal(kept["tied"], shared)
+
+
+def test_what_was_fetched_stays_when_its_conversion_is_interrupted(
+    hub: Hub, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save({"a": torch.ones(3)}, tmp_path / "x.pth")
+    content = (tmp_path / "x.pth").read_bytes()
+    hub.files, manifest = {"someone/base/x.pth": content}, manifest_of([entry("x.pth", content)])
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("seesr.weights.convert.save_file", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pull(manifest, cache, accepted=False)
+    assert leftovers(cache) == ["partial/Base-0/x.pth"]
+    pull(manifest, cache, accepted=False)
+    assert hub.fetched("someone/base/x.pth") == 1
+    assert leftovers(cache) == ["full/digests.json", "full/x.safetensors"]
+
+
+def test_a_legacy_file_that_the_manifest_replaces_is_fetched_anew(hub: Hub, cache: Cache, tmp_path: Path) -> None:
+    for number in (1.0, 2.0):
+        torch.save({"a": torch.full((3,), number)}, tmp_path / "x.pth")
+        content = (tmp_path / "x.pth").read_bytes()
+        hub.files, manifest = {"someone/base/x.pth": content}, manifest_of([entry("x.pth", content)])
+        assert len(cache.missing(manifest)) == 1
+        pull(manifest, cache, accepted=False)
+        assert cache.missing(manifest) == []
+        assert load_file(cache.full / "x.safetensors")["a"][0] == number
+    records = cache.records()
+    del records["x.safetensors"]["fetched_sha256"]
+    (cache.full / "digests.json").write_text(json.dumps(records))
+    assert cache.missing(manifest) == [], "a record of before is believed"
 
 
 @pytest.mark.parametrize("kind", ["code", "truncated"])

@@ -46,8 +46,9 @@ class Cache:
         path = self.full / file.kept_as
         if record is None or not path.is_file() or path.stat().st_size != record["bytes"]:
             return False
-        # A legacy file's digest is gone with it: what is kept was converted.
-        return file.is_legacy or file.sha256 in (None, record["sha256"])
+        # Of a legacy file what was converted is kept; an older record does not say of what.
+        fetched = record.get("fetched_sha256") if file.is_legacy else record["sha256"]
+        return file.sha256 is None or fetched in (None, file.sha256)
 
     @property
     def lock(self) -> FileLock:
@@ -72,6 +73,8 @@ class Cache:
         target = self.full / file.kept_as
         target.parent.mkdir(parents=True, exist_ok=True)
         record = {"bytes": found.stat().st_size, "sha256": sha256(found)}
+        if file.is_legacy:
+            record["fetched_sha256"] = file.sha256
         os.replace(found, target)
         self._write(self.records() | {file.kept_as: record})
 

@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HTTPError, LocalEntryNotFoundError
@@ -102,22 +102,26 @@ def _keep(found: Path, file: File, cache: Cache) -> None:
     if not file.is_legacy:
         cache.keep(found, file)
         return
+    # Here: PyTorch takes a second to import, and only legacy files need it.
+    from seesr.weights.convert import convert_legacy
+
     converted = found.with_suffix(".safetensors")
     try:
-        # Here: PyTorch takes a second to import, and only legacy files need it.
-        from seesr.weights.convert import convert_legacy
-
         convert_legacy(found, converted)
         cache.keep(converted, file)
+    except WeightsError:
+        found.unlink()
+        raise
     finally:
-        found.unlink(missing_ok=True)
         converted.unlink(missing_ok=True)
+    found.unlink()  # not before: what was fetched stays when the conversion is interrupted
 
 
 def _download(place: Place, file: File, folder: Path) -> tuple[Path, str | None]:
     """The file, and the digest that the place itself states."""
     if place.type == "url":
-        return _download_url(f"{place.repository}/{place.revision}/{quote(file.remote)}", folder / file.remote), None
+        address = "/".join(part for part in (place.repository, place.revision, quote(file.remote)) if part)
+        return _download_url(address, folder / file.remote), None
     where = {
         "repo_id": place.repository,
         "filename": file.remote,
@@ -155,8 +159,20 @@ def _address(place: Place) -> str:
 
 
 def _endpoint() -> str:
-    """The hub, or what stands in for it."""
-    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    """The hub, or what stands in for it.
+
+    Raises:
+        WeightsError: `HF_ENDPOINT` is no address.
+    """
+    address = os.environ.get("HF_ENDPOINT", "").strip().rstrip("/") or "https://huggingface.co"
+    try:
+        parts = urlsplit(address)
+        is_one = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_one = False
+    if not is_one or not address.isprintable() or " " in address:
+        raise WeightsError(f"HF_ENDPOINT is {address!r}; it must be an address like https://huggingface.co.")
+    return address
 
 
 def _why(error: Exception) -> str:
