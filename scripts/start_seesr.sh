@@ -2,7 +2,12 @@
 # Makes the environment .venv when it is missing or older than pyproject.toml, then runs what was asked for in it.
 set -euo pipefail
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+self=${BASH_SOURCE[0]}
+while [ -L "$self" ]; do # macOS's readlink follows only one link
+  link=$(readlink "$self")
+  case $link in /*) self=$link ;; *) self=$(dirname "$self")/$link ;; esac
+done
+root=$(cd "$(dirname "$self")/.." && pwd -P)
 venv=$root/.venv
 # Present only in a finished environment; its date is the moment when the installation began. It holds the folder that the
 # environment was made in: moved, it would not find itself.
@@ -57,6 +62,14 @@ make_environment() {
 [ $# -ge 1 ] || usage
 command=$1
 shift
+case $command in
+  setup) run=(true) ;;
+  upscale | tags | info | weights) run=(seesr "$command" "$@") ;;
+  test) run=(python -m pytest "$@") ;;
+  evaluate | benchmark) run=(python "$root/scripts/$command.py" "$@") ;;
+  python) run=(python "$@") ;;
+  *) usage ;;
+esac
 
 # One installation at a time: a second caller waits, then finds it done.
 exec 9>"$root/.venv.lock"
@@ -69,10 +82,6 @@ exec 9>&-
 export PATH=$venv/bin:$PATH
 case $command in
   setup) echo "seesr: ready in $venv" >&2 ;;
-  upscale | tags | info | weights) exec seesr "$command" "$@" ;;
-  test) cd "$root" && exec python -m pytest "$@" ;;
-  evaluate) exec python "$root/scripts/evaluate.py" "$@" ;;
-  benchmark) exec python "$root/scripts/benchmark.py" "$@" ;;
-  python) exec python "$@" ;;
-  *) usage ;;
+  test) cd "$root" ;;
 esac
+exec "${run[@]}"

@@ -46,12 +46,15 @@ def plan_jobs(
     `<stem>.<wanted_format>`; with `compare` there is `<stem>_compare.png` beside each result.
 
     Raises:
-        InputError: an input names nothing, or cannot be looked at.
+        InputError: an input names nothing, cannot be looked at, or is a pipe, which a comparison would read again.
         OutputError: two results would get one name, one would take an input's place, a file exists already, its suffix
             is not known or is not that of the format asked for, or its folder may not be written to.
     """
     with _told_as(InputError, "read"):
-        found = [item for text in inputs for item in _expand(text, recursive)]
+        found = [item for text in inputs for item in _expand(text, recursive, output)]
+        for source, _ in found:
+            if compare and not source.is_file():
+                raise InputError(f"{source} is not a file, which --compare would read again; leave out --compare.")
     with _told_as(OutputError, "written"):
         into_folder = len(found) > 1 or output.is_dir() or not output.suffix or any(Path(text).is_dir() for text in inputs)
         if into_folder and output.is_file():
@@ -98,11 +101,11 @@ def _require_writable(folder: Path) -> None:
         raise OutputError(f"{folder} cannot be written to: {there} is not a folder that lets you; choose another output.")
 
 
-def _expand(text: str, recursive: bool) -> list[tuple[Path, Path]]:
-    """(file, its name inside the output folder) for one input."""
+def _expand(text: str, recursive: bool, output: Path) -> list[tuple[Path, Path]]:
+    """(file, its name inside the output folder) for one input; of a folder without the output folder in it."""
     path = Path(text)
     if path.is_dir():
-        files = sorted(_pictures_in(path, recursive))
+        files = sorted(_pictures_in(path, recursive, output))
         if not files:
             raise InputError(f"{path} holds no picture{'' if recursive else '; use --recursive for its sub-folders'}.")
         return [(file, file.relative_to(path)) for file in files]
@@ -114,8 +117,8 @@ def _expand(text: str, recursive: bool) -> list[tuple[Path, Path]]:
     return [(file, Path(file.name)) for file in files]
 
 
-def _pictures_in(folder: Path, recursive: bool) -> Iterator[Path]:
-    """Not in folders that are links, nor macOS's `._` files.
+def _pictures_in(folder: Path, recursive: bool, apart_from: Path) -> Iterator[Path]:
+    """Not in folders that are links, nor in the folder `apart_from`, nor macOS's `._` files.
 
     Raises:
         OSError: a folder cannot be read.
@@ -124,9 +127,9 @@ def _pictures_in(folder: Path, recursive: bool) -> Iterator[Path]:
     def fail(error: OSError) -> None:
         raise error
 
+    left_out = apart_from.resolve()
     for place, folders, names in os.walk(folder, onerror=fail):
-        if not recursive:
-            folders.clear()
+        folders[:] = [name for name in folders if recursive and Path(place, name).resolve() != left_out]
         for name in names:
             path = Path(place, name)
             if path.suffix.lower() in PICTURE_SUFFIXES and not name.startswith("._") and path.is_file():

@@ -13,7 +13,7 @@ import platform
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,7 +27,7 @@ from seesr.batch import Job, plan_jobs
 from seesr.errors import OutputError, SeeSRError
 from seesr.evaluation.command import evaluate
 from seesr.flags import Device, Dtype, MemoryLimit, Weights, takes_options, takes_save_options
-from seesr.images.save import save
+from seesr.images.save import save, saved_after
 from seesr.options import Options, SaveOptions
 from seesr.version import __version__
 from seesr.weights import commands as weights_commands
@@ -227,18 +227,12 @@ def _report(job: Job, result: Result, as_json: bool) -> None:
     _say(f"{job.target}: {width}x{height}, seed {result.seed}, {sum(result.seconds.values()):.1f} s{told}")
 
 
-def _write(job: Job, result: Result, upscaler: Upscaler, saving: SaveOptions, overwrite: bool) -> None:
-    """The comparison first: the result is what marks a picture as done."""
+def _write(job: Job, result: Result, upscaler: Upscaler, options: SaveOptions, overwrite: bool) -> None:
+    """The result, and the comparison once the result is in its place; both are new, or both as they were."""
     if job.target.exists() and not overwrite:
         raise OutputError(f"{job.target} exists since a moment ago and was left as it is; use --overwrite to replace it.")
-    if job.comparison is not None:
-        save(_before_and_after(job, result, upscaler), job.comparison)
-    try:
-        save(result.image, job.target, saving, result.settings())
-    except OutputError:
-        if job.comparison is not None:
-            job.comparison.unlink(missing_ok=True)
-        raise
+    with nullcontext() if job.comparison is None else saved_after(_before_and_after(job, result, upscaler), job.comparison):
+        save(result.image, job.target, options, result.settings())
 
 
 def _before_and_after(job: Job, result: Result, upscaler: Upscaler) -> Image.Image:

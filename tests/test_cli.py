@@ -9,6 +9,7 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,34 @@ def test_folders_patterns_and_recursion(seesr: Run, photo: Path, tmp_path: Path)
     assert seesr("upscale", tmp_path / "albums" / "*.png", "-o", output, "--skip-existing", *QUICK).code == 0
 
 
+def test_a_folder_s_own_results_are_no_input(seesr: Run, photo: Path, tmp_path: Path) -> None:
+    album = tmp_path / "album"
+    (album / "may").mkdir(parents=True)
+    for name in ("a.png", "may/b.png"):
+        (album / name).write_bytes(photo.read_bytes())
+    arguments = ("upscale", album, "-o", album / "x2", "--recursive", *QUICK)
+    assert seesr(*arguments).code == 0
+    made = sorted(path for path in album.rglob("*.png"))
+    assert [str(path.relative_to(album)) for path in made] == ["a.png", "may/b.png", "x2/a.png", "x2/may/b.png"]
+    (album / "x2" / "a.png").unlink()
+    assert seesr(*arguments, "--skip-existing").code == 0
+    assert sorted(path for path in album.rglob("*.png")) == made
+    assert seesr("upscale", album / "x2", "-o", album / "x2" / "x4", *QUICK).code == 0, "unless they are named"
+
+
+def test_a_pipe_is_read_once(seesr: Run, photo: Path, tmp_path: Path) -> None:
+    pipe, target = tmp_path / "pipe", tmp_path / "x.png"
+    os.mkfifo(pipe)
+    outcome = seesr("upscale", pipe, "-o", target, *QUICK, "--compare")
+    assert outcome.code == 2
+    assert "pipe is not a file, which --compare would read again; leave out --compare" in outcome.err
+    writer = threading.Thread(target=lambda: pipe.write_bytes(photo.read_bytes()))
+    writer.start()
+    assert seesr("upscale", pipe, "-o", target, *QUICK).code == 0
+    writer.join()
+    Image.open(target).load()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -254,6 +283,9 @@ def test_a_full_disk_ends_the_work_and_a_comparison_can_be_resumed(
     assert seesr(*arguments, "--skip-existing").code == 0
     assert len(list(output.iterdir())) == 6
     Image.open(output / "b_compare.png").load()
+    full, before = True, {path: path.read_bytes() for path in output.iterdir()}
+    assert seesr("upscale", folder / "b.png", "-o", output, *QUICK, "--compare", "--overwrite", "--sharpen", 2).code == 2
+    assert {path: path.read_bytes() for path in output.iterdir()} == before
 
 
 def test_records_go_to_standard_output_whatever_errors_go_to(photo: Path, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +43,24 @@ def output_format(path: Path) -> str:
 
 
 def save(image: Image.Image, path: Path, options: SaveOptions | None = None, settings: dict[str, Any] | None = None) -> None:
-    """Writes `image` beside `path` under a temporary name and moves it into place; its suffix decides the format.
+    """Writes `image` to `path`, whose suffix decides the format.
 
     Args:
         options: quality, and whether the EXIF in `image.info` goes into the file; the profile always does.
         settings: what made the picture; written into the file.
 
     Raises:
-        OutputError: the folder cannot be written to, or is full; nothing is left behind then.
+        OutputError: the folder cannot be written to, or is full; what was there before is there still.
     """
+    with saved_after(image, path, options, settings):
+        pass
+
+
+@contextmanager
+def saved_after(
+    image: Image.Image, path: Path, options: SaveOptions | None = None, settings: dict[str, Any] | None = None
+) -> Iterator[None]:
+    """As `save`: under a temporary name first, and moved into place once the block has ended well."""
     kind, options = output_format(path), options or SaveOptions()
     if kind in OPAQUE and image.mode == "RGBA":
         flat = Image.new("RGB", image.size, "white")
@@ -62,6 +73,7 @@ def save(image: Image.Image, path: Path, options: SaveOptions | None = None, set
     try:
         with whole_file(path) as temporary:
             image.save(temporary, format=kind, quality=options.quality, icc_profile=profile, **metadata, **colours)
+            yield
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}.") from error
     except (ValueError, RuntimeError) as error:  # WebP's and AVIF's way to say that a side is too long for them
