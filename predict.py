@@ -19,7 +19,6 @@ from PIL import Image
 
 from seesr import Options, Upscaler
 from seesr.errors import InputError, OutOfMemoryError, SeeSRError
-from seesr.images.save import save
 from seesr.options import Limits, SaveOptions
 from seesr.result import Result
 from seesr.runtime.device import dtype_name
@@ -146,7 +145,7 @@ class Predictor(BasePredictor):
             result = self.thread.run(lambda: self.upscaler.upscale(source, options, _log_step))
             self._report(result)
             target.parent.mkdir()
-            save(result.image, target, saving, result.settings())
+            result.save(target, saving)
         return Path(target)
 
     @contextmanager

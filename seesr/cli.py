@@ -27,7 +27,7 @@ from seesr.batch import Job, plan_jobs
 from seesr.errors import OutputError, SeeSRError
 from seesr.evaluation.command import evaluate
 from seesr.flags import Device, Dtype, MemoryLimit, Weights, takes_options, takes_save_options
-from seesr.images.save import save, saved_after
+from seesr.images.save import saved_after
 from seesr.options import Options, SaveOptions
 from seesr.version import __version__
 from seesr.weights import commands as weights_commands
@@ -232,7 +232,7 @@ def _write(job: Job, result: Result, upscaler: Upscaler, options: SaveOptions, o
     if job.target.exists() and not overwrite:
         raise OutputError(f"{job.target} exists since a moment ago and was left as it is; use --overwrite to replace it.")
     with nullcontext() if job.comparison is None else saved_after(_before_and_after(job, result, upscaler), job.comparison):
-        save(result.image, job.target, options, result.settings())
+        result.save(job.target, options)
 
 
 def _before_and_after(job: Job, result: Result, upscaler: Upscaler) -> Image.Image:

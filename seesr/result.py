@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from seesr.errors import Attempt
 from seesr.images.resize import Sizes
-from seesr.options import Options
+from seesr.images.save import save
+from seesr.options import Options, SaveOptions
 from seesr.tagging.prompt import Tag
 from seesr.version import __version__
 
@@ -39,6 +42,15 @@ class Result:
     """`whole`, `exact tiles` or `estimated tiles`."""
     peak_memory: int
     """Bytes that the process used at most, of the device's memory, or on a CPU of the machine's, weights included."""
+
+    def save(self, path: str | os.PathLike[str], options: SaveOptions | None = None) -> None:
+        """Writes the picture with its profile, the settings that made it and, unless `options` says otherwise, the input's
+        EXIF; the suffix decides the format. The file is there whole or as it was before.
+
+        Raises:
+            OutputError: a suffix that is not known, or the folder cannot be written to, or is full.
+        """
+        save(self.image, Path(path), options, self.settings())
 
     def settings(self) -> dict[str, Any]:
         """What made the picture, to be written into its file: enough to make it again."""

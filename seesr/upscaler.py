@@ -209,6 +209,9 @@ class Upscaler:
             return [replace(result, attempts=[*failed, *result.attempts]) for result in results]
         if not attempts and self.models.costs.estimate(rung, height, width) > limit_of(rung, budget):
             notes.append("no way was estimated to fit into the memory allowed; the smallest was taken")
+        vae = way(self.models.vae, height, width, Tiling(rung.vae_tile))
+        if vae == "estimated tiles":
+            notes.append("too large for an exact tiled VAE: its statistics were estimated from sample tiles")
         return [
             Result(
                 image=image,
@@ -223,7 +226,7 @@ class Upscaler:
                 notes=[*picture.notes, *notes],
                 rung=rung.name,
                 attempts=attempts,
-                vae=way(self.models.vae, height, width, Tiling(rung.vae_tile)),
+                vae=vae,
                 peak_memory=peak.bytes(),
             )
             for image, seed, one, prompt, picture in zip(images, job.seeds, seen, prompts, job.pictures, strict=True)

@@ -14,6 +14,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import predict
+from seesr.result import Result
 from seesr.runtime.stages import Note, Stages
 
 
@@ -21,7 +22,7 @@ class Predictor(predict.Predictor):
     """Reads `SEESR_TEST_FAULT` before each stage: the name of one, and how many more of its runs fail."""
 
     def setup(self) -> None:
-        plan, stage, save = Path(os.environ["SEESR_TEST_FAULT"]), Stages.stage, predict.save
+        plan, stage, save = Path(os.environ["SEESR_TEST_FAULT"]), Stages.stage, Result.save
 
         def fail(name: str, error: type[BaseException]) -> None:
             wanted, left = plan.read_text().split() if plan.exists() else ("", "0")
@@ -39,5 +40,5 @@ class Predictor(predict.Predictor):
             fail("save", MemoryError)
             save(*given)
 
-        Stages.stage, predict.save = failing, failing_save
+        Stages.stage, Result.save = failing, failing_save
         super().setup()

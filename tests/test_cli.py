@@ -19,7 +19,8 @@ import pytest
 from conftest import Run, turned_profile
 from PIL import Image
 
-from seesr import OutputError, cli
+from seesr import OutputError
+from seesr.result import Result
 from seesr.runtime.plan import Rung
 from seesr.tagging.prompt import Tag
 from seesr.upscaler import Upscaler
@@ -264,14 +265,14 @@ def test_a_full_disk_ends_the_work_and_a_comparison_can_be_resumed(
     folder.mkdir()
     for name in ("a.png", "b.png", "c.png"):
         (folder / name).write_bytes(photo.read_bytes())
-    save, full = cli.save, True
+    save, full = Result.save, True
 
-    def limited(image: Any, path: Path, *arguments: Any) -> None:
+    def limited(result: Result, path: Path, *arguments: Any) -> None:
         if path.name == "b.png" and full:
             raise OutputError(f"{path} cannot be written: No space left on device.") from OSError(errno.ENOSPC, "full")
-        save(image, path, *arguments)
+        save(result, path, *arguments)
 
-    monkeypatch.setattr(cli, "save", limited)
+    monkeypatch.setattr(Result, "save", limited)
     arguments = ("upscale", folder, "-o", output, *QUICK, "--compare")
     outcome = seesr(*arguments)
     assert outcome.code == 1

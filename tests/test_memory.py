@@ -644,6 +644,8 @@ def test_estimated_tiles_are_near_and_say_so(upscaler: Upscaler, monkeypatch: py
     monkeypatch.setattr(seesr.autoencoder.vae, "EXACT_MAP_BYTES", 1000)
     estimated = upscaler.upscale(photo, scale=3, steps=1, seed=0, vae_tile=32)
     assert (exact.vae, estimated.vae) == ("whole", "estimated tiles")
+    assert not exact.notes
+    assert estimated.notes == ["too large for an exact tiled VAE: its statistics were estimated from sample tiles"]
     error = np.asarray(exact.image, dtype=float) - np.asarray(estimated.image, dtype=float)
     assert 10 * np.log10(255**2 / (error**2).mean()) > 40
 

@@ -274,7 +274,7 @@ def test_outputs_carry_the_settings(suffix: str, tmp_path: Path) -> None:
 
 def test_a_result_says_enough_to_be_made_again(upscaler: Upscaler, tmp_path: Path) -> None:
     made = upscaler.upscale(photograph(20, 20), scale=2, steps=1, prompt="fur")
-    save(made.image, tmp_path / "out.png", settings=made.settings())
+    made.save(tmp_path / "out.png")
     written = read_settings(Image.open(tmp_path / "out.png"))
     again = upscaler.upscale(
         photograph(20, 20), scale=written["scale"], steps=written["steps"], seed=written["seed"], prompt="fur"
