@@ -91,7 +91,7 @@ def load(server: Server, photo: Image.Image, count: int, clients: int) -> list[t
         while (answer := requests.post(f"{server.address}/predictions", json=request, timeout=300)).status_code == 409:
             busy[client] += 1
             time.sleep(RETRY_SECONDS)
-        return answer.status_code == 200 and answer.json().get("output") == alone[client]["output"]
+        return answer.status_code == 200 and answer.json().get("output") == alone[client].get("output", "none")
 
     with ThreadPoolExecutor(clients) as pool:
         right = sum(pool.map(ask, range(count)))

@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 import torch
 from conftest import IMAGES, Run
-from PIL import Image, ImageFilter
+from PIL import ExifTags, Image, ImageFilter
 
+from seesr import OutputError
 from seesr.evaluation import stlpips
 from seesr.evaluation.degradation import degrade
+from seesr.evaluation.evaluate import Row, from_truth, means
 from seesr.evaluation.metrics import grid_energy, luma, psnr, ssim
 from seesr.evaluation.niqe import NIQE
 from seesr.images.resize import to_tensor
+from seesr.result import Result
 
 
 def photo(name: str, size: int = 288) -> Image.Image:
@@ -110,6 +113,26 @@ def test_a_degradation_is_decided_by_its_seed() -> None:
     assert made[0] == made[1] != made[2]
 
 
+def test_inputs_are_degraded_as_the_protocol_says(truths: Path) -> None:
+    for number, case in enumerate(from_truth(truths, 5)):
+        expected = degrade(case.truth, np.random.default_rng([5, number]))
+        assert case.low.tobytes() == expected.tobytes()
+        assert case.low.size == (24, 24)
+    plain = [case.low.tobytes() for case in from_truth(truths)]
+    assert plain == [case.truth.resize((24, 24), Image.Resampling.BICUBIC).tobytes() for case in from_truth(truths)]
+
+
+def row(**figures: tuple[float, float]) -> Row:
+    return Row("", {method: {"psnr_y": psnr, "niqe": niqe} for method, (psnr, niqe) in figures.items()}, {})
+
+
+def test_a_mean_is_over_the_same_pictures_for_all_methods() -> None:
+    none, best = float("nan"), float("inf")
+    found = means([row(bicubic=(20, 4), seesr=(best, 3)), row(bicubic=(30, none), seesr=(40, 9))])
+    assert found == {"bicubic": {"psnr_y": 25, "niqe": 4}, "seesr": {"psnr_y": best, "niqe": 3}}
+    assert np.isnan(means([row(bicubic=(20, none), seesr=(30, none))])["seesr"]["niqe"])
+
+
 @pytest.fixture
 def truths(tmp_path: Path) -> Path:
     folder = tmp_path / "truth"
@@ -146,12 +169,64 @@ def test_the_command_weighs_a_folder(
     assert page.count("<img") == 2 * 4
     assert Image.open(tmp_path / "out" / "chelsea.png").size == (96, 96), "cropped to a multiple of 4"
     shown = seesr("evaluate", "--truth", truths, "--steps", 1, "--degrade", 5)
+    assert shown.code == 0
     assert "mean" in shown.out
     (others / "coffee.png").unlink()
     outcome = seesr("evaluate", *arguments)
     assert outcome.code == 2
     assert f"{others} holds no picture named coffee" in outcome.err
     assert "chelsea" not in outcome.err, "it is said before the first picture"
+
+
+def test_a_picture_that_lies_on_its_side_is_turned_once(
+    seesr: Run, truths: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turned = tmp_path / "turned"
+    turned.mkdir()
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    sharp = photo("coffee.png", 96).crop((0, 0, 96, 72))
+    sharp.save(tmp_path / "truth" / "coffee.png")
+    sharp.transpose(Image.Transpose.ROTATE_90).save(turned / "coffee.png", exif=exif)
+    (truths / "chelsea.png").unlink()
+    (turned / "._coffee.png").write_text("a note of macOS")
+    means_ = []
+    for folder in (truths, turned):
+        outcome = seesr("evaluate", "--truth", folder, "--steps", 1, "--json")
+        assert outcome.code == 0, outcome.err
+        means_.append(json.loads(outcome.out)["mean"]["seesr"])
+    assert means_[0]["psnr_y"] == pytest.approx(means_[1]["psnr_y"], abs=0.01)
+    sharp.save(truths / "coffee.bmp")
+    outcome = seesr("evaluate", "--truth", truths)
+    assert outcome.code == 2
+    assert "coffee.bmp and" in outcome.err
+    assert "have one name, by which outputs are found" in outcome.err
+
+
+def test_figures_before_an_error_are_not_lost(
+    seesr: Run, truths: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        if "coffee" in str(arguments[1]):
+            raise OutputError("coffee.png cannot be written: No space left on device.")
+
+    monkeypatch.setattr(Result, "save", full)
+    outcome = seesr("evaluate", "--truth", truths, "--steps", 1, "--save", tmp_path / "out", "--json")
+    assert outcome.code == 2
+    assert "No space left on device" in outcome.err
+    assert json.loads(outcome.out)["pictures"].keys() == {"chelsea"}
+
+
+def test_a_model_of_niqe_that_is_none_is_one_sentence(seesr: Run, truths: Path, tmp_path: Path) -> None:
+    names = ("mu_pris_param", "cov_pris_param", "gaussian_window")
+    np.savez(tmp_path / "shapes.npz", **dict.fromkeys(names, np.zeros(3)))
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    (tmp_path / "empty.npz").touch()
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "shapes.npz").read_bytes()[:200])
+    for name in ("shapes.npz", "one.npy", "empty.npz", "cut.npz"):
+        outcome = seesr("evaluate", "--truth", truths, "--niqe-model", tmp_path / name)
+        assert outcome.code == 2
+        assert f"{name} is not NIQE's pristine model" in outcome.err
 
 
 def test_the_command_weighs_pairs(

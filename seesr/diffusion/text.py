@@ -46,6 +46,7 @@ def load_prompt_encoder(base: Path, dtype: torch.dtype = torch.float32) -> Promp
     for name in ("vocab.json", "merges.txt"):
         if not (base / "tokenizer" / name).exists():
             raise WeightsError(f"{base / 'tokenizer' / name} is missing.")
+    read_config(base / "tokenizer" / "vocab.json")  # for its errors: the tokenizer's name no file
     tokenizer = CLIPTokenizer.from_pretrained(base / "tokenizer", local_files_only=True)
     folder = base / "text_encoder"
     config = CLIPTextConfig.from_dict(read_config(folder / "config.json"))

@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 from typing import Annotated
+from zipfile import BadZipFile
 
 import typer
 from rich.console import Console
@@ -68,7 +69,7 @@ def evaluate(
         raise OptionError(f"{niqe_model} does not exist.")
     try:
         niqe = NIQE.load(pristine) if pristine.is_file() else None
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise OptionError(f"{pristine} is not NIQE's pristine model ({error}).") from error
     for missing, hint in ((perceptual is None, INSTALL_HINT), (niqe is None, f"NIQE needs {pristine}")):
         if missing:
@@ -77,7 +78,7 @@ def evaluate(
     weigh.require_outputs(others.values(), truth or pairs[1])
     upscaler = Upscaler.load(weights, device, dtype, memory_limit=memory_limit)
     cases = weigh.from_truth(truth, degrade) if truth else weigh.from_pairs(*pairs)
-    rows = weigh.evaluate(cases, upscaler, options, Scales(perceptual, niqe), others, _say, save)
+    scales, with_crops = Scales(perceptual, niqe), page is not None
     settings = {
         "weights": upscaler.weights.name,
         "device": str(upscaler.device),
@@ -85,10 +86,16 @@ def evaluate(
         "degradation": "pairs" if pairs else "bicubic" if degrade is None else f"seed {degrade}",
         **options.model_dump(exclude_none=True),
     }
-    if as_json:
-        print(json.dumps(report.as_record(rows, settings)))
-    else:
-        Console(width=None if sys.stdout.isatty() else 160).print(report.as_table(rows))
+    rows = []
+    try:
+        for row in weigh.evaluate(cases, upscaler, options, scales, others, _say, save, with_crops):
+            rows.append(row)
+    finally:
+        if rows:  # what was found before an error is told too
+            if as_json:
+                print(json.dumps(report.as_record(rows, settings)))
+            else:
+                Console(width=None if sys.stdout.isatty() else 160).print(report.as_table(rows))
     if page:
         try:
             with whole_file(page) as temporary:

@@ -15,13 +15,15 @@ from seesr.evaluation.command import BICUBIC, OURS
 from seesr.evaluation.degradation import crop_to_multiple, degrade, downscale_bicubic
 from seesr.evaluation.metrics import Scales
 from seesr.images.decode import open_picture
-from seesr.images.save import save as save_picture
 from seesr.options import Limits, Options
+from seesr.runtime.memory import told_without_memory
 from seesr.upscaler import Upscaler
 
 SCALE = 4
 SMALLEST = 64
 """Pixels that the networks of ST-LPIPS need."""
+CROP = 192
+"""Side of what a page shows of a picture."""
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 
 Figures = dict[str, float]
@@ -38,11 +40,12 @@ class Case:
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One picture's figures and outputs, by method."""
+    """One picture's figures by method, and what a page shows of it."""
 
-    case: Case
+    name: str
     figures: dict[str, Figures]
-    outputs: dict[str, Image.Image]
+    crops: dict[str, Image.Image]
+    """By method, the truth last; empty where there will be no page."""
 
 
 def from_truth(folder: Path, degradation_seed: int | None = None) -> Iterator[Case]:
@@ -85,13 +88,13 @@ def evaluate(
     others: dict[str, Path],
     tell: Callable[[str], None],
     save: Path | None = None,
-) -> list[Row]:
+    with_crops: bool = False,
+) -> Iterator[Row]:
     """Figures of every case: bicubic, ours with `options`, and the files of the same name in the folders `others`.
 
     An output of another size than the truth is brought to it by bicubic. Our outputs go into the folder `save`, if there
     is one, as they are made.
     """
-    rows = []
     for case in cases:
         tell(case.name)
         result = upscaler.upscale(case.low, options)
@@ -99,23 +102,41 @@ def evaluate(
         outputs = {BICUBIC: case.low, OURS: result.image}
         outputs |= {name: _rgb(_same_name(folder, case.name)) for name, folder in others.items()}
         outputs = {name: _to_size(image, case.truth.size) for name, image in outputs.items()}
-        figures = {name: scales(image, case.truth) for name, image in outputs.items()}
         if save is not None:
-            save_picture(result.image, save / f"{case.name}.png", settings=result.settings())
+            result.save(save / f"{case.name}.png")
+        with told_without_memory(
+            f"memory ran out while {case.name} of {case.truth.width}x{case.truth.height} pixels was weighed. "
+            "Close other programs, or leave it out."
+        ):
+            figures = {name: scales(image, case.truth) for name, image in outputs.items()}
         megapixels = result.image.width * result.image.height / 1e6
         figures[OURS] |= {"seconds": seconds, "megapixels_per_second": megapixels / seconds}
-        rows.append(Row(case, figures, outputs))
-    return rows
+        box = _busiest(outputs[OURS], outputs[BICUBIC])
+        shown = outputs | {"truth": case.truth} if with_crops else {}
+        yield Row(case.name, figures, {name: image.crop(box) for name, image in shown.items()})
 
 
 def means(rows: list[Row]) -> dict[str, Figures]:
-    """Mean of each figure, by method; what a picture has no figure for does not count."""
-    found = {}
-    for method, figures in rows[0].figures.items():
-        values = {name: [row.figures[method][name] for row in rows] for name in figures}
-        numbers = {name: [value for value in column if np.isfinite(value)] for name, column in values.items()}
-        found[method] = {name: statistics.fmean(column) if column else float("nan") for name, column in numbers.items()}
+    """Mean of each figure, by method, over the pictures for which every method has it: NIQE of a small one is none."""
+    found: dict[str, Figures] = {method: {} for method in rows[0].figures}
+    for name in rows[0].figures[OURS]:
+        columns = {
+            method: [row.figures[method][name] for row in rows] for method in found if name in rows[0].figures[method]
+        }
+        whole = [values for values in zip(*columns.values(), strict=True) if not np.isnan(values).any()]
+        for method, values in zip(columns, zip(*whole, strict=True) if whole else [()] * len(columns), strict=True):
+            found[method][name] = statistics.fmean(values) if values else float("nan")
     return found
+
+
+def _busiest(first: Image.Image, second: Image.Image) -> tuple[int, int, int, int]:
+    """The window in which two pictures differ most."""
+    difference = np.abs(np.asarray(first, dtype=float) - np.asarray(second, dtype=float)).sum(axis=2)
+    height, width = (min(CROP, side) for side in difference.shape)
+    total = np.pad(difference.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+    sums = total[height:, width:] - total[:-height, width:] - total[height:, :-width] + total[:-height, :-width]
+    top, left = np.unravel_index(sums.argmax(), sums.shape)
+    return int(left), int(top), int(left) + width, int(top) + height
 
 
 def _pictures(folder: Path) -> list[Path]:
@@ -123,7 +144,11 @@ def _pictures(folder: Path) -> list[Path]:
     paths = _paths(folder)
     if not paths:
         raise InputError(f"{folder} holds no picture to measure.")
+    stems: dict[str, Path] = {}
     for path in paths:
+        other = stems.setdefault(path.stem, path)
+        if other != path:
+            raise InputError(f"{other} and {path} have one name, by which outputs are found; give each its own.")
         width, height = _rgb(path).size
         if min(width, height) < SMALLEST:
             raise InputError(f"{path} is {width}x{height}; a side must have {SMALLEST} pixels.")
@@ -140,7 +165,8 @@ def _require_results(paths: list[Path], scale: int) -> None:
 
 
 def _paths(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
+    found = (path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
+    return sorted(path for path in found if not path.name.startswith("._"))  # macOS's notes on a file
 
 
 def _same_name(folder: Path, stem: str) -> Path:

@@ -33,9 +33,20 @@ class NIQE:
 
     @classmethod
     def load(cls, path: Path) -> NIQE:
-        """From `niqe_pris_params.npz`."""
+        """From `niqe_pris_params.npz`.
+
+        Raises:
+            OSError, EOFError, BadZipFile: it cannot be read.
+            KeyError, ValueError: it is something else.
+        """
         content = np.load(path)
-        return cls(content["mu_pris_param"].ravel(), content["cov_pris_param"], content["gaussian_window"])
+        if not isinstance(content, np.lib.npyio.NpzFile):
+            raise ValueError("one array, not several")
+        model = cls(content["mu_pris_param"].ravel(), content["cov_pris_param"], content["gaussian_window"])
+        shapes = model.mean.shape, model.covariance.shape, model.window.shape
+        if shapes != ((36,), (36, 36), (7, 7)):
+            raise ValueError(f"arrays of shapes {shapes}")
+        return model
 
     @classmethod
     def fit(cls, pictures: list[np.ndarray]) -> NIQE:

@@ -13,7 +13,6 @@ from rich.table import Table
 
 from seesr.evaluation.evaluate import BICUBIC, OURS, Figures, Row, means
 
-CROP = 192
 SHOWN = 10
 STYLE = """
 body { font: 14px system-ui, sans-serif; margin: 2em; color: #222; background: #fff }
@@ -29,7 +28,7 @@ def as_table(rows: list[Row]) -> Table:
     average = means(rows)
     names = list(average[OURS])
     table = Table("picture", "method", *names)
-    for title, figures in [*((row.case.name, row.figures) for row in rows), ("mean", average)]:
+    for title, figures in [*((row.name, row.figures) for row in rows), ("mean", average)]:
         for method, values in figures.items():
             cells = (f"{values[name]:.3f}" if name in values else "" for name in names)
             table.add_row(title, method, *cells, style="bold" if title == "mean" else None)
@@ -37,8 +36,8 @@ def as_table(rows: list[Row]) -> Table:
 
 
 def as_record(rows: list[Row], settings: dict[str, Any]) -> dict[str, Any]:
-    """Everything, for JSON: a figure that a picture has not (NIQE of a small one) is null."""
-    pictures = {row.case.name: row.figures for row in rows}
+    """Everything, for JSON: a figure that a picture has not (NIQE of a small one), or that is infinite, is null."""
+    pictures = {row.name: row.figures for row in rows}
     by_method = {name: {method: _finite(values) for method, values in row.items()} for name, row in pictures.items()}
     return {
         "settings": settings,
@@ -87,10 +86,8 @@ def _html_table(figures: dict[str, Figures]) -> str:
 
 
 def _html_row(row: Row) -> str:
-    pictures = row.outputs | {"truth": row.case.truth}
-    box = _busiest(row.outputs[OURS], row.outputs[BICUBIC])
-    figures = "".join(_html_figure(name, image.crop(box), row.figures.get(name)) for name, image in pictures.items())
-    return f"<h3>{html.escape(row.case.name)}</h3>{figures}"
+    figures = "".join(_html_figure(name, image, row.figures.get(name)) for name, image in row.crops.items())
+    return f"<h3>{html.escape(row.name)}</h3>{figures}"
 
 
 def _html_figure(name: str, image: Image.Image, figures: Figures | None) -> str:
@@ -102,13 +99,3 @@ def _html_figure(name: str, image: Image.Image, figures: Figures | None) -> str:
         caption += f"<br>{', '.join(shown)}"
     data = base64.b64encode(buffer.getvalue()).decode()
     return f"<figure><img alt='' src='data:image/png;base64,{data}'><figcaption>{caption}</figcaption></figure>"
-
-
-def _busiest(first: Image.Image, second: Image.Image) -> tuple[int, int, int, int]:
-    """The window in which two pictures differ most."""
-    difference = np.abs(np.asarray(first, dtype=float) - np.asarray(second, dtype=float)).sum(axis=2)
-    height, width = (min(CROP, side) for side in difference.shape)
-    total = np.pad(difference.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
-    sums = total[height:, width:] - total[:-height, width:] - total[height:, :-width] + total[:-height, :-width]
-    top, left = np.unravel_index(sums.argmax(), sums.shape)
-    return int(left), int(top), int(left) + width, int(top) + height

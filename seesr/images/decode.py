@@ -192,6 +192,7 @@ def _convert(image: Image.Image, limits: Limits, name: str) -> Picture:
     rgb, profile = to_srgb(image, notes)
     if alpha is not None:
         rgb = bleed(rgb, alpha)
+    rgb.info = {}  # what it said was heeded: read again, it would be turned again
     return Picture(rgb, alpha, profile, exif, notes)
 
 

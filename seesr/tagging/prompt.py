@@ -52,6 +52,8 @@ def load_tag_list(folder: Path, count: int) -> TagList:
             lines = (folder / name).read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
             raise WeightsError(f"{folder / name} is missing.") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise WeightsError(f"{folder / name} cannot be read ({error}).") from error
         if len(lines) != count:
             raise WeightsError(f"{folder / name} has {len(lines)} lines; this RAM knows {count} tags.")
         columns.append(lines)
