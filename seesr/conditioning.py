@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from seesr.diffusion.tiles import Tiles
 from seesr.images.resize import Sizes, part_of_input, to_tensor
-from seesr.models import Models, like
+from seesr.models import Models, dtype_of, like
 from seesr.options import Options
 from seesr.runtime.guard import guarded
 from seesr.runtime.recent import Recent
@@ -28,6 +28,17 @@ class Seen:
     tags: list[Tag]
     tokens: Tensor
     """`(1, n, 512)`, on the host; n is 145 at full size."""
+    notes: list[str]
+    """What a user would want to know of how it was computed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Words:
+    """A prompt as the text encoder gives it."""
+
+    embeds: Tensor
+    """`(1, tokens, width)`, on the host."""
+    notes: list[str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +47,8 @@ class Conditions:
 
     prompt_embeds: list[Tensor]
     image_tokens: list[Tensor]
+    notes: list[list[str]]
+    """Of each picture, what a user would want to know."""
 
     def of(self, tiles: list[int]) -> tuple[Tensor, Tensor]:
         """For these tiles, one after the other."""
@@ -48,40 +61,39 @@ class Conditioner:
 
     def __init__(self, models: Models) -> None:
         self.models = models
-        self._prompts: Recent[Tensor] = Recent(KEPT_PROMPTS)
+        self._prompts: Recent[Words] = Recent(KEPT_PROMPTS)
         self._seen: Recent[Seen] = Recent(KEPT_PICTURES)
 
-    def look(self, image: Image.Image, notes: list[str]) -> Seen:
+    def look(self, image: Image.Image) -> Seen:
         """RAM on an RGB picture before it is enlarged, as published."""
-        ram = self.models.ram
+        ram, notes = self.models.ram, list[str]()
 
         def compute() -> Seen:
             with self.models.running(ram):
                 pixels = to_tensor(image).to(ram.image_proj.weight.device)
                 tokens = guarded("tags", [ram], lambda: ram.encode(pixels), notes)
                 logits = guarded("tags", [ram], lambda: ram.logits(like(tokens, ram)), notes)
-                return Seen(self.models.tag_list.choose(logits[0]), tokens.cpu())
+                return Seen(self.models.tag_list.choose(logits[0]), tokens.cpu(), notes)
 
-        return self._seen.get((image.size, hashlib.blake2b(image.tobytes()).digest()), compute)
+        return self._seen.get((*self._computed(ram), image.size, hashlib.blake2b(image.tobytes()).digest()), compute)
 
     def prompt(self, seen: Seen, options: Options) -> str:
         return build_prompt([tag.name for tag in seen.tags] if options.tags else [], options.prompt)
 
-    def embed(self, prompt: str, notes: list[str]) -> Tensor:
-        """`(1, tokens, width)`, on the host."""
-        encoder = self.models.prompt_encoder
-        note = f"the first {encoder.length} tokens of the prompt are read, the rest is cut off"
-        if encoder.tokens(prompt) > encoder.length and note not in notes:
-            notes.append(note)
+    def embed(self, prompt: str) -> Words:
+        """What the text encoder makes of a prompt."""
+        encoder, notes = self.models.prompt_encoder, list[str]()
 
-        def compute() -> Tensor:
+        def compute() -> Words:
+            if encoder.tokens(prompt) > encoder.length:
+                notes.append(f"the first {encoder.length} tokens of the prompt are read, the rest is cut off")
             with self.models.running(encoder):
-                return guarded("prompt", [encoder], lambda: encoder([prompt]), notes).cpu()
+                return Words(guarded("prompt", [encoder], lambda: encoder([prompt]), notes).cpu(), notes)
 
-        return self._prompts.get(prompt, compute)
+        return self._prompts.get((*self._computed(encoder), prompt), compute)
 
     def conditions(
-        self, images: list[Image.Image], seen: list[Seen], sizes: Sizes, tiles: Tiles, options: Options, notes: list[str]
+        self, images: list[Image.Image], seen: list[Seen], sizes: Sizes, tiles: Tiles, options: Options
     ) -> Conditions:
         """Of whole pictures, or with `tile_tags` of what each tile shows."""
         if not options.tile_tags or len(tiles.corners) == 1:
@@ -89,16 +101,25 @@ class Conditioner:
         else:
             boxes = [self._shown(sizes, tiles, corner) for corner in tiles.corners]
             with self.models.running(self.models.ram):
-                by_tile = [[self.look(image.crop(box), notes) for image in images] for box in boxes]
+                by_tile = [[self.look(image.crop(box)) for image in images] for box in boxes]
         prompts = [[self.prompt(one, options) for one in row] for row in by_tile]
         with self.models.running(self.models.prompt_encoder) if len(prompts) > 1 else nullcontext():
-            embeds = [torch.cat([self.embed(prompt, notes) for prompt in row]) for row in prompts]
-        return Conditions(embeds, [torch.cat([one.tokens for one in row]) for row in by_tile])
+            words = [[self.embed(prompt) for prompt in row] for row in prompts]
+        told = [[*seen, *words] for seen, words in zip(zip(*by_tile, strict=True), zip(*words, strict=True), strict=True)]
+        return Conditions(
+            [torch.cat([one.embeds for one in row]) for row in words],
+            [torch.cat([one.tokens for one in row]) for row in by_tile],
+            [[*dict.fromkeys(note for one in picture for note in one.notes)] for picture in told],
+        )
 
     def clear(self) -> None:
         """Forgets what it did."""
         self._prompts.clear()
         self._seen.clear()
+
+    def _computed(self, network: nn.Module) -> tuple[torch.device, torch.dtype]:
+        """Where, and in which precision: what it gives elsewhere is another thing."""
+        return self.models.runs_on, dtype_of(network)
 
     def _shown(self, sizes: Sizes, tiles: Tiles, corner: tuple[int, int]) -> tuple[int, int, int, int]:
         """The part of the input that a tile shows, as a box for `crop`."""

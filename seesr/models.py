@@ -122,6 +122,11 @@ class Models:
         return scale_factor(self.vae)
 
     @property
+    def runs_on(self) -> torch.device:
+        """Where the networks compute at this moment."""
+        return (self._rung or self).device
+
+    @property
     def needs(self) -> Needs:
         """What these models ask of a picture's size."""
         return Needs(self.denoiser.unet.config.sample_size * self.factor, self.factor, self.margin * self.factor)
@@ -165,7 +170,7 @@ class Models:
     @contextmanager
     def running(self, network: nn.Module) -> Iterator[None]:
         """`network` on the device; if it was not there, for as long as it runs."""
-        device, in_file = (self._rung or self).device, network in self._loaders
+        device, in_file = self.runs_on, network in self._loaders
         if network is self._running or (self._at == device and not in_file):
             yield
             return

@@ -177,7 +177,7 @@ class Upscaler:
                 f"memory ran out on {self.device} while RAM looked at {rgb.width}x{rgb.height} pixels. "
                 "Give a smaller picture or another device, or close other programs."
             ):
-                return self.conditioner.look(rgb, []).tags
+                return self.conditioner.look(rgb).tags
 
     @property
     def together(self) -> int:
@@ -207,11 +207,12 @@ class Upscaler:
             alone = [replace(job, pictures=[picture], seeds=[seed], stages=Stages()) for picture, seed in parts]
             results = [result for one in alone for result in self._upscale(one)]
             return [replace(result, attempts=[*failed, *result.attempts]) for result in results]
+        said = list[str]()
         if not attempts and self.models.costs.estimate(rung, height, width) > limit_of(rung, budget):
-            notes.append("no way was estimated to fit into the memory allowed; the smallest was taken")
+            said.append("no way was estimated to fit into the memory allowed; the smallest was taken")
         vae = way(self.models.vae, height, width, Tiling(rung.vae_tile))
         if vae == "estimated tiles":
-            notes.append("too large for an exact tiled VAE: its statistics were estimated from sample tiles")
+            said.append("too large for an exact tiled VAE: its statistics were estimated from sample tiles")
         return [
             Result(
                 image=image,
@@ -223,17 +224,19 @@ class Upscaler:
                 weights=self.weights.name,
                 dtype=dtype_name(dtype_on(rung.device, self.dtype)),
                 options=job.options,
-                notes=[*picture.notes, *notes],
+                notes=[*picture.notes, *own, *said],
                 rung=rung.name,
                 attempts=attempts,
                 vae=vae,
                 peak_memory=peak.bytes(),
             )
-            for image, seed, one, prompt, picture in zip(images, job.seeds, seen, prompts, job.pictures, strict=True)
+            for image, seed, one, prompt, picture, own in zip(
+                images, job.seeds, seen, prompts, job.pictures, notes, strict=True
+            )
         ]
 
-    def _travel(self, job: Job, rung: Rung) -> tuple[list[Image.Image], list[Seen], list[str], list[str]]:
-        """The way itself: images, what was seen in them, their prompts, and notes."""
+    def _travel(self, job: Job, rung: Rung) -> tuple[list[Image.Image], list[Seen], list[str], list[list[str]]]:
+        """The way itself: images, what was seen in them, their prompts, and notes, of each picture."""
         stages, options, tell, notes = job.stages, job.options, job.tell, list[str]()
         tiles, tiling = rung.tiles(*self._latent_size(job.sizes)), Tiling(rung.vae_tile, rung.map_memory)
         given = images = [picture.rgb for picture in job.pictures]
@@ -247,10 +250,10 @@ class Upscaler:
                 del enlarged
             tell("tags", 0, 1)
             with stages.stage("tags"):
-                seen = [self.conditioner.look(image, notes) for image in given]
+                seen = [self.conditioner.look(image) for image in given]
             with stages.stage("prompt"):
                 prompts = [self.conditioner.prompt(one, options) for one in seen]
-                conditions = self.conditioner.conditions(given, seen, job.sizes, tiles, options, notes)
+                conditions = self.conditioner.conditions(given, seen, job.sizes, tiles, options)
             tell("encode", 0, 1)
             with stages.stage("encode") as note:
                 latents = note.result(self._start(image, job.seeds, options.particles, tiling, notes))
@@ -267,7 +270,7 @@ class Upscaler:
                     for one, picture in zip(pixels.split(1), job.pictures, strict=True)
                 ]
         tell("done", 1, 1)
-        return finished, seen, prompts, notes
+        return finished, seen, prompts, [[*of_one, *notes] for of_one in conditions.notes]
 
     def _clean(self, images: list[Image.Image], sizes: Sizes, tell: Progress, notes: list[str]) -> list[Image.Image]:
         """What the embedded model does with pictures before it enlarges them; what shall become smaller is reduced first."""

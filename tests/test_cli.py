@@ -304,7 +304,7 @@ def test_tags_and_info(seesr: Run, photo: Path, monkeypatch: pytest.MonkeyPatch)
     seen = [Tag("cat", 0.75), Tag("fur", 0.5), Tag("eye", 0.875)]
     with monkeypatch.context() as patch:
         patch.setattr("seesr.upscaler.Upscaler.tags", lambda self, image: seen)
-        listed, told = seesr("tags", photo, "--json"), seesr("tags", photo)
+        listed, told = seesr("tags", photo, "--json"), seesr("tags", photo, "--device", "cpu")
     assert [(tag["tag"], tag["confidence"]) for tag in json.loads(listed.out)] == [
         ("eye", 0.875),
         ("cat", 0.75),

@@ -486,7 +486,7 @@ def test_tile_tags_look_at_each_tile(upscaler: Upscaler, large_photo: Image.Imag
     looked: list[tuple[int, int]] = []
     conditioner = upscaler.conditioner
     look = conditioner.look
-    conditioner.look = lambda image, notes: looked.append(image.size) or look(image, notes)
+    conditioner.look = lambda image: looked.append(image.size) or look(image)
     try:
         result = upscaler.upscale(large_photo, scale=4.5, steps=1, seed=0, tile=48, tile_overlap=16, tile_tags=True)
     finally:
@@ -663,9 +663,10 @@ def test_a_container_s_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_memory_limit_is_kept(tmp_path: Path) -> None:
     source, target = tmp_path / "in.png", tmp_path / "out.png"
     Image.open(IMAGES / "astronaut.png").convert("RGB").resize((256, 256)).save(source)
-    command = [sys.executable, "-m", "seesr", "upscale", str(source), "-o", str(target), "--json", "--steps", "1"]
+    program = [sys.executable, "-m", "seesr", "upscale", "--device", "cpu"]
+    command = [*program, str(source), "-o", str(target), "--json", "--steps", "1"]
     # PyTorch's CUDA build takes hundreds of megabytes more than that for CPUs, before anything is computed.
-    load = "import psutil, seesr; seesr.Upscaler.load('tiny', dtype='float32'); print(psutil.Process().memory_info().rss)"
+    load = "import psutil, seesr; seesr.Upscaler.load('tiny', 'cpu', 'float32'); print(psutil.Process().memory_info().rss)"
     loaded = subprocess.run([sys.executable, "-c", load], capture_output=True, text=True, check=True)
     limit = int(loaded.stdout) + 425_000_000
     found = subprocess.run(

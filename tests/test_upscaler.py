@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,11 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFilter
 
 from seesr import InputError, OptionError, Options, Upscaler, WeightsError
+from seesr.conditioning import Seen
+from seesr.diffusion.tiles import Tiles, predict_tiled
 from seesr.images.resize import Needs, plan_sizes
 from seesr.options import Limits
+from seesr.tagging.prompt import Tag
 from seesr.weights.resolve import resolve_weights
 from seesr.weights.state_dict import assign_state_dict, read_state_dict
 
@@ -98,11 +102,20 @@ def test_threads_share_one_upscaler(upscaler: Upscaler, small_photo: Image.Image
     assert together == [alone] * 3
 
 
-def test_tiles_cover_a_picture_larger_than_a_tile(upscaler: Upscaler) -> None:
+def test_tiles_cover_a_picture_larger_than_a_tile(upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut = list[int]()
+
+    def counted(predict: Any, noisy: torch.Tensor, timestep: int, pixels: torch.Tensor, tiles: Tiles) -> torch.Tensor:
+        cut.append(len(tiles.corners))
+        return predict_tiled(predict, noisy, timestep, pixels, tiles)
+
+    monkeypatch.setattr("seesr.upscaler.predict_tiled", counted)
     photo = Image.open(IMAGES / "coffee.png").convert("RGB").crop((100, 60, 240, 110))
-    result = upscaler.upscale(photo, seed=0, steps=1)
-    assert result.image.size == (560, 200)
-    assert difference(result.image, photo.resize((560, 200), Image.Resampling.BICUBIC)) < 12
+    tiled = upscaler.upscale(photo, seed=0, steps=1, tile=48, tile_overlap=16).image
+    whole = upscaler.upscale(photo, seed=0, steps=1, tile=0).image
+    assert cut == [8, 1]
+    assert tiled.size == (560, 200)
+    assert difference(tiled, whole) < 0.5
 
 
 def test_options_change_the_picture(upscaler: Upscaler, small_photo: Image.Image) -> None:
@@ -127,6 +140,25 @@ def test_a_prompt_that_is_too_long_is_said(upscaler: Upscaler, small_photo: Imag
         result = upscaler.upscale(small_photo, seed=0, scale=1, steps=1, tags=False, prompt="fur and grass, " * 60)
         assert result.notes == ["the first 77 tokens of the prompt are read, the rest is cut off"]
     assert not upscaler.upscale(small_photo, seed=0, scale=1, steps=1, tags=False, prompt="fur").notes
+
+
+def test_of_pictures_in_one_pass_each_has_its_own_notes(upscaler: Upscaler, small_photo: Image.Image) -> None:
+    many = [Tag(f"fur and grass {number}", 1.0) for number in range(60)]
+    seen = [Seen(many, torch.zeros(1, 2, 3), ["seen in float32"] * 2), Seen([], torch.zeros(1, 2, 3), [])]
+    sizes = plan_sizes(small_photo.size, 2, None, upscaler.models.needs, upscaler.limits)
+    conditions = upscaler.conditioner.conditions([small_photo] * 2, seen, sizes, Tiles(32, 32, 96, 32), Options())
+    cut_off = "the first 77 tokens of the prompt are read, the rest is cut off"
+    assert conditions.notes == [["seen in float32", cut_off], []]
+
+
+def test_what_was_seen_in_another_precision_is_seen_anew(upscaler: Upscaler, small_photo: Image.Image) -> None:
+    ram, first = upscaler.models.ram, upscaler.conditioner.look(small_photo)
+    ram.to(torch.bfloat16)
+    try:
+        assert not torch.equal(upscaler.conditioner.look(small_photo).tokens.float(), first.tokens)
+    finally:
+        ram.to(torch.float32)
+    assert upscaler.conditioner.look(small_photo) is first
 
 
 def test_alpha_and_profile_come_back(upscaler: Upscaler, small_photo: Image.Image) -> None:
