@@ -5,6 +5,8 @@ share of what this machine's matrix products reach in the same precision (on CUD
 less, so that their share can pass 1); and beside them the baseline, what the published code does: stock modules in float32
 (float16 on CUDA), contiguous, whole, without margins. Pictures are noise: time does not depend on what is in them.
 
+The row `rest` is what a picture costs outside all stages: the plan, and memory that is given back.
+
 Compare figures of one run only. A machine's speed changes from minute to minute, so each is timed in turns: seconds are the
 fastest of each stage; ratios are those of these, and the median of the turns'.
 """
@@ -178,7 +180,7 @@ class Report:
                 if one.missing:
                     console.print(f"{said} is left out: {one.missing}.", soft_wrap=True)
                 elif {*one.ways} != {"whole"}:
-                    console.print(f"{said} went, turn by turn: {', '.join(one.ways)}.", soft_wrap=True)
+                    console.print(f"{said} went, turn by turn: {'; '.join(one.ways)}.", soft_wrap=True)
         speeds = ", ".join(f"{name} {value:.0f}" for name, value in self.matmul_gflop_s.items())
         on = f"{self.device} ({processor(self.device)}, {torch.get_num_threads()} threads)"
         console.print(f"{self.weights}, loaded in {self.loading:.1f} s, on {on}; matmul GFLOP/s: {speeds}", soft_wrap=True)

@@ -7,7 +7,7 @@ while [ -L "$self" ]; do # macOS's readlink follows only one link
   link=$(readlink "$self")
   case $link in /*) self=$link ;; *) self=$(dirname "$self")/$link ;; esac
 done
-root=$(cd "$(dirname "$self")/.." && pwd -P)
+root=$(cd -P "$(dirname "$self")/.." && pwd)
 venv=$root/.venv
 # Present only in a finished environment; its date is the moment when the installation began. It holds the folder that the
 # environment was made in: moved, it would not find itself.

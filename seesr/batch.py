@@ -102,7 +102,7 @@ def _require_writable(folder: Path) -> None:
 
 
 def _expand(text: str, recursive: bool, output: Path) -> list[tuple[Path, Path]]:
-    """(file, its name inside the output folder) for one input; of a folder without the output folder in it."""
+    """(file, its name inside the output folder) for one input; what lies in its sub-folders, without the output folder."""
     path = Path(text)
     if path.is_dir():
         files = sorted(_pictures_in(path, recursive, output))
@@ -112,6 +112,8 @@ def _expand(text: str, recursive: bool, output: Path) -> list[tuple[Path, Path]]
     if path.exists():
         return [(path, Path(path.name))]
     files = sorted(Path(name) for name in glob.glob(text, recursive=recursive) if Path(name).is_file())
+    if recursive and "**" in text:
+        files = [file for file in files if output.resolve() not in file.resolve().parents]
     if not files:
         raise InputError(f"{text} does not exist.")
     return [(file, Path(file.name)) for file in files]

@@ -13,7 +13,7 @@ import platform
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,7 +27,7 @@ from seesr.batch import Job, plan_jobs
 from seesr.errors import OutputError, SeeSRError
 from seesr.evaluation.command import evaluate
 from seesr.flags import Device, Dtype, MemoryLimit, Weights, takes_options, takes_save_options
-from seesr.images.save import saved_after
+from seesr.images.save import save, saved_after
 from seesr.options import Options, SaveOptions
 from seesr.version import __version__
 from seesr.weights import commands as weights_commands
@@ -228,11 +228,12 @@ def _report(job: Job, result: Result, as_json: bool) -> None:
 
 
 def _write(job: Job, result: Result, upscaler: Upscaler, options: SaveOptions, overwrite: bool) -> None:
-    """The result, and the comparison once the result is in its place; both are new, or both as they were."""
+    """The result, and the comparison before it is moved into place: the result is what marks a picture as done."""
     if job.target.exists() and not overwrite:
         raise OutputError(f"{job.target} exists since a moment ago and was left as it is; use --overwrite to replace it.")
-    with nullcontext() if job.comparison is None else saved_after(_before_and_after(job, result, upscaler), job.comparison):
-        result.save(job.target, options)
+    with saved_after(result.image, job.target, options, result.settings()):
+        if job.comparison is not None:
+            save(_before_and_after(job, result, upscaler), job.comparison)
 
 
 def _before_and_after(job: Job, result: Result, upscaler: Upscaler) -> Image.Image:

@@ -105,7 +105,7 @@ class Conditioner:
         prompts = [[self.prompt(one, options) for one in row] for row in by_tile]
         with self.models.running(self.models.prompt_encoder) if len(prompts) > 1 else nullcontext():
             words = [[self.embed(prompt) for prompt in row] for row in prompts]
-        told = [[*seen, *words] for seen, words in zip(zip(*by_tile, strict=True), zip(*words, strict=True), strict=True)]
+        told = zip(seen, *by_tile, *words, strict=True)
         return Conditions(
             [torch.cat([one.embeds for one in row]) for row in words],
             [torch.cat([one.tokens for one in row]) for row in by_tile],

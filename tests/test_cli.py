@@ -11,6 +11,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,7 @@ import pytest
 from conftest import Run, turned_profile
 from PIL import Image
 
-from seesr import OutputError
-from seesr.result import Result
+from seesr import OutputError, cli
 from seesr.runtime.plan import Rung
 from seesr.tagging.prompt import Tag
 from seesr.upscaler import Upscaler
@@ -157,19 +158,20 @@ def test_a_folder_s_own_results_are_no_input(seesr: Run, photo: Path, tmp_path: 
     (album / "x2" / "a.png").unlink()
     assert seesr(*arguments, "--skip-existing").code == 0
     assert sorted(path for path in album.rglob("*.png")) == made
+    pattern = ("upscale", album / "**" / "*.png", "-o", album / "x2", "--recursive", *QUICK)
+    assert seesr(*pattern, "--skip-existing").code == 0
+    assert sorted(path.name for path in (album / "x2").iterdir()) == ["a.png", "b.png", "may"], "a pattern's names are flat"
     assert seesr("upscale", album / "x2", "-o", album / "x2" / "x4", *QUICK).code == 0, "unless they are named"
 
 
 def test_a_pipe_is_read_once(seesr: Run, photo: Path, tmp_path: Path) -> None:
     pipe, target = tmp_path / "pipe", tmp_path / "x.png"
     os.mkfifo(pipe)
+    threading.Thread(target=lambda: pipe.write_bytes(photo.read_bytes()), daemon=True).start()
     outcome = seesr("upscale", pipe, "-o", target, *QUICK, "--compare")
     assert outcome.code == 2
     assert "pipe is not a file, which --compare would read again; leave out --compare" in outcome.err
-    writer = threading.Thread(target=lambda: pipe.write_bytes(photo.read_bytes()))
-    writer.start()
     assert seesr("upscale", pipe, "-o", target, *QUICK).code == 0
-    writer.join()
     Image.open(target).load()
 
 
@@ -265,14 +267,16 @@ def test_a_full_disk_ends_the_work_and_a_comparison_can_be_resumed(
     folder.mkdir()
     for name in ("a.png", "b.png", "c.png"):
         (folder / name).write_bytes(photo.read_bytes())
-    save, full = Result.save, True
+    saved_after, full = cli.saved_after, True
 
-    def limited(result: Result, path: Path, *arguments: Any) -> None:
+    @contextmanager
+    def limited(image: Image.Image, path: Path, *arguments: Any) -> Iterator[None]:
         if path.name == "b.png" and full:
             raise OutputError(f"{path} cannot be written: No space left on device.") from OSError(errno.ENOSPC, "full")
-        save(result, path, *arguments)
+        with saved_after(image, path, *arguments):
+            yield
 
-    monkeypatch.setattr(Result, "save", limited)
+    monkeypatch.setattr(cli, "saved_after", limited)
     arguments = ("upscale", folder, "-o", output, *QUICK, "--compare")
     outcome = seesr(*arguments)
     assert outcome.code == 1
@@ -284,8 +288,16 @@ def test_a_full_disk_ends_the_work_and_a_comparison_can_be_resumed(
     assert seesr(*arguments, "--skip-existing").code == 0
     assert len(list(output.iterdir())) == 6
     Image.open(output / "b_compare.png").load()
-    full, before = True, {path: path.read_bytes() for path in output.iterdir()}
-    assert seesr("upscale", folder / "b.png", "-o", output, *QUICK, "--compare", "--overwrite", "--sharpen", 2).code == 2
+    before = {path: path.read_bytes() for path in output.iterdir()}
+
+    def unwritable(*_: Any) -> None:
+        raise OutputError("the comparison cannot be written: No space left on device.")
+
+    monkeypatch.setattr(cli, "save", unwritable)
+    again = ("upscale", folder / "b.png", "-o", output, *QUICK, "--compare", "--overwrite", "--sharpen", 2)
+    assert seesr(*again).code == 2
+    full = True
+    assert seesr(*again).code == 2
     assert {path: path.read_bytes() for path in output.iterdir()} == before
 
 

@@ -129,7 +129,7 @@ def row(**figures: tuple[float, float]) -> Row:
 def test_a_mean_is_over_the_same_pictures_for_all_methods() -> None:
     none, best = float("nan"), float("inf")
     found = means([row(bicubic=(20, 4), seesr=(best, 3)), row(bicubic=(30, none), seesr=(40, 9))])
-    assert found == {"bicubic": {"psnr_y": 25, "niqe": 4}, "seesr": {"psnr_y": best, "niqe": 3}}
+    assert found == {"bicubic": {"psnr_y": 30, "niqe": 4}, "seesr": {"psnr_y": 40, "niqe": 3}}
     assert np.isnan(means([row(bicubic=(20, none), seesr=(30, none))])["seesr"]["niqe"])
 
 
@@ -214,7 +214,10 @@ def test_figures_before_an_error_are_not_lost(
     outcome = seesr("evaluate", "--truth", truths, "--steps", 1, "--save", tmp_path / "out", "--json")
     assert outcome.code == 2
     assert "No space left on device" in outcome.err
-    assert json.loads(outcome.out)["pictures"].keys() == {"chelsea"}
+    assert "stopped after 1 picture; the figures are of what was weighed until then." in outcome.err
+    record = json.loads(outcome.out)
+    assert record["pictures"].keys() == {"chelsea"}
+    assert not record["complete"]
 
 
 def test_a_model_of_niqe_that_is_none_is_one_sentence(seesr: Run, truths: Path, tmp_path: Path) -> None:
@@ -242,6 +245,7 @@ def test_the_command_weighs_pairs(
     assert outcome.code == 0, outcome.err
     record = json.loads(outcome.out)
     assert record["settings"]["degradation"] == "pairs"
+    assert record["complete"]
     assert record["pictures"].keys() == {"chelsea", "coffee"}
     assert record["mean"]["seesr"]["st_lpips"] > 0
     assert record["mean"]["bicubic"]["psnr_y"] > 15

@@ -54,5 +54,7 @@ def test_the_start_script_may_be_called_by_a_link(tmp_path: Path) -> None:
     program.chmod(0o755)
     (tmp_path / "first").symlink_to("clone/scripts/start_seesr.sh")
     (tmp_path / "second").symlink_to(tmp_path / "first")
-    asked = subprocess.run(["bash", tmp_path / "second", "tags", "a b.png"], capture_output=True, text=True, check=True)
-    assert asked.stdout == f"{program.resolve()} tags a b.png\n"
+    (tmp_path / "tools").symlink_to("clone/scripts")
+    for link in ("second", "tools/start_seesr.sh"):
+        asked = subprocess.run(["bash", tmp_path / link, "tags", "a b.png"], capture_output=True, text=True, check=True)
+        assert asked.stdout == f"{program.resolve()} tags a b.png\n"

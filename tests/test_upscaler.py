@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFilter
 
 from seesr import InputError, OptionError, Options, Upscaler, WeightsError
-from seesr.conditioning import Seen
 from seesr.diffusion.tiles import Tiles, predict_tiled
 from seesr.images.resize import Needs, plan_sizes
 from seesr.options import Limits
-from seesr.tagging.prompt import Tag
 from seesr.weights.resolve import resolve_weights
 from seesr.weights.state_dict import assign_state_dict, read_state_dict
 
@@ -142,22 +141,27 @@ def test_a_prompt_that_is_too_long_is_said(upscaler: Upscaler, small_photo: Imag
     assert not upscaler.upscale(small_photo, seed=0, scale=1, steps=1, tags=False, prompt="fur").notes
 
 
-def test_of_pictures_in_one_pass_each_has_its_own_notes(upscaler: Upscaler, small_photo: Image.Image) -> None:
-    many = [Tag(f"fur and grass {number}", 1.0) for number in range(60)]
-    seen = [Seen(many, torch.zeros(1, 2, 3), ["seen in float32"] * 2), Seen([], torch.zeros(1, 2, 3), [])]
-    sizes = plan_sizes(small_photo.size, 2, None, upscaler.models.needs, upscaler.limits)
-    conditions = upscaler.conditioner.conditions([small_photo] * 2, seen, sizes, Tiles(32, 32, 96, 32), Options())
-    cut_off = "the first 77 tokens of the prompt are read, the rest is cut off"
-    assert conditions.notes == [["seen in float32", cut_off], []]
+def test_of_pictures_in_one_pass_each_has_its_own_notes(
+    upscaler: Upscaler, small_photo: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [small_photo, small_photo.transpose(Image.Transpose.ROTATE_180)]
+    wordy, plain = map(upscaler.conditioner.look, images)
+    wordy = replace(wordy, notes=["tags were seen in float32"] * 2)
+    looks = iter([wordy, plain])
+    monkeypatch.setattr(upscaler.conditioner, "look", lambda image: next(looks))
+    monkeypatch.setattr(upscaler.conditioner, "prompt", lambda seen, _: "fur and grass, " * (60 if seen is wordy else 1))
+    of_wordy, of_plain = upscaler.upscale_many(images, together=2, scale=2, steps=1, seed=0)
+    assert of_wordy.notes == [*wordy.notes[:1], "the first 77 tokens of the prompt are read, the rest is cut off"]
+    assert of_plain.notes == []
 
 
-def test_what_was_seen_in_another_precision_is_seen_anew(upscaler: Upscaler, small_photo: Image.Image) -> None:
-    ram, first = upscaler.models.ram, upscaler.conditioner.look(small_photo)
-    ram.to(torch.bfloat16)
-    try:
-        assert not torch.equal(upscaler.conditioner.look(small_photo).tokens.float(), first.tokens)
-    finally:
-        ram.to(torch.float32)
+def test_what_was_seen_in_another_precision_is_seen_anew(
+    upscaler: Upscaler, small_photo: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = upscaler.conditioner.look(small_photo)
+    with monkeypatch.context() as patch:
+        patch.setattr("seesr.conditioning.dtype_of", lambda network: torch.bfloat16)
+        assert upscaler.conditioner.look(small_photo) is not first
     assert upscaler.conditioner.look(small_photo) is first
 
 

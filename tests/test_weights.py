@@ -302,12 +302,15 @@ def test_a_legacy_file_is_kept_as_safetensors_without_what_is_not_used(hub: Hub,
     assert torch.equal(kept["tied"], shared)
 
 
+@pytest.mark.parametrize("kind", ["model", "url"])
 def test_what_was_fetched_stays_when_its_conversion_is_interrupted(
-    hub: Hub, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     torch.save({"a": torch.ones(3)}, tmp_path / "x.pth")
     content = (tmp_path / "x.pth").read_bytes()
-    hub.files, manifest = {"someone/base/x.pth": content}, manifest_of([entry("x.pth", content)])
+    place = "someone/base/x.pth" if kind == "model" else f"someone/base/{REVISION}/x.pth"
+    repository = "someone/base" if kind == "model" else f"{hub.address}/someone/base"
+    hub.files, manifest = {place: content}, manifest_of([entry("x.pth", content)], type=kind, repository=repository)
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
@@ -318,7 +321,7 @@ def test_what_was_fetched_stays_when_its_conversion_is_interrupted(
             pull(manifest, cache, accepted=False)
     assert leftovers(cache) == ["partial/Base-0/x.pth"]
     pull(manifest, cache, accepted=False)
-    assert hub.fetched("someone/base/x.pth") == 1
+    assert hub.fetched(place) == 1
     assert leftovers(cache) == ["full/digests.json", "full/x.safetensors"]
 
 

@@ -86,14 +86,18 @@ def evaluate(
         "degradation": "pairs" if pairs else "bicubic" if degrade is None else f"seed {degrade}",
         **options.model_dump(exclude_none=True),
     }
-    rows = []
+    rows, complete = [], False
     try:
         for row in weigh.evaluate(cases, upscaler, options, scales, others, _say, save, with_crops):
             rows.append(row)
+        complete = True
     finally:
-        if rows:  # what was found before an error is told too
+        if rows:
+            if not complete:
+                count = f"{len(rows)} picture{'s' * (len(rows) > 1)}"
+                _say(f"stopped after {count}; the figures are of what was weighed until then.")
             if as_json:
-                print(json.dumps(report.as_record(rows, settings)))
+                print(json.dumps(report.as_record(rows, settings, complete)))
             else:
                 Console(width=None if sys.stdout.isatty() else 160).print(report.as_table(rows))
     if page:

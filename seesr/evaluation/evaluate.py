@@ -109,24 +109,29 @@ def evaluate(
             "Close other programs, or leave it out."
         ):
             figures = {name: scales(image, case.truth) for name, image in outputs.items()}
+            crops = _crops(outputs | {"truth": case.truth}) if with_crops else {}
         megapixels = result.image.width * result.image.height / 1e6
         figures[OURS] |= {"seconds": seconds, "megapixels_per_second": megapixels / seconds}
-        box = _busiest(outputs[OURS], outputs[BICUBIC])
-        shown = outputs | {"truth": case.truth} if with_crops else {}
-        yield Row(case.name, figures, {name: image.crop(box) for name, image in shown.items()})
+        yield Row(case.name, figures, crops)
 
 
 def means(rows: list[Row]) -> dict[str, Figures]:
-    """Mean of each figure, by method, over the pictures for which every method has it: NIQE of a small one is none."""
+    """Mean of each figure, by method, over the pictures for which every method has a finite one: PSNR of an exact copy and
+    NIQE of a small picture are none."""
     found: dict[str, Figures] = {method: {} for method in rows[0].figures}
     for name in rows[0].figures[OURS]:
         columns = {
             method: [row.figures[method][name] for row in rows] for method in found if name in rows[0].figures[method]
         }
-        whole = [values for values in zip(*columns.values(), strict=True) if not np.isnan(values).any()]
+        whole = [values for values in zip(*columns.values(), strict=True) if np.isfinite(values).all()]
         for method, values in zip(columns, zip(*whole, strict=True) if whole else [()] * len(columns), strict=True):
             found[method][name] = statistics.fmean(values) if values else float("nan")
     return found
+
+
+def _crops(images: dict[str, Image.Image]) -> dict[str, Image.Image]:
+    box = _busiest(images[OURS], images[BICUBIC])
+    return {name: image.crop(box) for name, image in images.items()}
 
 
 def _busiest(first: Image.Image, second: Image.Image) -> tuple[int, int, int, int]:

@@ -35,12 +35,13 @@ def as_table(rows: list[Row]) -> Table:
     return table
 
 
-def as_record(rows: list[Row], settings: dict[str, Any]) -> dict[str, Any]:
+def as_record(rows: list[Row], settings: dict[str, Any], complete: bool) -> dict[str, Any]:
     """Everything, for JSON: a figure that a picture has not (NIQE of a small one), or that is infinite, is null."""
     pictures = {row.name: row.figures for row in rows}
     by_method = {name: {method: _finite(values) for method, values in row.items()} for name, row in pictures.items()}
     return {
         "settings": settings,
+        "complete": complete,
         "mean": {method: _finite(values) for method, values in means(rows).items()},
         "pictures": by_method,
     }

@@ -14,7 +14,7 @@ from zlib import error as zlib_error
 import numpy as np
 import pillow_heif
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
-from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT
 
 from seesr.errors import InputError
 from seesr.images.alpha import bleed
@@ -146,35 +146,41 @@ def _to_picture(image: Image.Image, limits: Limits, name: str) -> Picture:
 
 @dataclass(frozen=True)
 class Numbers:
-    """What an opened file says of its numbers that is not known any more once Pillow has loaded it."""
+    """What a file says of its numbers, beside the mode that Pillow gives it: of most it is silent."""
 
-    raw: str
-    """How they are packed, by Pillow's name, like `L;4`."""
-    inverted: bool
-    """Whether 0 is white, in a TIFF; Pillow turns 8 bits round, but not more."""
+    bits: int
+    """A channel."""
+    signed: bool = True
+    inverted: bool = False
+    """Whether 0 is white; Pillow turns 8 bits round, but not more."""
 
     @classmethod
     def of(cls, image: Image.Image) -> Numbers:
-        raw = image.tile[0][3] if getattr(image, "tile", []) else ""
-        inverted = getattr(image, "tag_v2", {}).get(PHOTOMETRIC_INTERPRETATION) == 0
-        return cls(str(raw[0] if isinstance(raw, tuple) and raw else raw), inverted)
+        """Of an image that is not loaded yet; of a TIFF, or from memory, also later."""
+        tags = getattr(image, "tag_v2", None)
+        if tags is not None:
+            unsigned = tags.get(SAMPLEFORMAT, (1,))[0] == 1
+            return cls(tags.get(BITSPERSAMPLE, (1,))[0], not unsigned, tags.get(PHOTOMETRIC_INTERPRETATION) == 0)
+        if image.mode in ("I", "F"):
+            return cls(32)
+        packed = _packed(image)
+        return cls(16 if image.mode.startswith("I") or (";16" in packed and packed != "BGR;16") else 8)
 
-    def bits(self, mode: str) -> int:
-        """A channel of an image of this mode."""
-        if self.raw == "I;12":
-            return 12
-        # Pillow is silent about most of them.
-        return 16 if mode.startswith(("I", "F")) or ";16" in self.raw else 8
+
+def _packed(image: Image.Image) -> str:
+    """How the numbers of a file are packed, by Pillow's name, like `L;4`; nothing once they are loaded."""
+    packed = image.tile[0][3] if getattr(image, "tile", []) else ""
+    return str(packed[0] if isinstance(packed, tuple) and packed else packed)
 
 
 def _convert(image: Image.Image, limits: Limits, name: str) -> Picture:
     notes, numbers = list[str](), Numbers.of(image)
-    bits = numbers.bits(image.mode)
-    if bits > 8:
-        notes.append(f"{bits} bits a channel, the result has 8")
+    if numbers.bits > 8:
+        notes.append(f"{numbers.bits} bits a channel, the result has 8")
     # A camera's MPO carries previews as further frames: nothing that a user would miss.
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
         notes.append(f"{image.n_frames} frames, the first is used")
+    _match_transparency(image)
     with _own_limit():  # a TIFF is measured again here
         image.load()
     _check_size(image.size, limits, name)  # a HEIC may have said otherwise before it was decoded
@@ -182,8 +188,6 @@ def _convert(image: Image.Image, limits: Limits, name: str) -> Picture:
     image = _upright(image)
     if image.mode.startswith(("I", "F")):
         image = _to_8_bit(image, numbers, notes)
-    else:
-        _match_transparency(image, numbers)
     alpha = None
     if image.has_transparency_data:
         image = image if image.mode in ("LA", "RGBA") else image.convert("LA" if image.mode in ("1", "L") else "RGBA")
@@ -240,18 +244,18 @@ def _upright(image: Image.Image) -> Image.Image:
     return image.copy() if turn is None else image.transpose(turn)
 
 
-def _match_transparency(image: Image.Image, numbers: Numbers) -> None:
-    """Brings the colour that a PNG calls transparent to 8 bits, as Pillow does with pixels, but not with it."""
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int) and numbers.raw in GREY_STEPS:
-        image.info["transparency"] = transparent * GREY_STEPS[numbers.raw]
-    elif isinstance(transparent, tuple) and numbers.raw.endswith(";16B"):
+def _match_transparency(image: Image.Image) -> None:
+    """Brings the colour that a PNG calls transparent to 8 bits, as Pillow will with pixels when it loads them."""
+    transparent, packed = image.info.get("transparency"), _packed(image)
+    if isinstance(transparent, int) and packed in GREY_STEPS:
+        image.info["transparency"] = transparent * GREY_STEPS[packed]
+    elif isinstance(transparent, tuple) and packed.endswith(";16B"):
         image.info["transparency"] = tuple(value >> 8 for value in transparent)
 
 
 def _to_8_bit(image: Image.Image, numbers: Numbers, notes: list[str]) -> Image.Image:
     values = np.asarray(image)
-    if numbers.raw == "I;32N":
+    if image.mode == "I" and not numbers.signed:
         values = values.view(np.uint32)  # Pillow has no such mode
     values = values.astype(np.float64)
     peak = float(values.max(initial=0, where=np.isfinite(values)))
@@ -262,7 +266,7 @@ def _to_8_bit(image: Image.Image, numbers: Numbers, notes: list[str]) -> Image.I
     elif image.mode == "I":
         white = 255.0 if peak <= 255 else max(peak, 65535.0)
     else:
-        white = 4095.0 if numbers.raw == "I;12" else 65535.0
+        white = 2.0**numbers.bits - 1
     shares = 1 - values / white if numbers.inverted else values / white
     made = Image.fromarray((shares * 255).clip(0, 255).round().astype(np.uint8))
     made.info = {name: value for name, value in image.info.items() if name != "transparency"}

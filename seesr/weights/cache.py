@@ -68,13 +68,13 @@ class Cache:
         known = records.items() if isinstance(records, dict) else ()
         return {path: record for path, record in known if isinstance(record, dict) and record.keys() >= {"bytes", "sha256"}}
 
-    def keep(self, found: Path, file: File) -> None:
-        """Moves a checked file to its place and records its digest."""
+    def keep(self, found: Path, file: File, original: str | None = None) -> None:
+        """Moves a checked file to its place and records its digest; of one that was converted also the `original`'s."""
         target = self.full / file.kept_as
         target.parent.mkdir(parents=True, exist_ok=True)
         record = {"bytes": found.stat().st_size, "sha256": sha256(found)}
-        if file.is_legacy:
-            record["fetched_sha256"] = file.sha256
+        if original is not None:
+            record["fetched_sha256"] = original
         os.replace(found, target)
         self._write(self.records() | {file.kept_as: record})
 

@@ -105,10 +105,10 @@ def _keep(found: Path, file: File, cache: Cache) -> None:
     # Here: PyTorch takes a second to import, and only legacy files need it.
     from seesr.weights.convert import convert_legacy
 
-    converted = found.with_suffix(".safetensors")
+    converted, digest = found.with_suffix(".safetensors"), file.sha256 or sha256(found)
     try:
         convert_legacy(found, converted)
-        cache.keep(converted, file)
+        cache.keep(converted, file, digest)
     except WeightsError:
         found.unlink()
         raise
@@ -121,7 +121,10 @@ def _download(place: Place, file: File, folder: Path) -> tuple[Path, str | None]
     """The file, and the digest that the place itself states."""
     if place.type == "url":
         address = "/".join(part for part in (place.repository, place.revision, quote(file.remote)) if part)
-        return _download_url(address, folder / file.remote), None
+        target = folder / file.remote
+        if not target.is_file() or _difference(target, file.sha256):  # else fetched before, and not converted yet
+            _download_url(address, target)
+        return target, None
     where = {
         "repo_id": place.repository,
         "filename": file.remote,
@@ -133,7 +136,7 @@ def _download(place: Place, file: File, folder: Path) -> tuple[Path, str | None]
     return Path(hf_hub_download(**where, local_dir=folder)), stated
 
 
-def _download_url(address: str, target: Path) -> Path:
+def _download_url(address: str, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         with urllib.request.urlopen(address, timeout=TIMEOUT) as answer, target.open("wb") as file:
@@ -141,7 +144,6 @@ def _download_url(address: str, target: Path) -> Path:
     except (OSError, HTTPException):
         target.unlink(missing_ok=True)
         raise
-    return target
 
 
 def _difference(found: Path, expected: str | None) -> str | None:
