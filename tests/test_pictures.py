@@ -85,14 +85,21 @@ def test_every_format_and_mode_is_decoded(kind: str, mode: str) -> None:
     assert [text for text in picture.notes if "bits" in text] == bits.get(mode, [])
 
 
-def test_16_bit_colour_is_said_to_become_8_bit() -> None:
-    # 2x1 pixels of 16-bit RGB, written by hand: Pillow opens such files as 8-bit and says nothing.
+def png_of(width: int, bits: int, colour: int, row: bytes, transparent: bytes | None = None) -> bytes:
+    """One row, written by hand, perhaps with one transparent colour."""
+
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
-    rows = b"\0" + np.array([[65535, 0, 32768], [0, 65535, 257]], dtype=">u2").tobytes()
-    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0))
-    content += chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", width, 1, bits, colour, 0, 0, 0)), (b"IDAT", zlib.compress(b"\0" + row))]
+    if transparent is not None:
+        parts.insert(1, (b"tRNS", transparent))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in [*parts, (b"IEND", b"")])
+
+
+def test_16_bit_colour_is_said_to_become_8_bit() -> None:
+    # Pillow opens such files as 8-bit and says nothing.
+    content = png_of(2, 16, 2, np.array([[65535, 0, 32768], [0, 65535, 257]], dtype=">u2").tobytes())
     picture = open_picture(content, LIMITS)
     assert picture.notes == ["16 bits a channel, the result has 8"]
     assert np.asarray(picture.rgb)[0].tolist() == [[255, 0, 128], [0, 255, 1]]
@@ -142,17 +149,6 @@ def test_a_picture_that_grows_while_it_is_decoded_is_refused(monkeypatch: pytest
     monkeypatch.setattr(image, "load", lambda: setattr(image, "_size", (4096, 4096)))
     with pytest.raises(InputError, match="4096x4096, 16,777,216 pixels; at most 10,000 are taken"):
         open_picture(image, Limits(input_pixels=10_000))
-
-
-def png_of(width: int, bits: int, colour: int, row: bytes, transparent: bytes) -> bytes:
-    """One row, with one transparent colour."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    header = struct.pack(">IIBBBBB", width, 1, bits, colour, 0, 0, 0)
-    parts = [(b"IHDR", header), (b"tRNS", transparent), (b"IDAT", zlib.compress(b"\0" + row)), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
 
 
 @pytest.mark.parametrize(

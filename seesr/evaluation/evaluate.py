@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,12 +119,11 @@ def means(rows: list[Row]) -> dict[str, Figures]:
     NIQE of a small picture are none."""
     found: dict[str, Figures] = {method: {} for method in rows[0].figures}
     for name in rows[0].figures[OURS]:
-        columns = {
-            method: [row.figures[method][name] for row in rows] for method in found if name in rows[0].figures[method]
-        }
-        whole = [values for values in zip(*columns.values(), strict=True) if np.isfinite(values).all()]
-        for method, values in zip(columns, zip(*whole, strict=True) if whole else [()] * len(columns), strict=True):
-            found[method][name] = statistics.fmean(values) if values else float("nan")
+        methods = [method for method, figures in rows[0].figures.items() if name in figures]
+        values = np.array([[row.figures[method][name] for method in methods] for row in rows])
+        whole = values[np.isfinite(values).all(axis=1)]
+        for number, method in enumerate(methods):
+            found[method][name] = float(whole[:, number].mean()) if len(whole) else float("nan")
     return found
 
 
