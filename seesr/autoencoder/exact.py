@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from seesr.autoencoder.attention import attend, join_heads, split_heads
 from seesr.autoencoder.maps import Box, FeatureMap, MapMemory
+from seesr.runtime.convolution import conv2d
 
 Norm = Callable[[Tensor], Tensor]
 
@@ -119,7 +120,7 @@ class TiledAutoencoder:
             left, right, top, bottom = (1 - 2 * is_missing for is_missing in (min(n, 1) for n in x.outside(near)))
             values = F.pad(values, (-left, -right, -top, -bottom))
             target = Box(2 * box.top, 2 * box.bottom, 2 * box.left, 2 * box.right)
-            made.write(target, F.conv2d(values, layer.conv.weight, layer.conv.bias))
+            made.write(target, conv2d(values, layer.conv.weight, layer.conv.bias))
             self._release(x, box)
         return made
 
@@ -173,7 +174,7 @@ class TiledAutoencoder:
         values = self._read(x, near)
         if before is not None:
             values = before(values)
-        return F.conv2d(_pad(values, x.outside(near)), conv.weight, conv.bias)
+        return conv2d(_pad(values, x.outside(near)), conv.weight, conv.bias)
 
     def _norm(self, x: FeatureMap, layer: nn.GroupNorm, activation: nn.Module | None) -> Norm:
         """`layer` with the statistics of the whole of `x`, and the activation after it."""
