@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
 from seesr import Upscaler
 from seesr.autoencoder import attention
@@ -104,6 +105,15 @@ def test_real_weights(folder: Path, height: int, width: int) -> None:
 def test_any_size_and_tile(height: int, width: int, tile: int) -> None:
     vae = small_vae(block_out_channels=[4, 8], norm_num_groups=2, **TWO_BLOCKS)
     assert max(differences(vae, height, width, tile)) <= LIMIT
+
+
+def test_wide_networks_are_the_same_by_winograd() -> None:
+    sizes = {"block_out_channels": [128, 128], "norm_num_groups": 32, "layers_per_block": 1}
+    vae = small_vae(**sizes, **CONFIGS["no attention"], **TWO_BLOCKS)
+    with FlopCounterMode(display=False) as counter:
+        assert max(differences(vae, 40, 44, 36)) <= LIMIT
+        counted = counter.get_flop_counts()["Global"]
+    assert counted[torch.ops.aten.bmm] > 0, "no convolution went as products"
 
 
 TWO_BLOCKS = {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}

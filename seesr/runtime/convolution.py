@@ -69,42 +69,45 @@ def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None, padding: int
     """The convolution, stride 1, of maps `(B, C, h, w)` with weights `(O, C, 3, 3)`: `(B, O, h', w')`, channels last."""
     from_pixels, from_weights, to_pixels = (_both_ways(matrix, x) for matrix in (B, G, A))
     outputs, inputs = weight.shape[:2]
-    factors = (from_weights / 24**2) @ weight.permute(2, 3, 0, 1).reshape(9, -1)
+    factors = from_weights / 24**2 @ weight.permute(2, 3, 0, 1).reshape(9, -1)
     factors = factors.view(SEEN**2, outputs, inputs).transpose(1, 2)
     height, width = (side + 2 * padding - 2 for side in x.shape[2:])
-    made = x.new_empty(x.shape[0], height, width, outputs)
+    down, across = -(-height // MADE), -(-width // MADE)
+    made = x.new_empty(x.shape[0], down, MADE, across, MADE, outputs)
     for picture, target in zip(x.permute(0, 2, 3, 1), made, strict=True):
-        for top, left, rows, columns in _blocks(height, width):
-            pixels = _padded(picture, top - padding, left - padding, rows * MADE + 2, columns * MADE + 2)
+        for rows, columns in _blocks(down, across):
+            pixels = _padded(picture, _pixels(rows, padding), _pixels(columns, padding))
             tiles = pixels.unfold(0, SEEN, MADE).unfold(1, SEEN, MADE).permute(3, 4, 0, 1, 2).reshape(SEEN**2, -1)
             products = (from_pixels @ tiles).view(SEEN**2, -1, inputs) @ factors
-            found = (to_pixels @ products.view(SEEN**2, -1)).view(MADE, MADE, rows, columns, outputs)
-            found = found.permute(2, 0, 3, 1, 4).reshape(rows * MADE, columns * MADE, outputs)
-            part = target[top : top + rows * MADE, left : left + columns * MADE]
-            part.copy_(found[: part.shape[0], : part.shape[1]])
-            if bias is not None:
-                part += bias
-    return made.permute(0, 3, 1, 2)
+            found = (to_pixels @ products.view(SEEN**2, -1)).view(MADE, MADE, len(rows), len(columns), outputs)
+            found = found if bias is None else found.add_(bias)
+            target[rows.start : rows.stop, :, columns.start : columns.stop] = found.permute(2, 0, 3, 1, 4)
+    made = made.view(-1, down * MADE, across * MADE, outputs)[:, :height, :width].permute(0, 3, 1, 2)
+    return made.contiguous(memory_format=torch.channels_last)
 
 
 def _both_ways(matrix: tuple[tuple[int, ...], ...], x: Tensor) -> Tensor:
-    """What `matrix` does along a side, along both sides of a tile, row by row, at once."""
+    """What `matrix` does along a side, as one matrix for both sides of a tile, whose pixels stand row by row."""
     along = x.new_tensor(matrix)
     return torch.kron(along, along)
 
 
-def _blocks(height: int, width: int) -> Iterator[tuple[int, int, int, int]]:
-    """Top, left, and rows and columns of tiles, of at most `TILES_AT_ONCE` each, to make `height` by `width` pixels."""
-    down, across = -(-height // MADE), -(-width // MADE)
-    columns = min(across, TILES_AT_ONCE)
-    rows = TILES_AT_ONCE // columns
-    for top in range(0, down, rows):
-        for left in range(0, across, columns):
-            yield top * MADE, left * MADE, min(rows, down - top), min(columns, across - left)
+def _blocks(down: int, across: int) -> Iterator[tuple[range, range]]:
+    """Rows and columns of tiles, `TILES_AT_ONCE` or less."""
+    width = min(across, TILES_AT_ONCE)
+    height = TILES_AT_ONCE // width
+    for top in range(0, down, height):
+        for left in range(0, across, width):
+            yield range(top, min(top + height, down)), range(left, min(left + width, across))
 
 
-def _padded(picture: Tensor, top: int, left: int, height: int, width: int) -> Tensor:
+def _pixels(tiles: range, padding: int) -> range:
+    """What `tiles` need, along one side."""
+    return range(tiles.start * MADE - padding, tiles.stop * MADE - padding + SEEN - MADE)
+
+
+def _padded(picture: Tensor, rows: range, columns: range) -> Tensor:
     """That part of `picture` `(h, w, C)`, with zeros where there is none."""
-    bottom, right = top + height, left + width
-    sides = max(-left, 0), max(right - picture.shape[1], 0), max(-top, 0), max(bottom - picture.shape[0], 0)
-    return F.pad(picture[max(top, 0) : bottom, max(left, 0) : right], (0, 0, *sides))
+    height, width = picture.shape[:2]
+    sides = max(-columns.start, 0), max(columns.stop - width, 0), max(-rows.start, 0), max(rows.stop - height, 0)
+    return F.pad(picture[max(rows.start, 0) : rows.stop, max(columns.start, 0) : columns.stop], (0, 0, *sides))

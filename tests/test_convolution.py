@@ -1,0 +1,119 @@
+"""Winograd's convolutions give what PyTorch's give, of any size, in fewer operations, where they are said to be faster."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from seesr.runtime import convolution
+from seesr.runtime.convolution import FastConv2d, make_fast, winograd
+
+LIMIT = 1e-4
+"""Of results that deviate by about one."""
+
+
+def maps(batch: int, channels: int, height: int, width: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(batch, channels, height, width, generator=generator)
+
+
+def weights(outputs: int, inputs: int) -> Tensor:
+    """Such that what they make of `maps` deviates by about one."""
+    return maps(outputs, inputs, 3, 3) / (9 * inputs) ** 0.5
+
+
+def exact(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
+    return F.conv2d(x.double(), weight.double(), None if bias is None else bias.double(), padding=padding)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    batch=st.integers(1, 2),
+    channels=st.integers(1, 9),
+    outputs=st.integers(1, 9),
+    height=st.integers(3, 40),
+    width=st.integers(3, 40),
+    padding=st.integers(0, 1),
+    biased=st.booleans(),
+    channels_last=st.booleans(),
+    at_once=st.integers(1, 20),
+)
+def test_any_size_is_the_same(
+    batch: int,
+    channels: int,
+    outputs: int,
+    height: int,
+    width: int,
+    padding: int,
+    biased: bool,
+    channels_last: bool,
+    at_once: int,
+) -> None:
+    x, weight, bias = maps(batch, channels, height, width), weights(outputs, channels), torch.arange(float(outputs))
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    x, weight = x.contiguous(memory_format=layout), weight.contiguous(memory_format=layout)
+    before = x.clone(), weight.clone(), bias.clone()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(convolution, "TILES_AT_ONCE", at_once)
+        found = winograd(x, weight, bias if biased else None, padding)
+    expected = exact(x, weight, bias if biased else None, padding)
+    assert found.shape == expected.shape
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert (found - expected).abs().max() <= LIMIT
+    assert all(torch.equal(now, then) for now, then in zip((x, weight, bias), before, strict=True))
+
+
+def test_wide_maps_are_as_precise() -> None:
+    x, weight = maps(1, 512, 32, 36).contiguous(memory_format=torch.channels_last), weights(256, 512)
+    expected = exact(x, weight, None, 1)
+    assert expected.std().item() == pytest.approx(1, abs=0.05)
+    assert (winograd(x, weight, None, 1) - expected).abs().max() <= LIMIT
+
+
+def operations(x: Tensor, weight: Tensor) -> int:
+    with FlopCounterMode(display=False) as counter:
+        convolution.conv2d(x, weight, padding=1)
+    return counter.get_total_flops()
+
+
+def test_it_takes_fewer_operations_where_it_is_faster() -> None:
+    """A quarter of the products, beside what transforms cost."""
+    x, weight = maps(1, 256, 64, 64), weights(256, 256)
+    direct = 2 * 9 * 256 * 256 * 64 * 64
+    assert operations(x, weight) < 0.45 * direct
+    for name, other, factors in [
+        ("other precision", x.bfloat16(), weight.bfloat16()),
+        ("few channels", x[:, :64], weight[:, :64]),
+        ("few results", x, weight[:64]),
+        ("small map", x[:, :, :15], weight),
+    ]:
+        direct = 2 * 9 * factors.shape[0] * other.shape[1:].numel()
+        assert operations(other, factors) == direct, name
+
+
+def test_only_convolutions_that_it_can_stand_for_are_replaced() -> None:
+    torch.manual_seed(0)
+    kept = [
+        nn.Conv2d(4, 4, 1),
+        nn.Conv2d(4, 4, 3, stride=2, padding=1),
+        nn.Conv2d(4, 4, 3),
+        nn.Conv2d(4, 4, 3, padding=1, groups=2),
+        nn.Conv2d(4, 4, 3, padding=2, dilation=2),
+        nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"),
+    ]
+    network = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1)), *kept, nn.Conv2d(4, 2, 3, padding=1, bias=False))
+    x = maps(1, 3, 24, 24)
+    names, parameters = list(network.state_dict()), {id(tensor) for tensor in network.parameters()}
+    with torch.inference_mode():
+        expected = network(x)
+        make_fast(network)
+        assert torch.equal(network(x), expected)
+    assert [isinstance(layer, FastConv2d) for layer in network] == [False] * 7 + [True]
+    assert isinstance(network[0][0], FastConv2d)
+    assert list(network.state_dict()) == names
+    assert {id(tensor) for tensor in network.parameters()} == parameters
