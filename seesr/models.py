@@ -80,7 +80,7 @@ class Models:
             # First, while there is room: its file stays mapped until DAPE is merged.
             "ram": lambda: load_ram(weights.root / "ram", dtype=dtype),
             "vae": lambda: _load_lean_vae(base / "vae", torch.float32 if upcast else dtype),
-            "denoiser": lambda: _load_fast_denoiser(weights.root, dtype),
+            "denoiser": lambda: load_denoiser(weights.root, dtype),
             "prompt_encoder": lambda: load_prompt_encoder(base, dtype),
         }
         if (cleaner := weights.root / CLEANER).is_dir():
@@ -88,6 +88,7 @@ class Models:
         networks, reloaders = {"cleaner": None}, {}
         for name, loader in loaders.items():
             networks[name] = loader()
+            make_fast(networks[name])
             if sequential and device == CPU:
                 leave_weights(networks[name])
                 reloaders[networks[name]] = loader
@@ -215,14 +216,7 @@ def _load_lean_vae(folder: Path, dtype: torch.dtype) -> AutoencoderKL:
     vae = load_vae(folder, dtype)
     make_precise(vae)
     make_lean(vae)
-    make_fast(vae)
     return vae
-
-
-def _load_fast_denoiser(root: Path, dtype: torch.dtype) -> Denoiser:
-    denoiser = load_denoiser(root, dtype)
-    make_fast(denoiser)
-    return denoiser
 
 
 def leave_weights(network: nn.Module) -> None:

@@ -23,9 +23,9 @@ B = (
     (0, 2, -1, -2, 1, 0),
     (0, 4, 0, -5, 0, 1),
 )
-"""What is multiplied, of a tile's pixels along one side; transposed, as the next is."""
+"""Transposed, as it stands in the products: what is multiplied, of a tile's pixels along one side."""
 A = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
-"""What comes of it, of the products along one side."""
+"""Transposed too: what comes of it, of the products along one side."""
 G = ((6, 0, 0), (-4, -4, -4), (-4, 4, -4), (1, 2, 4), (1, -2, 4), (0, 0, 24))
 """24 times what it is multiplied with, of the weights along one side."""
 TILES_AT_ONCE = 128
@@ -35,22 +35,17 @@ FEWEST_CHANNELS, FEWEST_PIXELS = 128, 1024
 
 
 class FastConv2d(nn.Conv2d):
-    """A convolution of 3x3 that keeps a map's size, on the parameters of `conv`, by `conv2d`."""
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__(conv.in_channels, conv.out_channels, 3, padding=1, bias=conv.bias is not None, device="meta")
-        self.weight, self.bias = conv.weight, conv.bias
+    """A convolution of 3x3 that keeps a map's size, by `conv2d`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return conv2d(x, self.weight, self.bias, padding=1)
+        return conv2d(x, self.weight, self.bias, self.padding[0])
 
 
 def make_fast(network: nn.Module) -> None:
-    """Puts `FastConv2d` in place of every convolution of `network` that it can stand for."""
-    for parent in list(network.modules()):
-        for name, module in list(parent.named_children()):
-            if type(module) is nn.Conv2d and _keeps_size(module):
-                setattr(parent, name, FastConv2d(module))
+    """Turns every convolution of `network` that can be one into a `FastConv2d`."""
+    for module in network.modules():
+        if type(module) is nn.Conv2d and _keeps_size(module):
+            module.__class__ = FastConv2d
 
 
 def _keeps_size(conv: nn.Conv2d) -> bool:
@@ -74,14 +69,16 @@ def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None, padding: int
     height, width = (side + 2 * padding - 2 for side in x.shape[2:])
     down, across = -(-height // MADE), -(-width // MADE)
     made = x.new_empty(x.shape[0], down, MADE, across, MADE, outputs)
-    for picture, target in zip(x.permute(0, 2, 3, 1), made, strict=True):
+    for number, picture in enumerate(x.permute(0, 2, 3, 1)):
         for rows, columns in _blocks(down, across):
-            pixels = _padded(picture, _pixels(rows, padding), _pixels(columns, padding))
-            tiles = pixels.unfold(0, SEEN, MADE).unfold(1, SEEN, MADE).permute(3, 4, 0, 1, 2).reshape(SEEN**2, -1)
+            pixels = _pixels(picture, rows, columns, padding)
+            seen = pixels.unfold(0, SEEN, MADE).unfold(1, SEEN, MADE)
+            tiles = seen.permute(3, 4, 0, 1, 2).reshape(SEEN**2, -1)
             products = (from_pixels @ tiles).view(SEEN**2, -1, inputs) @ factors
-            found = (to_pixels @ products.view(SEEN**2, -1)).view(MADE, MADE, len(rows), len(columns), outputs)
-            found = found if bias is None else found.add_(bias)
-            target[rows.start : rows.stop, :, columns.start : columns.stop] = found.permute(2, 0, 3, 1, 4)
+            found = (to_pixels @ products.view(SEEN**2, -1)).view(MADE, MADE, *seen.shape[:2], outputs)
+            if bias is not None:
+                found += bias
+            made[number, rows, :, columns] = found.permute(2, 0, 3, 1, 4)
     made = made.view(-1, down * MADE, across * MADE, outputs)[:, :height, :width].permute(0, 3, 1, 2)
     return made.contiguous(memory_format=torch.channels_last)
 
@@ -92,22 +89,20 @@ def _both_ways(matrix: tuple[tuple[int, ...], ...], x: Tensor) -> Tensor:
     return torch.kron(along, along)
 
 
-def _blocks(down: int, across: int) -> Iterator[tuple[range, range]]:
-    """Rows and columns of tiles, `TILES_AT_ONCE` or less."""
-    width = min(across, TILES_AT_ONCE)
+def _blocks(down: int, across: int) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns of tiles, `TILES_AT_ONCE` or less, and about as many in each."""
+    width = -(-across // -(-across // TILES_AT_ONCE))
     height = TILES_AT_ONCE // width
     for top in range(0, down, height):
         for left in range(0, across, width):
-            yield range(top, min(top + height, down)), range(left, min(left + width, across))
+            yield slice(top, min(top + height, down)), slice(left, min(left + width, across))
 
 
-def _pixels(tiles: range, padding: int) -> range:
-    """What `tiles` need, along one side."""
-    return range(tiles.start * MADE - padding, tiles.stop * MADE - padding + SEEN - MADE)
-
-
-def _padded(picture: Tensor, rows: range, columns: range) -> Tensor:
-    """That part of `picture` `(h, w, C)`, with zeros where there is none."""
+def _pixels(picture: Tensor, rows: slice, columns: slice, padding: int) -> Tensor:
+    """What these tiles need of `picture` `(h, w, C)`, with zeros where there is nothing."""
+    top, left = (tiles.start * MADE - padding for tiles in (rows, columns))
+    bottom, right = (tiles.stop * MADE - padding + SEEN - MADE for tiles in (rows, columns))
     height, width = picture.shape[:2]
-    sides = max(-columns.start, 0), max(columns.stop - width, 0), max(-rows.start, 0), max(rows.stop - height, 0)
-    return F.pad(picture[max(rows.start, 0) : rows.stop, max(columns.start, 0) : columns.stop], (0, 0, *sides))
+    sides = max(-left, 0), max(right - width, 0), max(-top, 0), max(bottom - height, 0)
+    inside = picture[max(top, 0) : bottom, max(left, 0) : right]
+    return F.pad(inside, (0, 0, *sides)) if any(sides) else inside
