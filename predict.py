@@ -18,6 +18,7 @@ from cog import BasePredictor, Input, Path
 from PIL import Image
 
 from seesr import Options, Upscaler
+from seesr.debug import is_debugging
 from seesr.errors import InputError, OutOfMemoryError, SeeSRError
 from seesr.options import Limits, SaveOptions
 from seesr.result import Result
@@ -160,7 +161,7 @@ class Predictor(BasePredictor):
                 raise type(error)(message) from None
             if is_out_of_memory(error):
                 raise OutOfMemoryError("memory ran out beside the models; send a smaller picture.") from None
-            if isinstance(error, Exception) and os.environ.get("SEESR_DEBUG", "") in ("", "0"):
+            if isinstance(error, Exception) and not is_debugging():
                 # What a library says may name files; SEESR_DEBUG=1 shows it.
                 raise RuntimeError(f"something went wrong inside ({type(error).__name__}); please report it.") from None
             raise

@@ -23,7 +23,7 @@ EOF
 
 find_python() {
   local candidate
-  for candidate in "${SEESR_PYTHON:-}" python3.11 python3 python; do
+  for candidate in "${SEESR_PYTHON:-}" python3.11 python3.12 python3.13 python3 python; do
     if [ -n "$candidate" ] && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
       echo "$candidate"
       return
@@ -71,13 +71,17 @@ case $command in
   *) usage ;;
 esac
 
-# One installation at a time: a second caller waits, then finds it done.
-exec 9>"$root/.venv.lock"
-if command -v flock >/dev/null 2>&1; then flock 9; fi
-if [ ! -e "$finished" ] || [ "$root/pyproject.toml" -nt "$finished" ] || is_elsewhere; then
-  make_environment
+is_missing() {
+  [ ! -e "$finished" ] || [ "$root/pyproject.toml" -nt "$finished" ] || is_elsewhere
+}
+
+if is_missing; then
+  # One installation at a time: a second caller waits, then finds it done.
+  exec 9>"$root/.venv.lock"
+  if command -v flock >/dev/null 2>&1; then flock 9; fi
+  if is_missing; then make_environment; fi
+  exec 9>&-
 fi
-exec 9>&-
 
 export PATH=$venv/bin:$PATH
 case $command in

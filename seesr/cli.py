@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import errno
 import json
-import logging
-import os
 import platform
 import sys
 import traceback
@@ -20,10 +18,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from seesr.batch import Job, plan_jobs
+from seesr.debug import is_debugging
 from seesr.errors import OutputError, SeeSRError
 from seesr.evaluation.command import evaluate
 from seesr.flags import Device, Dtype, MemoryLimit, Weights, takes_options, takes_save_options
@@ -268,17 +266,11 @@ def _progress(pictures: int) -> Iterator[Any]:
 
 
 def main() -> None:
-    """Entry point: a user's error is one sentence and exit code 2; SEESR_DEBUG=1 shows every stage and traceback."""
-    debug = os.environ.get("SEESR_DEBUG", "") not in ("", "0")
-    if debug:
-        logging.basicConfig(
-            level=logging.WARNING, handlers=[RichHandler(console=Console(stderr=True))], format="%(message)s"
-        )
-        logging.getLogger("seesr").setLevel(logging.DEBUG)
+    """Entry point: a user's error is one sentence and exit code 2; SEESR_DEBUG=1 shows its traceback too."""
     try:
         app()
     except SeeSRError as error:
-        if debug:
+        if is_debugging():
             traceback.print_exc()
         _say(f"seesr: {error}")
         sys.exit(BAD_INPUT)

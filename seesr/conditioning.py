@@ -106,10 +106,11 @@ class Conditioner:
         with self.models.running(self.models.prompt_encoder) if len(prompts) > 1 else nullcontext():
             words = [[self.embed(prompt) for prompt in row] for row in prompts]
         told = zip(seen, *by_tile, *words, strict=True)
+        own = [f"each of {len(by_tile)} tiles had tags and a prompt of its own"] if len(by_tile) > 1 else []
         return Conditions(
             [torch.cat([one.embeds for one in row]) for row in words],
             [torch.cat([one.tokens for one in row]) for row in by_tile],
-            [[*dict.fromkeys(note for one in picture for note in one.notes)] for picture in told],
+            [[*own, *dict.fromkeys(note for one in picture for note in one.notes)] for picture in told],
         )
 
     def clear(self) -> None:

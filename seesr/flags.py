@@ -32,7 +32,7 @@ def takes_options(without: tuple[str, ...] = (), **defaults: Any) -> Callable[[C
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         help_of_preset = f"{' or '.join(PRESETS)}; options given beside it win."
         preset = _keyword("preset", Annotated[str | None, typer.Option(help=help_of_preset)])
-        flags = [preset, *_flags(Options, without)]
+        flags = [preset, *_flags(Options, without, defaults)]
 
         def gather(given: dict[str, Any]) -> Options:
             chosen, values = given.pop("preset"), _take(given, flags[1:])
@@ -74,16 +74,19 @@ def _take(given: dict[str, Any], flags: list[inspect.Parameter]) -> Mapping[str,
     return {flag.name: given.pop(flag.name) for flag in flags}
 
 
-def _flags(model: type[Options] | type[SaveOptions], without: tuple[str, ...] = ()) -> list[inspect.Parameter]:
+def _flags(
+    model: type[Options] | type[SaveOptions], without: tuple[str, ...] = (), defaults: Mapping[str, Any] | None = None
+) -> list[inspect.Parameter]:
     made = []
     for name, field in model.model_fields.items():
         if name in without:
             continue
         kind, flag = _plain(field.annotation), "--" + name.replace("_", "-")
+        default = (defaults or {}).get(name, field.default)
         option = typer.Option(
             f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
             help=_help(model, name),
-            show_default=str(field.default) if field.default not in (None, "") else False,
+            show_default=str(default) if default not in (None, "") else False,
         )
         made.append(_keyword(name, Annotated[kind | None, option]))
     return made

@@ -19,6 +19,7 @@ from torch import Tensor
 from seesr.autoencoder.vae import Tiling, decode, encode, way
 from seesr.cleaner import clean
 from seesr.conditioning import Conditioner, Conditions, Seen
+from seesr.debug import is_debugging, show_log
 from seesr.diffusion.sampler import ddim_step, sample
 from seesr.diffusion.steering import Steering, nearest_to_mean
 from seesr.diffusion.tiles import Tiles, predict_tiled
@@ -97,7 +98,11 @@ class Upscaler:
             WeightsError: files are missing or do not fit.
             OptionError: the device or dtype is not to be had, or there is no compiler.
             OutOfMemoryError: the models do not fit.
+
+        With SEESR_DEBUG=1 every stage is shown on standard error from then on.
         """
+        if is_debugging():
+            show_log()
         found, on = resolve_weights(weights), choose_device(device)
         memory = 0 if sequential else min(memory_bytes(on)[1], memory_limit or math.inf)
         precision = choose_dtype(dtype, on, found.wishes.dtype, memory)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from seesr.batch import PICTURE_SUFFIXES
 from seesr.errors import InputError
 from seesr.evaluation.command import BICUBIC, OURS
 from seesr.evaluation.degradation import crop_to_multiple, degrade, downscale_bicubic
@@ -23,7 +24,6 @@ SMALLEST = 64
 """Pixels that the networks of ST-LPIPS need."""
 CROP = 192
 """Side of what a page shows of a picture."""
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 
 Figures = dict[str, float]
 
@@ -168,7 +168,7 @@ def _require_results(paths: list[Path], scale: int) -> None:
 
 
 def _paths(folder: Path) -> list[Path]:
-    found = (path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
+    found = (path for path in folder.glob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
     return sorted(path for path in found if not path.name.startswith("._"))  # macOS's notes on a file
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from seesr.errors import OutputError
 from seesr.files import whole_file
+from seesr.images.decode import to_srgb
 from seesr.images.metadata import save_arguments
 from seesr.options import SaveOptions
 
@@ -24,8 +25,8 @@ FORMATS = {
     ".bmp": "BMP",
     ".avif": "AVIF",
 }
-OPAQUE = ("JPEG", "BMP")
-"""Formats without transparency: it becomes white."""
+OPAQUE, PLAIN = ("JPEG", "BMP"), ("BMP",)
+"""Formats without transparency: it becomes white. Those without a profile: colours become sRGB."""
 SUBSAMPLED, FULL_COLOURS_FROM = ("JPEG", "AVIF"), 90
 """Formats that keep one colour for four pixels if they are not told otherwise; the quality from which on they are."""
 
@@ -67,6 +68,8 @@ def saved_after(
         flat.paste(image, mask=image.getchannel("A"))
         flat.info = image.info
         image = flat
+    if kind in PLAIN:
+        image, _ = to_srgb(image, [])
     metadata = save_arguments(kind, image.info.get("exif") if options.metadata else None, settings)
     colours = {"subsampling": "4:4:4"} if kind in SUBSAMPLED and options.quality >= FULL_COLOURS_FROM else {}
     profile = image.info.get("icc_profile")
