@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path as LocalPath
@@ -23,7 +25,7 @@ from seesr.errors import InputError, OutOfMemoryError, SeeSRError
 from seesr.options import Limits, SaveOptions
 from seesr.result import Result
 from seesr.runtime.device import dtype_name
-from seesr.runtime.memory import is_out_of_memory, share_arena, trim
+from seesr.runtime.memory import forget_frames, is_out_of_memory, share_arena, trim
 from seesr.runtime.own_thread import OwnThread
 
 
@@ -35,6 +37,8 @@ class Predictor(BasePredictor):
         # Cog puts what it fetches where Python's temporary files go: a folder of our own tells it from other files.
         self.folder = LocalPath(tempfile.mkdtemp(prefix="seesr-")).resolve()
         tempfile.tempdir = str(self.folder)
+        # Of damaged camera data, with paths of this machine: they would go to whoever sent the picture.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
         print("loading the models")
         self.upscaler = Upscaler.load()
         print(f"weights: {self.upscaler.weights.name}, on {self.upscaler.device} in {dtype_name(self.upscaler.dtype)}")
@@ -117,7 +121,8 @@ class Predictor(BasePredictor):
         ),
     ) -> Path:
         """Returns the picture file."""
-        source = LocalPath(os.path.realpath(image))
+        # A path with a zero byte is an error of Python's own.
+        source = LocalPath(os.path.realpath(str(image).replace("\0", "")))
         # In a folder of its own, where `_check_fetched` finds nothing.
         target = self.folder / "result" / f"upscaled.{output_format}"
         with self._prediction(source, target):
@@ -154,19 +159,30 @@ class Predictor(BasePredictor):
         """Tells a client what went wrong, not where files lie; nothing stays of what failed or was cancelled."""
         try:
             yield
+            trim()
         except BaseException as error:
             self._clear()
-            if isinstance(error, SeeSRError):
-                message = str(error).replace(str(source), "image").replace(str(target), "the result")
-                raise type(error)(message) from None
-            if is_out_of_memory(error):
-                raise OutOfMemoryError("memory ran out beside the models; send a smaller picture.") from None
-            if isinstance(error, Exception) and not is_debugging():
-                # What a library says may name files; SEESR_DEBUG=1 shows it.
-                raise RuntimeError(f"something went wrong inside ({type(error).__name__}); please report it.") from None
-            raise
-        finally:
+            told = self._told(error, source, target)
+            if told is None:
+                trim()
+                raise
+            # What was raised holds what was computed, and the new error holds that.
+            forget_frames(error)
             trim()
+            raise told from None
+
+    def _told(self, error: BaseException, source: LocalPath, target: LocalPath) -> Exception | None:
+        """What a client is told instead; None is the error itself, as which a cancel must go on."""
+        if isinstance(error, SeeSRError):
+            message = str(error).replace(str(source), "image").replace(str(target), "the result")
+            return type(error)(message.replace(str(self.folder), "the server"))
+        if is_out_of_memory(error):
+            return OutOfMemoryError("memory ran out beside the models; send a smaller picture.")
+        if isinstance(error, Exception) and not is_debugging():
+            # What a library says may name files: it goes to the server's own log, where Python's streams do not go.
+            os.write(2, "".join(traceback.format_exception(error)).encode())
+            return RuntimeError(f"something went wrong inside ({type(error).__name__}); please report it.")
+        return None
 
     def _check_fetched(self, source: LocalPath) -> None:
         """Cog hands on what it fetched or was sent, but a path of the server's own disk as well: that is refused."""
@@ -190,7 +206,7 @@ class Predictor(BasePredictor):
         print(f"prompt: {result.prompt}")
         print(f"size: {width}x{height}, way: {result.rung}, VAE: {result.vae}")
         for attempt in result.attempts:
-            print(f"memory did not suffice for {attempt.rung}: {attempt.reason}")
+            print(f"memory did not suffice for {attempt.rung}: {attempt.reason.replace(str(self.folder), 'the server')}")
         for note in result.notes:
             print(f"note: {note}")
         print(f"seconds: {sum(seconds.values()):.1f} ({', '.join(f'{name} {value}' for name, value in seconds.items())})")

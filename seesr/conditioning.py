@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from seesr.diffusion.tiles import Tiles
+from seesr.errors import OptionError
 from seesr.images.resize import Sizes, part_of_input, to_tensor
 from seesr.models import Models, dtype_of, like
 from seesr.options import Options
@@ -19,6 +21,8 @@ from seesr.runtime.recent import Recent
 from seesr.tagging.prompt import Tag, build_prompt
 
 KEPT_PROMPTS, KEPT_PICTURES = 64, 32
+MOST_TILES_SEEN = 1024
+"""Tiles of a picture, whose tokens are all in memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,17 +47,18 @@ class Words:
 
 @dataclass(frozen=True, eq=False)
 class Conditions:
-    """For each tile (or one for all) prompt embeddings and image tokens `(B, tokens, width)` of the pictures."""
+    """For each tile (or one for all), of each picture, prompt embeddings and image tokens `(1, tokens, width)`."""
 
-    prompt_embeds: list[Tensor]
-    image_tokens: list[Tensor]
+    prompt_embeds: list[list[Tensor]]
+    image_tokens: list[list[Tensor]]
     notes: list[list[str]]
     """Of each picture, what a user would want to know."""
 
     def of(self, tiles: list[int]) -> tuple[Tensor, Tensor]:
-        """For these tiles, one after the other."""
+        """For these tiles, one after the other, of all pictures in each."""
         numbers = tiles if len(self.prompt_embeds) > 1 else [0] * len(tiles)
-        return tuple(torch.cat([kind[number] for number in numbers]) for kind in (self.prompt_embeds, self.image_tokens))
+        kinds = (self.prompt_embeds, self.image_tokens)
+        return tuple(torch.cat([one for number in numbers for one in kind[number]]) for kind in kinds)
 
 
 class Conditioner:
@@ -93,23 +98,42 @@ class Conditioner:
         return self._prompts.get((*self._computed(encoder), prompt), compute)
 
     def conditions(
-        self, images: list[Image.Image], seen: list[Seen], sizes: Sizes, tiles: Tiles, options: Options
+        self,
+        images: list[Image.Image],
+        seen: list[Seen],
+        sizes: Sizes,
+        tiles: Tiles,
+        options: Options,
+        tell: Callable[[str, int, int], None],
     ) -> Conditions:
-        """Of whole pictures, or with `tile_tags` of what each tile shows."""
-        if not options.tile_tags or len(tiles.corners) == 1:
+        """Of whole pictures, or with `tile_tags` of what each tile shows; `tell` hears of each tile.
+
+        Raises:
+            OptionError: `tile_tags`, and more tiles than are looked at.
+        """
+        count = len(tiles.corners)
+        if not options.tile_tags or count == 1:
             by_tile = [seen]
+        elif count > MOST_TILES_SEEN:
+            raise OptionError(
+                f"tile_tags would look at {count} tiles; it looks at {MOST_TILES_SEEN} at most. "
+                "Give larger tiles, or leave it out."
+            )
         else:
-            boxes = [self._shown(sizes, tiles, corner) for corner in tiles.corners]
+            by_tile = []
             with self.models.running(self.models.ram):
-                by_tile = [[self.look(image.crop(box)) for image in images] for box in boxes]
+                for number, corner in enumerate(tiles.corners):
+                    tell("tags", number, count)
+                    box = self._shown(sizes, tiles, corner)
+                    by_tile.append([self.look(image.crop(box)) for image in images])
         prompts = [[self.prompt(one, options) for one in row] for row in by_tile]
         with self.models.running(self.models.prompt_encoder) if len(prompts) > 1 else nullcontext():
             words = [[self.embed(prompt) for prompt in row] for row in prompts]
         told = zip(seen, *by_tile, *words, strict=True)
         own = [f"each of {len(by_tile)} tiles had tags and a prompt of its own"] if len(by_tile) > 1 else []
         return Conditions(
-            [torch.cat([one.embeds for one in row]) for row in words],
-            [torch.cat([one.tokens for one in row]) for row in by_tile],
+            [[one.embeds for one in row] for row in words],
+            [[one.tokens for one in row] for row in by_tile],
             [[*own, *dict.fromkeys(note for one in picture for note in one.notes)] for picture in told],
         )
 

@@ -23,7 +23,7 @@ from seesr.images.resize import Needs
 from seesr.runtime.attention import choose_attention
 from seesr.runtime.convolution import make_fast
 from seesr.runtime.device import CPU, dtype_on, place
-from seesr.runtime.guard import in_float32
+from seesr.runtime.guard import in_float32, to_the_end
 from seesr.runtime.memory import trim
 from seesr.runtime.plan import Costs, Rung
 from seesr.tagging.prompt import TagList, load_tag_list
@@ -185,10 +185,7 @@ class Models:
             yield
         finally:
             self._running = None
-            if in_file:
-                leave_weights(network)
-            else:
-                network.to(self._at)
+            to_the_end(lambda: leave_weights(network) if in_file else network.to(self._at))
 
     def _read(self, network: nn.Module) -> None:
         """Takes the weights from their file; a rung may have changed the precision of what was not there."""
@@ -206,8 +203,7 @@ class Models:
             for network in self.networks:
                 network.to(device)
         except BaseException:
-            for network in self.networks:
-                network.to(self._at)
+            to_the_end(lambda: [network.to(self._at) for network in self.networks])
             raise
         self._at = device
 

@@ -153,7 +153,7 @@ class Upscaler:
             raise OptionError(f"give options, or {', '.join(values)} by name, not both.")
         options = options or Options.make(**values)
         with self._one_at_a_time, torch.inference_mode():
-            stages = Stages()
+            stages, began = Stages(), time.monotonic()
             with stages.stage("decode"):
                 pictures = [open_picture(image, self.limits) for image in images]
             results = []
@@ -163,10 +163,10 @@ class Upscaler:
                 count = self._in_one_pass(sizes, options, min(len(group), together or self.together))
                 for first in range(0, len(group), count):
                     part = group[first : first + count]
-                    tell = _within(self.limits.seconds, len(part), progress)
+                    tell = _within(self.limits.seconds, len(part), began, progress)
                     seeds = [secrets.randbits(32) if options.seed is None else options.seed for _ in part]
                     results += self._upscale(Job(part, sizes, options, seeds, tell, stages))
-                    stages = Stages()
+                    stages, began = Stages(), time.monotonic()
             return results
 
     def tags(self, image: ImageSource) -> list[Tag]:
@@ -258,7 +258,7 @@ class Upscaler:
                 seen = [self.conditioner.look(image) for image in given]
             with stages.stage("prompt"):
                 prompts = [self.conditioner.prompt(one, options) for one in seen]
-                conditions = self.conditioner.conditions(given, seen, job.sizes, tiles, options)
+                conditions = self.conditioner.conditions(given, seen, job.sizes, tiles, options, tell)
             tell("encode", 0, 1)
             with stages.stage("encode") as note:
                 latents = note.result(self._start(image, job.seeds, options.particles, tiling, notes))
@@ -366,9 +366,9 @@ class Upscaler:
         return height, width
 
 
-def _within(seconds: int, pictures: int, progress: Progress | None) -> Progress:
-    """`progress`, which raises TimeLimitError once the time of so many pictures is over."""
-    end = time.monotonic() + seconds * pictures
+def _within(seconds: int, pictures: int, began: float, progress: Progress | None) -> Progress:
+    """`progress`, which raises TimeLimitError once the time of so many pictures, since `began`, is over."""
+    end = began + seconds * pictures
 
     def tell(stage: str, done: int, total: int) -> None:
         if time.monotonic() > end:

@@ -1,4 +1,4 @@
-"""The real Predictor in which a stage, or saving, runs out of memory, as often as a file says."""
+"""The real Predictor in which a stage, or saving, runs out of memory or meets a defect, as often as a file says."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ import predict
 from seesr.result import Result
 from seesr.runtime.stages import Note, Stages
 
+DEFECT = "/somewhere/defect"
+
 
 class Predictor(predict.Predictor):
-    """Reads `SEESR_TEST_FAULT` before each stage: the name of one, and how many more of its runs fail."""
+    """Reads `SEESR_TEST_FAULT` before each stage: the name of one, or of a defect, and how many more of its runs fail."""
 
     def setup(self) -> None:
         plan, stage, save = Path(os.environ["SEESR_TEST_FAULT"]), Stages.stage, Result.save
@@ -34,6 +36,8 @@ class Predictor(predict.Predictor):
         def failing(self: Stages, name: str) -> Iterator[Note]:
             with stage(self, name) as note:
                 fail(name, MemoryError if name == "decode" else torch.OutOfMemoryError)
+                if name == "resize":
+                    fail(DEFECT, KeyError)
                 yield note
 
         def failing_save(*given: Any) -> None:

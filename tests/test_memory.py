@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from conftest import IMAGES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import seesr.autoencoder.vae
@@ -37,13 +38,13 @@ from seesr import ComputeError, OptionError, Options, OutOfMemoryError, Result, 
 from seesr.autoencoder.attention import SCORES
 from seesr.autoencoder.maps import FileBand
 from seesr.diffusion.tiles import Tiles, fitting_side, predict_tiled, tile_starts
-from seesr.errors import Attempt
+from seesr.errors import Attempt, TimeLimitError
 from seesr.evaluation.seams import seam_ratio, tile_borders
 from seesr.images.colour import low_frequencies, wavelet_fix
 from seesr.images.resize import Needs, part_of_input, plan_sizes
 from seesr.options import Limits, parse_bytes
 from seesr.runtime.device import CPU, choose_device, choose_dtype, dtype_on
-from seesr.runtime.guard import guarded
+from seesr.runtime.guard import guarded, in_float32
 from seesr.runtime.memory import PeakMemory, is_out_of_memory, used_bytes
 from seesr.runtime.own_thread import OwnThread
 from seesr.runtime.plan import LATENT_COPIES, Budget, Costs, Rung, how_many, may_keep, rungs
@@ -494,8 +495,71 @@ def test_tile_tags_look_at_each_tile(upscaler: Upscaler, large_photo: Image.Imag
     assert looked[0] == (60, 60)
     assert len(looked) == 1 + 4
     assert all(30 <= side <= 45 for size in looked[1:] for side in size)
+    assert "each of 4 tiles had tags and a prompt of its own" in result.notes
     other = upscaler.upscale(large_photo, scale=4.5, steps=1, seed=0, tile=48, tile_overlap=16)
     assert result.image.tobytes() != other.image.tobytes()
+    assert other.notes == []
+
+
+def test_time_is_looked_at_between_tiles_with_tags_of_their_own(upscaler: Upscaler, large_photo: Image.Image) -> None:
+    told: list[tuple[int, int]] = []
+
+    def progress(stage: str, done: int, total: int) -> None:
+        if stage == "tags" and total > 1:
+            told.append((done, total))
+
+    options = {"scale": 4.5, "steps": 1, "tile": 48, "tile_overlap": 16, "tile_tags": True}
+    upscaler.upscale(large_photo, progress=progress, **options)
+    assert told == [(number, 4) for number in range(4)]
+
+
+def test_no_more_tiles_are_looked_at_than_fit_into_memory(
+    upscaler: Upscaler, large_photo: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("seesr.conditioning.MOST_TILES_SEEN", 3)
+    with pytest.raises(OptionError, match="tile_tags would look at 4 tiles; it looks at 3 at most"):
+        upscaler.upscale(large_photo, scale=4.5, steps=1, tile=48, tile_overlap=16, tile_tags=True)
+
+
+def test_time_counts_from_before_a_picture_is_decoded(
+    upscaler: Upscaler, small_photo: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("seesr.upscaler.time", SimpleNamespace(monotonic=lambda: now[0]))
+    decode = seesr.upscaler.open_picture
+
+    def slow(*given: Any) -> Any:
+        now[0] += 61
+        return decode(*given)
+
+    monkeypatch.setattr("seesr.upscaler.open_picture", slow)
+    monkeypatch.setattr(upscaler, "limits", Limits(seconds=60))
+    with pytest.raises(TimeLimitError, match="longer than 60 seconds"):
+        upscaler.upscale(small_photo, scale=1)
+
+
+def test_a_small_limit_of_results_does_not_refuse_what_models_work_on_larger() -> None:
+    needs, limits = Needs(512, 8), Limits(output_side=400)
+    assert plan_sizes((100, 75), 4, None, needs, limits).working == (683, 512)
+    with pytest.raises(OptionError, match="which makes the long one 5120, more than 2048"):
+        plan_sizes((100, 10), 4, None, needs, limits)
+
+
+def test_a_network_is_as_it_was_though_an_exception_comes_while_it_goes_back() -> None:
+    class Interrupted(nn.Linear):
+        left = 1
+
+        def to(self, dtype: torch.dtype) -> Interrupted:
+            if dtype == torch.bfloat16 and self.left:
+                self.left -= 1
+                self.weight.data = self.weight.data.to(dtype)
+                raise KeyboardInterrupt
+            return super().to(dtype)
+
+    network = Interrupted(2, 2).bfloat16()
+    with pytest.raises(KeyboardInterrupt), in_float32([network]):
+        assert network.bias.dtype == torch.float32
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.bfloat16}
 
 
 @settings(max_examples=100, deadline=None)
@@ -793,6 +857,27 @@ def test_an_interrupt_reaches_the_call_and_nothing_after_it(seconds: float) -> N
         assert own.run(lambda: 7) == 7
         assert time.monotonic() - started < 4, "the call itself has ended"
     assert seconds < 0.01 or len(reached) == 10
+
+
+def test_a_call_that_was_interrupted_before_it_began_never_begins() -> None:
+    own, begun, free = OwnThread(), [], threading.Event()
+    with ThreadPoolExecutor(2) as pool:
+        pool.submit(own.run, free.wait)
+        callers: queue.Queue[int] = queue.Queue()
+
+        def wait_behind() -> None:
+            callers.put(threading.get_ident())
+            own.run(lambda: begun.append(True))
+
+        waiting = pool.submit(wait_behind)
+        caller = callers.get()
+        time.sleep(0.1)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(caller), ctypes.py_object(InterruptedError))
+        with pytest.raises(InterruptedError):
+            waiting.result(4)
+        free.set()
+    own.run(lambda: None)
+    assert begun == []
 
 
 @pytest.mark.parametrize("interrupted", [False, True])

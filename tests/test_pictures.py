@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageCms, features
 from PIL.PngImagePlugin import PngInfo
+from PIL.TiffImagePlugin import TiffImageFile
 
 from seesr import InputError, OptionError, OutputError, SeeSRError, Upscaler
 from seesr.images.alpha import bleed
@@ -173,8 +174,36 @@ def test_an_animation_gives_its_first_frame_and_says_so() -> None:
     frames = [Image.new("RGB", (20, 10), colour) for colour in ("red", "blue", "green")]
     content = encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True)
     picture = open_picture(content, LIMITS)
-    assert picture.notes == ["3 frames, the first is used"]
+    assert picture.notes == ["several frames, the first is used"]
     assert close(picture.rgb, frames[0], 1)
+
+
+def test_frames_that_are_not_used_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A TIFF can hold a million of them, or such as Pillow does not know."""
+    frames = [Image.new("RGB", (20, 10), colour) for colour in ("red", "blue", "green")]
+    content = encoded(frames[0], "TIFF", save_all=True, append_images=frames[1:])
+    read: list[int] = []
+    seek = TiffImageFile._seek
+
+    def watched(self: TiffImageFile, frame: int) -> None:
+        read.append(frame)
+        seek(self, frame)
+
+    monkeypatch.setattr(TiffImageFile, "_seek", watched)
+    picture = open_picture(content, LIMITS)
+    assert set(read) <= {0}
+    assert picture.notes == ["several frames, the first is used"]
+    assert close(picture.rgb, frames[0], 0)
+
+
+def test_a_bmp_without_a_profile_has_the_colours_in_srgb(tmp_path: Path) -> None:
+    orange = Image.new("RGB", (8, 6), (200, 120, 40))
+    turned = orange.copy()
+    turned.info["icc_profile"] = turned_profile()
+    save(turned, tmp_path / "turned.bmp")
+    save(orange, tmp_path / "plain.bmp")
+    assert close(Image.open(tmp_path / "turned.bmp"), open_picture(turned, LIMITS).rgb, 0)
+    assert close(Image.open(tmp_path / "plain.bmp"), orange, 0)
 
 
 def test_exif_is_carried_over_upright_and_without_what_is_wrong_now(upscaler: Upscaler, tmp_path: Path) -> None:

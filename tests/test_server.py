@@ -345,6 +345,7 @@ class TestSecurity:
             "/proc/self/environ",
             "",
             "x" * 5000,
+            "a\0b",
         ):
             record = server.predict(image=str(path), **QUICK)
             assert record["status"] == "failed"
@@ -458,7 +459,7 @@ def test_memory_that_runs_out_at_each_stage(image: str, tmp_path: Path) -> None:
     with serving("tests/faulty_predictor.py:Predictor", SEESR_TEST_FAULT=str(plan)) as server:
         server.wait_for("READY")
         before = server.predict(image=image, **QUICK)["output"]
-        for stage in STAGES:
+        for stage in ("clean", "denoise", "finish"):  # all of them: tests/test_memory.py
             plan.write_text(f"{stage} 1")
             once = server.predict(image=image, **QUICK)
             assert picture_of(once).size == (96, 80), stage
@@ -477,6 +478,12 @@ def test_memory_that_runs_out_at_each_stage(image: str, tmp_path: Path) -> None:
             record = server.predict(image=image, **QUICK)
             assert "memory ran out beside the models; send a smaller picture." in record["error"]
             assert server.predict(image=image, **QUICK)["output"] == before
+        plan.write_text("/somewhere/defect 1")
+        record = server.predict(image=image, **QUICK)
+        assert "something went wrong inside (KeyError); please report it." in record["error"]
+        assert "/somewhere" not in str(record)
+        assert "KeyError: 'injected in /somewhere/defect'" in server.log.read_text(), "for those who run the server"
+        assert server.predict(image=image, **QUICK)["output"] == before
 
 
 SCHEMA = schemathesis.openapi.from_path(ROOT / ".cog" / "openapi_schema.json").exclude(path="/shutdown")

@@ -178,8 +178,9 @@ def _convert(image: Image.Image, limits: Limits, name: str) -> Picture:
     if numbers.bits > 8:
         notes.append(f"{numbers.bits} bits a channel, the result has 8")
     # A camera's MPO carries previews as further frames: nothing that a user would miss.
-    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-        notes.append(f"{image.n_frames} frames, the first is used")
+    # Not counted: Pillow would read all of a file for it, for hours where that is made of tiny frames.
+    if image.format != "MPO" and getattr(image, "is_animated", False):
+        notes.append("several frames, the first is used")
     _match_transparency(image)
     with _own_limit():  # a TIFF is measured again here
         image.load()

@@ -16,6 +16,8 @@ from seesr.options import Limits
 
 Size = tuple[int, int]
 """(width, height) in pixels."""
+NARROW = 4
+"""Times its shortest side that a picture which models work on may be long, however small the limit of results is."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,11 @@ def plan_sizes(size: Size, scale: float, max_side: int | None, needs: Needs, lim
             f"For this picture {advice}."
         )
     working = output if min(output) >= needs.minimum else _scaled(output, needs.minimum / min(output))
-    if max(working) > limit:
+    longest = max(limit, NARROW * needs.minimum)
+    if max(working) > longest:
         raise OptionError(
             f"a {output[0]}x{output[1]} result is too narrow: its short side must be worked on at {needs.minimum} pixels, "
-            f"which makes the long one {max(working)}, more than {limit}. Crop the picture."
+            f"which makes the long one {max(working)}, more than {longest}. Crop the picture."
         )
     width, height = (math.ceil((side + 2 * needs.margin) / needs.multiple) * needs.multiple for side in working)
     return Sizes(size, output, working, (width, height), needs.margin)

@@ -44,8 +44,16 @@ def in_float32(models: list[nn.Module]) -> Iterator[None]:
             model.to(torch.float32)
         yield
     finally:
-        for model, dtype in zip(models, before, strict=True):
-            model.to(dtype)
+        to_the_end(lambda: [model.to(dtype) for model, dtype in zip(models, before, strict=True)])
+
+
+def to_the_end(restore: Callable[[], object]) -> None:
+    """Runs `restore`; if an exception comes in between, such as a cancel, once more before that goes on."""
+    try:
+        restore()
+    except BaseException:
+        restore()
+        raise
 
 
 def _is_finite(tensor: Tensor) -> bool:

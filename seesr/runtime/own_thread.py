@@ -6,7 +6,7 @@ import contextvars
 import ctypes
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 from seesr.runtime.memory import forget_frames
@@ -24,58 +24,89 @@ class OwnThread:
     """
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="seesr")
-        # Started here: who is interrupted while it starts a thread would not know of the call.
-        self._pool.submit(int).result()
+        self._calls: SimpleQueue[_Call] = SimpleQueue()
+        threading.Thread(target=self._work, name="seesr", daemon=True).start()
 
     def run(self, call: Callable[[], T]) -> T:
         """What `call` gives or raises, in the caller's context variables.
 
         An exception that reaches the caller while it waits, such as a server's cancel, is raised in `call` as well; it
-        goes on to the caller once `call` has ended.
+        goes on to the caller once `call` has ended. It may come at any moment: nothing here holds a lock of Python's own
+        classes meanwhile, which would stay held.
         """
-        running = _Interruptible(call)
-        future = self._pool.submit(contextvars.copy_context().run, running)
+        context = contextvars.copy_context()
+        running = _Call(lambda: context.run(call))
         try:
-            while not wait([future], NOTICED_AFTER).done:
-                pass
+            self._calls.put(running)
+            running.wait()
         except BaseException as error:
-            if not future.cancel():
-                running.interrupt(type(error))
-                wait([future])
-                if (interrupted := future.exception()) is not None:
-                    forget_frames(interrupted)
+            running.interrupt(type(error))
+            running.wait()
+            running.forget()
             raise
-        try:
-            return future.result()
-        finally:
-            # What was raised refers to this frame, and so to itself.
-            del future
+        return running.result()
+
+    def _work(self) -> None:
+        while True:
+            self._calls.get()()
 
 
-class _Interruptible(Generic[T]):
-    """A call in which another thread can raise an exception, and never after it."""
+class _Call(Generic[T]):
+    """A call in which another thread can raise an exception, and never before or after it."""
 
     def __init__(self, call: Callable[[], T]) -> None:
         self._call = call
         self._thread = 0
-        self._begun = threading.Event()
-        self._lock = threading.Lock()
-        self._over = False
+        """Where it runs, while it does."""
+        self._lock, self._ended = threading.Lock(), threading.Lock()
+        self._ended.acquire()
+        self._begun = self._over = False
+        self._result: list[T] = []
+        self._error: BaseException | None = None
 
-    def __call__(self) -> T:
-        self._thread = threading.get_ident()
-        self._begun.set()
+    def __call__(self) -> None:
         try:
-            return self._call()
-        finally:
-            # Who interrupts holds the lock: what was under way arrives here at the latest.
             with self._lock:
-                self._over = True
+                if self._over:
+                    return
+                self._begun, self._thread = True, threading.get_ident()
+            try:
+                self._result.append(self._call())
+            finally:
+                # Who interrupts holds the lock: what was under way arrives here at the latest.
+                with self._lock:
+                    self._thread = 0
+        except BaseException as error:  # noqa: BLE001  # the caller raises it
+            self._error = error
+        finally:
+            self._over = True
+            self._ended.release()
 
     def interrupt(self, kind: type[BaseException]) -> None:
-        """Raises an exception of this kind in the call, unless it is over."""
-        self._begun.wait()
+        """Raises an exception of this kind in the call, unless it has ended; one that has not begun never will."""
         with self._lock:
-            if not self._over:
+            if self._thread:
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), ctypes.py_object(kind))
+            elif not self._begun:
+                self._over = True
+
+    def wait(self) -> None:
+        """Until it has ended; again and again, for an exception comes to a thread only between two steps of Python."""
+        while not self._over:
+            self._ended.acquire(timeout=NOTICED_AFTER)
+
+    def forget(self) -> None:
+        """Lets go of what an error's traceback holds."""
+        if self._error is not None:
+            forget_frames(self._error)
+
+    def result(self) -> T:
+        """What the call gave; or raises what it raised."""
+        if self._error is None:
+            return self._result[0]
+        error, self._error = self._error, None
+        try:
+            raise error
+        finally:
+            # What is raised refers to this frame, and so to itself.
+            del error
