@@ -83,7 +83,7 @@ def decode(folder: Folder, side: int, tile: int, dtype: str = "bfloat16") -> Non
         TiledAutoencoder(vae, tile).decode(latents)
     else:
         vae.decode(latents)
-    print(f"{time.perf_counter() - started:.1f} {(peak.bytes() - before) / 1e9:.3f}")
+    print(time.perf_counter() - started, (peak.bytes() - before) / 1e9)
 
 
 @app.command()
@@ -93,8 +93,8 @@ def cost(folder: Folder, side: int = 2048, tile: int = 64, dtype: str = "bfloat1
     for number in (0, tile):
         arguments = ["decode", str(folder), str(side), str(number), "--dtype", dtype]
         done = subprocess.run([sys.executable, __file__, *arguments], check=True, capture_output=True, text=True)
-        found[number] = tuple(map(float, done.stdout.split()))
-        print(f"{'tile ' + str(number) if number else 'whole'}: {found[number][0]} s, {found[number][1]} GB", flush=True)
+        seconds, memory = found[number] = tuple(map(float, done.stdout.split()))
+        print(f"{'tile ' + str(number) if number else 'whole'}: {seconds:.2f} s, {memory:.3f} GB", flush=True)
     (seconds, memory), (tiled_seconds, tiled_memory) = found[0], found[tile]
     print(f"tiled to whole: {tiled_seconds / seconds:.2f} of the time, {tiled_memory / memory:.2f} of the memory")
 

@@ -12,14 +12,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import Run, turned_profile
-from PIL import Image
+from PIL import ExifTags, Image
 
 from seesr import OutputError, cli
 from seesr.runtime.plan import Rung
@@ -64,6 +64,25 @@ def test_both_halves_of_a_comparison_are_in_the_same_colours(seesr: Run, small_p
     before, after = (half.mean(axis=(0, 1)) for half in np.split(pair, 2, axis=1))
     assert abs(before - after).max() < 2
     assert abs(before - before[::-1]).max() > 10, "exchanged colours would be seen"
+
+
+def test_flags_of_saving_and_of_memory_are_heeded(
+    seesr: Run, small_photo: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo, output, exif, load = tmp_path / "photo.png", tmp_path / "out", Image.Exif(), Upscaler.load
+    exif[ExifTags.Base.Artist] = "Somebody"
+    small_photo.save(photo, exif=exif)
+    loaded = list[Upscaler]()
+    monkeypatch.setattr(Upscaler, "load", lambda *given, **named: loaded.append(load(*given, **named)) or loaded[-1])
+    assert seesr("upscale", photo, "-o", output, *QUICK, "--format", "webp").code == 0
+    small = ("--format", "jpg", "--quality", 20, "--no-metadata", "--sequential")
+    assert seesr("upscale", photo, "-o", output, *QUICK, *small).code == 0
+    plain, changed = Image.open(output / "photo.webp"), Image.open(output / "photo.jpg")
+    assert (plain.format, changed.format) == ("WEBP", "JPEG")
+    assert plain.getexif()[ExifTags.Base.Artist] == "Somebody"
+    assert ExifTags.Base.Artist not in changed.getexif()
+    assert changed.quantization[0][0] > 16, "coarse"
+    assert [one.models.sequential for one in loaded] == [False, True]
 
 
 def test_a_bad_file_among_many_is_reported_at_the_end(seesr: Run, photo: Path, tmp_path: Path) -> None:
@@ -184,6 +203,8 @@ def test_a_pipe_is_read_once(seesr: Run, photo: Path, tmp_path: Path) -> None:
         (["photo.png", "-o", "x.png", "--steps", "0"], "steps is 0"),
         (["photo.png", "-o", "x.png", "--preset", "best"], "preset 'best' is unknown"),
         (["photo.png", "-o", "x.doc"], "no known picture suffix"),
+        (["photo.png", "-o", "x.png", "--format", "jpg"], "x.png is no name for format jpg"),
+        (["photo.png", "photo_compare.png", "-o", "text.png"], "text.png is a file; give a folder for 2 pictures"),
         (["photo.png", "-o", "photo.png", "--overwrite"], "is an input itself"),
         (["photo.png", "-o", "x.png", "--weights", "nothing"], "nothing is no weights folder"),
         (["photo.png", "-o", "x.png", "--device", "warp"], "device 'warp' is not available"),
@@ -301,13 +322,26 @@ def test_a_full_disk_ends_the_work_and_a_comparison_can_be_resumed(
     assert {path: path.read_bytes() for path in output.iterdir()} == before
 
 
+def read_all(terminal: int) -> None:
+    """What nobody reads would stop who writes; at its end Linux says that it is an error."""
+    with suppress(OSError):
+        while os.read(terminal, 4096):
+            pass
+
+
 def test_records_go_to_standard_output_whatever_errors_go_to(photo: Path, tmp_path: Path) -> None:
     terminal, errors = pty.openpty()
     command = [sys.executable, "-m", "seesr", "upscale", str(photo), "-o", str(tmp_path / "x.png"), "--steps", "1", "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
     os.close(errors)
-    out, _ = process.communicate(timeout=180)
-    os.close(terminal)
+    reader = threading.Thread(target=read_all, args=(terminal,))
+    reader.start()
+    try:
+        out, _ = process.communicate(timeout=180)
+    finally:
+        process.kill()
+        reader.join()
+        os.close(terminal)
     assert process.returncode == 0
     assert json.loads(out)["output"] == str(tmp_path / "x.png")
 

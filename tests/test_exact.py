@@ -14,6 +14,7 @@ from diffusers import AutoencoderKL
 from diffusers.models.resnet import ResnetBlock2D
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
@@ -92,6 +93,20 @@ def test_any_config(name: str) -> None:
     vae = small_vae(**CONFIGS[name])
     for height, width, tile in ((24, 24, 8), (23, 17, 8), (9, 30, 32)):
         assert max(differences(vae, height, width, tile)) <= LIMIT, (height, width, tile)
+
+
+def test_names_of_older_checkpoints_are_known(tmp_path: Path) -> None:
+    vae, older = small_vae(), {}
+    for key, weight in vae.state_dict().items():
+        if ".attentions." in key:
+            for name, new in (("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0")):
+                key = key.replace(new, name)
+        older[key] = weight
+    assert "decoder.mid_block.attentions.0.proj_attn.weight" in older
+    (tmp_path / "config.json").write_text(vae.to_json_string())
+    save_file(older, tmp_path / "diffusion_pytorch_model.safetensors")
+    loaded = load_vae(tmp_path).state_dict()
+    assert all(torch.equal(loaded[key], weight) for key, weight in vae.state_dict().items())
 
 
 @pytest.mark.parametrize("folder", [beside_package("tiny") / "sd-turbo" / "vae", REFERENCE / "sd-turbo" / "vae"])

@@ -45,7 +45,8 @@ from seesr.images.resize import Needs, part_of_input, plan_sizes
 from seesr.options import Limits, parse_bytes
 from seesr.runtime.device import CPU, choose_device, choose_dtype, dtype_on
 from seesr.runtime.guard import guarded, in_float32
-from seesr.runtime.memory import PeakMemory, is_out_of_memory, used_bytes
+from seesr.runtime.ladder import climb_down
+from seesr.runtime.memory import PeakMemory, is_out_of_memory
 from seesr.runtime.own_thread import OwnThread
 from seesr.runtime.plan import LATENT_COPIES, Budget, Costs, Rung, how_many, may_keep, rungs
 from seesr.runtime.recent import Recent
@@ -179,6 +180,19 @@ def test_nothing_of_a_failed_attempt_is_alive_in_the_next(
         assert len(upscale(upscaler, large_photo).attempts) == 2
     assert len(seen) == 3
     assert max(seen) <= 0
+
+
+def test_memory_is_given_back_between_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = list[object]()
+    monkeypatch.setattr("seesr.runtime.ladder.free_memory", done.append)
+
+    def run(rung: Rung) -> None:
+        done.append(rung.name)
+        if rung.name == "whole":
+            raise MemoryError
+
+    climb_down([Rung("whole", CPU, 0, 96, 32), Rung("tiled VAE", CPU, 48, 96, 32)], run)
+    assert done == ["whole", CPU, "tiled VAE"]
 
 
 def test_pictures_that_do_not_fit_together_go_one_by_one(
@@ -380,15 +394,22 @@ def test_weights_that_do_not_fit_on_a_gpu_go_there_one_by_one() -> None:
     assert rungs(Options(), 100, 100, torch.device("cuda"), heavy, Budget(8e9, 1e9))[0].map_bytes < 1e9
 
 
+@pytest.mark.parametrize(
+    ("limit", "rung", "notes"),
+    [
+        (80_000_000, "tiled latents", []),
+        (30_000_000, "smaller tiles", ["no way was estimated to fit into the memory allowed; the smallest was taken"]),
+    ],
+)
 def test_a_small_budget_is_planned_for(
-    upscaler: Upscaler, large_photo: Image.Image, monkeypatch: pytest.MonkeyPatch
+    upscaler: Upscaler, large_photo: Image.Image, monkeypatch: pytest.MonkeyPatch, limit: int, rung: str, notes: list[str]
 ) -> None:
-    used = used_bytes(CPU)
-    monkeypatch.setattr(upscaler, "memory_limit", used + 40_000_000)
+    monkeypatch.setattr("seesr.runtime.plan.used_bytes", lambda device: 0)
+    monkeypatch.setattr(upscaler, "memory_limit", limit)
     result = upscale(upscaler, large_photo)
-    assert result.rung != "whole"
-    assert not result.attempts
+    assert (result.rung, result.notes) == (rung, notes)
     assert result.vae == "exact tiles"
+    assert not result.attempts
 
 
 @pytest.mark.parametrize(("text", "size"), [("4GB", 4e9), ("4 gib", 4 << 30), ("500MB", 5e8), ("1.5k", 1500), ("77", 77)])
@@ -743,6 +764,8 @@ def test_a_memory_limit_is_kept(tmp_path: Path) -> None:
 
 def test_peak_memory_sees_what_was_freed() -> None:
     peak = PeakMemory(CPU)
+    if not peak.resets:
+        pytest.skip("the system does not let a process reset its mark")
     before = peak.bytes()
     torch.ones(50_000_000)
     assert peak.bytes() >= before + 150_000_000

@@ -18,7 +18,7 @@ import pytest
 from conftest import IMAGES, turned_profile
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
-from PIL import ExifTags, Image, ImageCms, features
+from PIL import ExifTags, Image, ImageCms, ImageOps, features
 from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import TiffImageFile
 
@@ -206,6 +206,24 @@ def test_a_bmp_without_a_profile_has_the_colours_in_srgb(tmp_path: Path) -> None
     assert close(Image.open(tmp_path / "plain.bmp"), orange, 0)
 
 
+def test_a_phone_s_picture_with_a_preview_is_one_picture() -> None:
+    frames = [photograph(40, 30), photograph(8, 6)]
+    content = encoded(frames[0], "MPO", save_all=True, append_images=frames[1:])
+    assert Image.open(io.BytesIO(content)).n_frames == 2
+    picture = open_picture(content, LIMITS)
+    assert picture.notes == []
+    assert close(picture.rgb, frames[0], 6)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_says_how_a_picture_is_turned(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    content = encoded(Image.fromarray(np.array([[0, 50, 100], [150, 200, 250]], np.uint8)), "PNG", exif=exif)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(content))))
+    assert np.asarray(open_picture(content, LIMITS).rgb)[..., 0].tolist() == expected.tolist()
+
+
 def test_exif_is_carried_over_upright_and_without_what_is_wrong_now(upscaler: Upscaler, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
@@ -293,6 +311,15 @@ def test_colours_come_from_the_profile_and_go_back_to_it() -> None:
     assert result.info["icc_profile"] == picture.profile == turned_profile()
 
 
+def test_a_profile_that_cannot_be_used_is_ignored_and_named() -> None:
+    photo = photograph(8, 8)
+    photo.info["icc_profile"] = b"no profile"
+    picture = open_picture(photo, LIMITS)
+    assert [text.partition(" (")[0] for text in picture.notes] == ["its colour profile cannot be used and was ignored"]
+    assert picture.profile is None
+    assert picture.rgb.tobytes() == photo.tobytes()
+
+
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tiff", ".avif"])
 def test_outputs_carry_the_settings(suffix: str, tmp_path: Path) -> None:
     settings_ = {"seed": 7, "prompt": "a cat, naïve — 猫", "steps": 2, "weights": "tiny (embedded)", "version": "0"}
@@ -338,6 +365,16 @@ def test_colours_hidden_under_transparency_do_not_shine_through(upscaler: Upscal
     shown.paste(image, mask=image.getchannel("A"))
     darkest = np.asarray(shown, dtype=int)[..., 0].min()
     assert darkest > 200, "no dark ring"
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".bmp"])
+def test_what_is_transparent_becomes_white_where_there_is_no_transparency(suffix: str, tmp_path: Path) -> None:
+    image = Image.new("RGBA", (32, 16), (200, 30, 30, 255))
+    image.paste((0, 0, 0, 0), (0, 0, 16, 16))
+    save(image, tmp_path / f"out{suffix}")
+    written = Image.open(tmp_path / f"out{suffix}").convert("RGB")
+    assert close(written.crop((0, 0, 16, 16)), Image.new("RGB", (16, 16), "white"), 1)
+    assert close(written.crop((16, 0, 32, 16)), Image.new("RGB", (16, 16), (200, 30, 30)), 2)
 
 
 def test_bleeding_keeps_what_is_visible() -> None:
@@ -578,6 +615,20 @@ def test_a_transparent_grey_of_16_bits_is_that_grey() -> None:
 def test_no_pixels_are_no_picture(shape: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match="it has no pixels"):
         open_picture(np.zeros(shape, dtype=np.uint8), LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.zeros((2, 2, 3), np.float32), r"the array is float32 of shape \(2, 2, 3\); give uint8"),
+        (np.zeros((2, 2, 2), np.uint8), r"the array is uint8 of shape \(2, 2, 2\); give uint8"),
+        (np.zeros((1, 2, 2, 3), np.uint8), r"the array is uint8 of shape \(1, 2, 2, 3\); give uint8"),
+    ],
+    ids=["floating point", "two channels", "a batch"],
+)
+def test_an_array_that_is_no_picture_is_refused(array: np.ndarray, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        open_picture(array, LIMITS)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".avif"])

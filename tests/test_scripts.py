@@ -6,7 +6,7 @@ import importlib
 import re
 import shutil
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -82,6 +82,14 @@ def test_estimated_tiles_are_measured_on_pictures(monkeypatch: pytest.MonkeyPatc
     assert lowest == min(of_pictures.values())
     assert lowest > 30
     assert mean == pytest.approx(np.mean([*of_pictures.values()]), abs=0.11)
+
+
+def test_a_decode_that_is_over_at_once_still_took_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    clock = SimpleNamespace(perf_counter=iter([0.0, 0.001]).__next__)
+    monkeypatch.setattr(importlib.import_module("check_tiling"), "time", clock)
+    seconds, _ = check_tiling(monkeypatch, "decode", VAE, 16, 0, "--dtype", "float32").split()
+    assert float(seconds) == 0.001
 
 
 def test_cost_compares_two_processes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,14 +14,24 @@ import numpy as np
 import pytest
 import torch
 from conftest import IMAGES
-from hypothesis import HealthCheck, given, settings
+from diffusers.models.resnet import ResnetBlock2D
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFilter
+from torch import nn
 
+import seesr.upscaler
 from seesr import InputError, OptionError, Options, Upscaler, WeightsError
+from seesr.autoencoder.lean import LeanResnet
 from seesr.diffusion.tiles import Tiles, predict_tiled
+from seesr.images.colour import adain_fix, wavelet_fix
 from seesr.images.resize import Needs, plan_sizes
 from seesr.options import Limits
+from seesr.runtime.device import CPU
+from seesr.runtime.memory import memory_bytes
+from seesr.tagging.prompt import build_prompt
+from seesr.upscaler import COLOR_FIXES
+from seesr.weights.manifest import beside_package
 from seesr.weights.resolve import resolve_weights
 from seesr.weights.state_dict import assign_state_dict, read_state_dict
 
@@ -27,6 +39,18 @@ from seesr.weights.state_dict import assign_state_dict, read_state_dict
 def difference(first: Image.Image, second: Image.Image) -> float:
     """Mean absolute difference in grey levels."""
     return np.abs(np.asarray(first, dtype=float) - np.asarray(second, dtype=float)).mean()
+
+
+def thumbnail(name: str) -> Image.Image:
+    """A whole photograph, without what its file says."""
+    image = Image.open(IMAGES / name).convert("RGB").resize((32, 32))
+    image.info.clear()
+    return image
+
+
+def edges(image: Image.Image) -> float:
+    """How strong they are, in grey levels."""
+    return np.asarray(image.convert("L").filter(ImageFilter.FIND_EDGES), dtype=float)[2:-2, 2:-2].mean()
 
 
 def test_result_is_four_times_larger_and_says_what_was_done(upscaler: Upscaler, small_photo: Image.Image) -> None:
@@ -59,10 +83,6 @@ def test_result_is_the_same_scene_sharper_than_bicubic(upscaler: Upscaler) -> No
     result = upscaler.upscale(low, seed=0).image
     assert difference(result, bicubic) < 12
     assert difference(result.resize(low.size, Image.Resampling.BOX), low) < 6, "brightness and colour stay"
-
-    def edges(image: Image.Image) -> float:
-        return np.asarray(image.convert("L").filter(ImageFilter.FIND_EDGES), dtype=float)[2:-2, 2:-2].mean()
-
     assert edges(result) > 1.15 * edges(bicubic)
 
 
@@ -86,19 +106,53 @@ def test_path_bytes_image_and_array_give_the_same(upscaler: Upscaler, tmp_path: 
     assert len(results) == 1
 
 
-def test_threads_share_one_upscaler(upscaler: Upscaler, small_photo: Image.Image) -> None:
-    alone = upscaler.upscale(small_photo, seed=3, scale=2, steps=1).image.tobytes()
-    together: list[bytes] = []
+def test_threads_share_one_upscaler_and_take_turns(upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = [thumbnail(name) for name in ("coffee.png", "rocket.jpg", "chelsea.png")]
+    alone = [upscaler.upscale(photo, seed=3, scale=2, steps=1).image.tobytes() for photo in photos]
+    at_work, most, found, travel = list[Any](), list[int](), dict[int, bytes](), Upscaler._travel
 
-    def work() -> None:
-        together.append(upscaler.upscale(small_photo, seed=3, scale=2, steps=1).image.tobytes())
+    def watched(self: Upscaler, job: Any, rung: Any) -> Any:
+        at_work.append(job)
+        most.append(len(at_work))
+        try:
+            time.sleep(0.02)
+            return travel(self, job, rung)
+        finally:
+            at_work.remove(job)
 
-    threads = [threading.Thread(target=work) for _ in range(3)]
+    def work(number: int) -> None:
+        found[number] = upscaler.upscale(photos[number], seed=3, scale=2, steps=1).image.tobytes()
+
+    monkeypatch.setattr(Upscaler, "_travel", watched)
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert together == [alone] * 3
+    assert most == [1, 1, 1]
+    assert [found[number] for number in range(3)] == alone
+
+
+@pytest.mark.parametrize("tries", [1, 2])
+def test_the_denoiser_is_told_of_each_picture_what_is_in_it(
+    upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch, tries: int
+) -> None:
+    photos = [thumbnail(name) for name in ("coffee.png", "rocket.jpg")]
+    models, told = upscaler.models, list[tuple[torch.Tensor, torch.Tensor]]()
+    forward, plan = models.denoiser.forward, seesr.upscaler.rungs
+    monkeypatch.setattr(models.denoiser, "forward", lambda *given: told.append(given[3:5]) or forward(*given))
+    monkeypatch.setattr(seesr.upscaler, "rungs", lambda *values: [replace(rung, at_once=tries) for rung in plan(*values)])
+    options = Options(scale=2, steps=1, seed=0, prompt="fur", kds=tries > 1, kds_particles=tries)
+    results = upscaler.upscale_many(photos, options, together=2)
+    for result in results:
+        assert result.prompt == build_prompt([tag.name for tag in result.tags], "fur")
+    assert results[0].prompt != results[1].prompt
+    ((embeds, tokens),) = told
+    with torch.inference_mode():
+        words = torch.cat([models.prompt_encoder([result.prompt]) for result in results])
+    seen = torch.cat([upscaler.conditioner.look(photo).tokens for photo in photos])
+    assert torch.equal(embeds, words.repeat_interleave(tries, dim=0))
+    assert torch.equal(tokens, seen.repeat_interleave(tries, dim=0))
 
 
 def test_tiles_cover_a_picture_larger_than_a_tile(upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,6 +175,17 @@ def test_options_change_the_picture(upscaler: Upscaler, small_photo: Image.Image
     variants = [{}, {"steps": 1}, {"color_fix": "adain"}, {"color_fix": "none"}, {"sharpen": 1}, {"conditioning_scale": 0.5}]
     results = {upscaler.upscale(small_photo, seed=0, scale=2, **values).image.tobytes() for values in variants}
     assert len(results) == len(variants)
+
+
+def test_sharpening_makes_edges_stronger(upscaler: Upscaler, small_photo: Image.Image) -> None:
+    plain, sharp = (upscaler.upscale(small_photo, seed=0, scale=2, steps=1, sharpen=strength).image for strength in (0, 1))
+    assert edges(sharp) > 1.2 * edges(plain)
+
+
+def test_colour_fixes_are_what_they_are_called() -> None:
+    assert (COLOR_FIXES["wavelet"], COLOR_FIXES["adain"]) == (wavelet_fix, adain_fix)
+    target = torch.rand(1, 3, 8, 8)
+    assert COLOR_FIXES["none"](target, 1 - target) is target
 
 
 def test_no_tags_leaves_only_words(upscaler: Upscaler, small_photo: Image.Image) -> None:
@@ -167,12 +232,12 @@ def test_what_was_seen_in_another_precision_is_seen_anew(
 
 def test_alpha_and_profile_come_back(upscaler: Upscaler, small_photo: Image.Image) -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    photo = small_photo.copy()
-    photo.putalpha(Image.linear_gradient("L").resize(photo.size))
+    photo, alpha = small_photo.copy(), small_photo.getchannel("G")
+    photo.putalpha(alpha)
     photo.info["icc_profile"] = profile
     image = upscaler.upscale(photo, seed=0, scale=2, steps=1).image
     assert image.mode == "RGBA"
-    assert image.getchannel("A").getextrema() == pytest.approx((0, 255), abs=6)
+    assert difference(image.getchannel("A"), alpha.resize(image.size, Image.Resampling.BICUBIC)) < 1
     assert image.info["icc_profile"] == profile
 
 
@@ -281,18 +346,61 @@ def test_a_preset_sets_what_is_not_given() -> None:
     multiple=st.sampled_from([4, 8]),
     margin=st.sampled_from([0, 8, 16]),
 )
+@example(width=44, height=1, scale=1.49, multiple=8, margin=0)
 def test_sizes_fit_each_other(width: int, height: int, scale: float, multiple: int, margin: int) -> None:
+    output = tuple(max(1, round(side * scale)) for side in (width, height))
+    longest = round(max(output) * max(1, 128 / min(output)))
     try:
         sizes = plan_sizes((width, height), scale, None, Needs(128, multiple, margin), Limits())
     except OptionError:
-        longest, shortest = max(width, height) * scale, min(width, height) * scale
-        assert longest > 8191 or longest * 128 / max(shortest, 1) > 8000
+        assert longest > 8192
         return
-    assert sizes.output == (max(1, round(width * scale)), max(1, round(height * scale)))
-    assert min(sizes.working) >= 127
+    assert sizes.output == output
+    assert min(sizes.working) >= 128
+    assert max(sizes.working) == longest <= 8192
     assert sizes.margin == margin
     assert all(0 <= padded - side - 2 * margin < multiple for padded, side in zip(sizes.padded, sizes.working, strict=True))
     assert all(side % multiple == 0 for side in sizes.padded)
+
+
+def test_what_the_embedded_weights_want_is_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = json.loads((beside_package("tiny") / "seesr.json").read_text())
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    upscaler = Upscaler.load("tiny", "cpu")
+    assert upscaler.models.margin == wanted["margin"] == 2
+    assert str(upscaler.dtype) == f"torch.{wanted['dtype']}" == "torch.float32"
+    assert upscaler.models.vae.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("given", "memory"),
+    [
+        ({}, memory_bytes(CPU)[1]),
+        ({"memory_limit": 2**20}, 2**20),
+        ({"memory_limit": 2**60}, memory_bytes(CPU)[1]),
+        ({"sequential": True, "memory_limit": 2**60}, 0),
+    ],
+    ids=["all there is", "a limit", "a limit beyond it", "sequential"],
+)
+def test_the_precision_is_chosen_by_the_memory_that_may_be_used(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], memory: float
+) -> None:
+    asked = list[tuple]()
+    monkeypatch.setattr("seesr.upscaler.choose_dtype", lambda *values: asked.append(values) or torch.float32)
+    Upscaler.load("tiny", "cpu", **given)
+    assert asked == [("auto", CPU, "float32", memory)]
+
+
+def test_the_vae_is_lean_and_convolutions_lie_channels_last(upscaler: Upscaler) -> None:
+    vae, denoiser = upscaler.models.vae, upscaler.models.denoiser
+    kinds = {type(module) for module in vae.modules()}
+    assert LeanResnet in kinds
+    assert ResnetBlock2D not in kinds
+    for network in (vae, denoiser):
+        weights = [module.weight for module in network.modules() if isinstance(module, nn.Conv2d)]
+        square = [weight for weight in weights if weight.shape[2:] == (3, 3)]
+        assert square
+        assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in square)
 
 
 @pytest.mark.parametrize("margin", [0, 2])
