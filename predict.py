@@ -33,7 +33,7 @@ class Predictor(BasePredictor):
     """Loads the models once, upscales a picture for each request."""
 
     def setup(self) -> None:
-        """Loads the weights that SEESR_WEIGHTS names, or the embedded model, and runs them once."""
+        """Loads the weights that SEESR_WEIGHTS names, else the full model if it is here, else the embedded one; runs them."""
         # Cog puts what it fetches where Python's temporary files go: a folder of our own tells it from other files.
         self.folder = LocalPath(tempfile.mkdtemp(prefix="seesr-")).resolve()
         tempfile.tempdir = str(self.folder)
@@ -83,7 +83,7 @@ class Predictor(BasePredictor):
         ),
         kds_particles: int = Input(description="Tries of kernel density steering.", default=10, ge=1, le=16),
         kds_bandwidth: float | None = Input(
-            description="Width of its kernel: large is faithful, small keeps detail; none is the median rule.",
+            description="Width of its kernel: large is faithful, small keeps detail; left out: the median rule.",
             default=None,
             ge=0.001,
             le=1000,
@@ -96,7 +96,10 @@ class Predictor(BasePredictor):
             le=1024,
         ),
         tile_overlap: int | None = Input(
-            description="Latent pixels that neighbouring tiles share.", default=None, ge=0, le=512
+            description="Latent pixels that neighbours share, at most half a tile; a third if left out.",
+            default=None,
+            ge=0,
+            le=512,
         ),
         tile_tags: bool = Input(description="Let RAM look at each tile's own part of the picture.", default=False),
         vae_tile: int | None = Input(

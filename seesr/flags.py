@@ -17,9 +17,9 @@ Weights = Annotated[
     typer.Option(help="A folder, full or tiny; without it SEESR_WEIGHTS, the full model if it is here, else the tiny one."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or, on GPUs, float16.")]
 MemoryLimit = Annotated[
-    int | None, typer.Option(parser=parse_bytes, metavar="<size>", help="Like 4GB; without it all that is free.")
+    int | None, typer.Option(parser=parse_bytes, metavar="<size>", help="Like 4GB; without it nine tenths of what is free.")
 ]
 
 

@@ -83,7 +83,7 @@ class Options(_Checked):
         None,
         ge=0.001,
         le=1000,
-        description="Width of its kernel: large is faithful, small keeps detail; none is the median rule.",
+        description="Width of its kernel: large is faithful, small keeps detail; left out: the median rule.",
     )
     kds_patch: int = Field(2, ge=1, le=16, description="Side of its patches in latent pixels.")
     color_fix: Literal["wavelet", "adain", "none"] = Field(
@@ -93,7 +93,9 @@ class Options(_Checked):
     tile: int | None = Field(
         None, ge=0, le=1024, description="Side of the diffusion's tiles in latent pixels; 0 is never, else at least 16."
     )
-    tile_overlap: int | None = Field(None, ge=0, le=512, description="Latent pixels that neighbouring tiles share.")
+    tile_overlap: int | None = Field(
+        None, ge=0, le=512, description="Latent pixels that neighbours share, at most half a tile; a third if left out."
+    )
     tile_tags: bool = Field(False, description="Let RAM look at each tile's own part of the picture.")
     vae_tile: int | None = Field(
         None, ge=0, le=1024, description="Side of the VAE's tiles in latent pixels; 0 is never, else at least 16."
