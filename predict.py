@@ -33,7 +33,7 @@ class Predictor(BasePredictor):
     """Loads the models once, upscales a picture for each request."""
 
     def setup(self) -> None:
-        """Loads the weights that SEESR_WEIGHTS names, else the full model if it is here, else the embedded one; runs them."""
+        """Loads the weights that SEESR_WEIGHTS names, else the full model in the cache, else the embedded one; runs it."""
         # Cog puts what it fetches where Python's temporary files go: a folder of our own tells it from other files.
         self.folder = LocalPath(tempfile.mkdtemp(prefix="seesr-")).resolve()
         tempfile.tempdir = str(self.folder)

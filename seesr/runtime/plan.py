@@ -183,7 +183,7 @@ def rungs(
         )
     cuda = device.type == "cuda"
     in_tiles = "maps on the host" if cuda else "tiled VAE"
-    name = in_tiles if options.vae_tile else "whole"
+    name = "whole" if is_whole(options.vae_tile or 0, height, width) else in_tiles
     vae_tile = _vae_tile(height, width, costs, budget.host if device.type == "cpu" else budget.device)
     first = Rung(name, device, options.vae_tile or 0, tile, overlap, sequential=sequential, map_bytes=budget.host / 3)
     first = replace(first, particles=options.particles, fixed_tiles=compiled)
