@@ -1,6 +1,17 @@
-"""What many tests share: the embedded model, loaded once, and real pictures."""
+"""What many tests share: an environment of their own, the embedded model, loaded once, and real pictures."""
+
+# ruff: noqa: E402
 
 from __future__ import annotations
+
+import os
+import re
+
+# Before all other imports: libraries read some of these variables then.
+STRAY = re.compile("(?!SEESR_REFERENCE$)(SEESR|HF)_.*|(FORCE|NO)_COLOR|(http|https|all|no)_proxy", re.IGNORECASE)
+for name in filter(STRAY.fullmatch, [*os.environ]):
+    del os.environ[name]
+os.environ |= {"COLUMNS": "120", "NO_PROXY": "*"}
 
 import functools
 import sys
@@ -35,11 +46,9 @@ def turned_profile() -> bytes:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No test sees or changes what a developer has fetched, nor what the environment names."""
+    """No test sees or changes what a developer has fetched."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SEESR_CACHE", str(tmp_path_factory.mktemp("cache")))
-        for name in ("SEESR_WEIGHTS", "SEESR_MANIFEST", "SEESR_ACCEPT_LICENSE", "SEESR_DEBUG"):
-            patch.delenv(name, raising=False)
         yield
 
 

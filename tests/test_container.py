@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import json
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 
-from seesr import Options
+from seesr import Options, Result
+from seesr.images.resize import Sizes
 from seesr.options import PRESETS, SaveOptions
+from seesr.runtime.own_thread import OwnThread
 
 ROOT = Path(__file__).parents[1]
 RENAMED = {
@@ -27,6 +32,14 @@ OTHER_DEFAULT = {"num_inference_steps", "output_format", "keep_metadata"}
 """None where a preset may decide; a server has no file name that gives a format, and other people's pictures."""
 OTHER_HELP = {"output_format"}
 NOT_OPTIONS = {"image", "preset"}
+OTHERS: dict[str, Any] = {
+    **{"scale": 2.5, "prompt": "fur", "num_inference_steps": 3, "preset": "memory", "tags": False},
+    **{"conditioning_scale": 0.5, "color_fix": "adain", "sharpen": 0.25, "seed": 7},
+    **{"kds": True, "kds_particles": 4, "kds_bandwidth": 0.75, "kds_patch": 3},
+    **{"tile": 48, "tile_overlap": 8, "tile_tags": True, "vae_tile": 32},
+    **{"output_format": "webp", "output_quality": 80, "keep_metadata": True},
+}
+"""A value other than the default of every input but the picture."""
 BUILD_KEYS = {"cuda", "cudnn", "gpu", "python_requirements", "python_version", "run", "system_packages", "sdk_version"}
 TOP_KEYS = {"build", "concurrency", "environment", "image", "predict", "run", "train"}
 """What Cog 0.23's reference knows, without what it calls deprecated."""
@@ -88,6 +101,69 @@ def test_inputs_are_described_as_in_options() -> None:
         (SaveOptions, name) for name in SaveOptions.model_fields
     }
     assert left_out - described == {(Options, "max_side")}
+
+
+class Asked:
+    """Stands for an Upscaler: notes what it is asked for, and has made it."""
+
+    options: Options
+    error: Exception | None = None
+
+    def upscale(self, source: Path, options: Options, progress: object) -> Result:
+        if self.error is not None:
+            raise self.error
+        self.options, size = options, (4, 4)
+        made = {"image": Image.new("RGB", size), "sizes": Sizes(size, size, size, size, 0), "options": options}
+        words = {"prompt": "", "weights": "tiny", "dtype": "float32", "rung": "whole", "vae": "whole"}
+        return Result(**made, **words, seed=1, tags=[], seconds={}, notes=[], attempts=[], peak_memory=0)
+
+
+@pytest.fixture
+def predictor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The service's, without models."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    service = importlib.import_module("predict")
+    monkeypatch.setattr(service, "trim", lambda: None)
+    made = service.Predictor()
+    made.folder, made.upscaler, made.thread = tmp_path.resolve(), Asked(), OwnThread()
+    return made
+
+
+def predict(predictor: Any, **given: object) -> None:
+    """A request with these inputs, the others as a client gets them who does not name them."""
+    photo = predictor.folder / "photo.png"
+    photo.touch()
+    defaults = {name: item.default.default for name, item in inspect.signature(predictor.predict).parameters.items()}
+    predictor.predict(**defaults | {"image": photo} | given)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_each_input_becomes_the_option_of_its_name(predictor: Any, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    saved = list[SaveOptions]()
+    monkeypatch.setattr(Result, "save", lambda self, path, options: saved.append(options))
+    predict(predictor, **{name: OTHERS[name]})
+    model, option = RENAMED.get(name, (Options, name))
+    wanted = {Options: {}, SaveOptions: {"format": "png", "metadata": False}}
+    wanted[model] |= {option: OTHERS[name]}
+    assert predictor.upscaler.options == Options.make(**wanted[Options])
+    assert saved == [SaveOptions(**wanted[SaveOptions])]
+
+
+def test_no_input_is_left_out_of_these(predictor: Any) -> None:
+    inputs = inspect.signature(predictor.predict).parameters
+    assert inputs.keys() == {"image", *OTHERS}
+    assert all(inputs[name].default.default != value for name, value in OTHERS.items())
+
+
+def test_a_client_is_not_told_where_files_lie_unless_it_is_debugging(
+    predictor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor.upscaler.error = RuntimeError("/secret/path")
+    with pytest.raises(RuntimeError, match=r"^something went wrong inside \(RuntimeError\); please report it\.$"):
+        predict(predictor)
+    monkeypatch.setenv("SEESR_DEBUG", "1")
+    with pytest.raises(RuntimeError, match=r"^/secret/path$"):
+        predict(predictor)
 
 
 def test_the_schema_is_current() -> None:
