@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from test_exact import LiveBytes
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -16,8 +17,8 @@ from seesr import Upscaler
 from seesr.runtime import convolution
 from seesr.runtime.convolution import FastConv2d, make_fast, winograd
 
-LIMIT = 1e-4
-"""Of results that deviate by about one."""
+LIMIT = 3e-4
+"""Of results that deviate by about one; the farthest was 1e-4 off."""
 
 
 def maps(batch: int, channels: int, height: int, width: int) -> Tensor:
@@ -76,7 +77,18 @@ def test_wide_maps_are_as_precise() -> None:
     x, weight = maps(1, 512, 32, 36).contiguous(memory_format=torch.channels_last), weights(256, 512)
     expected = exact(x, weight, None, 1)
     assert expected.std().item() == pytest.approx(1, abs=0.05)
-    assert (winograd(x, weight, None, 1) - expected).abs().max() <= LIMIT
+    errors = winograd(x, weight, None, 1) - expected
+    assert errors.abs().max() <= LIMIT
+    assert errors.square().mean().sqrt() <= 2e-5
+
+
+def test_it_holds_little_beside_the_result() -> None:
+    """The transformed weights, and a product's tiles."""
+    x, weight = maps(1, 128, 256, 256).contiguous(memory_format=torch.channels_last), weights(128, 128)
+    with torch.inference_mode(), LiveBytes() as live:
+        made = winograd(x, weight, None, 1)
+    tiles = 36 * convolution.TILES_AT_ONCE * 128 * 4
+    assert live.peak <= made.nbytes + 36 * weight[..., 0, 0].nbytes * 1.3 + 5 * tiles < 2 * made.nbytes
 
 
 def operations(x: Tensor, weight: Tensor) -> int:
