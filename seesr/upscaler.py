@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import secrets
@@ -34,11 +35,13 @@ from seesr.result import Result
 from seesr.runtime.device import choose_device, choose_dtype, dtype_name, dtype_on
 from seesr.runtime.guard import guarded
 from seesr.runtime.ladder import climb_down
-from seesr.runtime.memory import PeakMemory, keeping_freed_memory, memory_bytes, told_without_memory
+from seesr.runtime.memory import PeakMemory, free_memory, keeping_freed_memory, memory_bytes, told_without_memory
 from seesr.runtime.plan import Budget, Rung, how_many, limit_of, may_keep, rungs
 from seesr.runtime.stages import Stages
 from seesr.tagging.prompt import Tag
 from seesr.weights.resolve import Weights, resolve_weights
+
+logger = logging.getLogger("seesr")
 
 COLOR_FIXES = {"wavelet": wavelet_fix, "adain": adain_fix, "none": lambda target, source: target}
 MOST_TOGETHER = 8
@@ -92,6 +95,7 @@ class Upscaler:
             limits: what may be asked for; None reads the SEESR_ environment variables.
             memory_limit: bytes of the device's memory (the machine's, on a CPU) to use at most, weights included.
             sequential: keep only the running model on the device; on a CPU, in memory: the others are read anew each time.
+                There that is done anyway where memory does not suffice for all, with a warning.
             compiled: compile the networks' blocks at their first run, which takes minutes and needs a compiler.
 
         Raises:
@@ -106,11 +110,18 @@ class Upscaler:
         found, on = resolve_weights(weights), choose_device(device)
         memory = 0 if sequential else min(memory_bytes(on)[1], memory_limit or math.inf)
         precision = choose_dtype(dtype, on, found.wishes.dtype, memory)
-        with told_without_memory(
-            f"memory ran out while the models of {found.name} were loaded in {dtype_name(precision)}. "
-            "Use sequential, bfloat16 or smaller weights, or close other programs."
-        ):
-            models = Models.load(found, on, precision, sequential, compiled)
+        try:
+            with told_without_memory(
+                f"memory ran out while the models of {found.name} were loaded in {dtype_name(precision)}. "
+                "Use sequential, bfloat16 or smaller weights, or close other programs."
+            ):
+                models = Models.load(found, on, precision, sequential, compiled)
+        except OutOfMemoryError:
+            if sequential or on.type != "cpu":
+                raise
+            free_memory(on)
+            logger.warning("memory does not suffice for all models of %s at once: each is read when it runs", found.name)
+            return cls.load(weights, device, dtype, limits, memory_limit, sequential=True, compiled=compiled)
         return cls(models, found, precision, limits or Limits.from_environment(), memory_limit)
 
     def upscale(

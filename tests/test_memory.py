@@ -247,6 +247,27 @@ def test_loading_without_memory_ends_with_a_clear_error_and_keeps_nothing(monkey
     assert held[0]() is None, "what was loaded is let go, while the error is still looked at"
 
 
+def test_models_that_do_not_fit_together_are_read_one_by_one(
+    upscaler: Upscaler, small_photo: Image.Image, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = upscaler.upscale(small_photo, seed=1).image.tobytes()
+    read: list[Path] = []
+
+    def load_denoiser(root: Path, dtype: torch.dtype) -> Any:
+        read.append(root)
+        # Once all that was read before is still there.
+        with monkeypatch.context() as patch:
+            if len(read) == 1:
+                patch.setattr("seesr.weights.files.memory_bytes", lambda device: (0, 8 << 30))
+            return seesr.diffusion.denoiser.load_denoiser(root, dtype)
+
+    monkeypatch.setattr("seesr.models.load_denoiser", load_denoiser)
+    scarce = Upscaler.load("tiny", "cpu")
+    assert scarce.models.sequential
+    assert "memory does not suffice for all models of tiny (embedded) at once: each is read when it runs" in caplog.text
+    assert scarce.upscale(small_photo, seed=1).image.tobytes() == expected
+
+
 def test_no_place_for_map_files_is_no_memory_for_them(tmp_path: Path) -> None:
     with pytest.raises(MemoryError, match=r"no file for feature maps can be made .*; TMPDIR may name another folder"):
         FileBand(1, 8, 8, torch.float32, tmp_path / "nowhere")

@@ -12,10 +12,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from seesr.errors import WeightsError
+from seesr.runtime.device import CPU
+from seesr.runtime.memory import memory_bytes
 
 StateDict = dict[str, Tensor]
 TOGETHER = 64
 """Tensors that are read at once."""
+SPARE = 128 << 20
+"""Bytes that must be free of the machine's memory, or the system ends the process without a word."""
 HINT = "`seesr weights pull` fetches the published model"
 
 
@@ -44,12 +48,15 @@ def read_safetensors(path: Path, dtype: torch.dtype | None = None, part: str = "
 
     Raises:
         WeightsError: the file is damaged.
+        MemoryError: hardly any memory is left.
     """
     try:
         with safe_open(path, framework="pt") as file:
             names = file.keys()
         keys, tensors = sorted(key for key in names if part in key), StateDict()
         for first in range(0, len(keys), TOGETHER):
+            if memory_bytes(CPU)[0] < SPARE:
+                raise MemoryError(f"hardly any memory is left to read {path.name}")
             # Opened for each part: closing it is what lets go of the pages that were read.
             with safe_open(path, framework="pt") as file:
                 for key in keys[first : first + TOGETHER]:
