@@ -17,8 +17,10 @@ def whole_file(target: Path) -> Iterator[Path]:
     temporary = target.parent / f".seesr-{secrets.token_hex(8)}.part"
     # Made here, so that it has the permissions that the user's umask gives any new file.
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    mode = temporary.stat().st_mode
     try:
         yield temporary
+        temporary.chmod(mode)  # some libraries put a file of their own in its place
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, target)

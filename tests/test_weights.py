@@ -384,9 +384,7 @@ def test_a_file_of_the_oldest_format_is_read(tmp_path: Path) -> None:
     assert read_state_dict(tmp_path, "DAPE")["w"].tolist() == [0, 1, 2]
 
 
-@pytest.mark.parametrize(
-    "name", ["x.txt", pytest.param("x.pth", marks=pytest.mark.xfail(strict=True, reason="safetensors makes its own file"))]
-)
+@pytest.mark.parametrize("name", ["x.txt", "x.pth"])
 def test_what_is_fetched_can_be_read_by_others(hub: Hub, cache: Cache, tmp_path: Path, name: str) -> None:
     torch.save({"a": torch.ones(3)}, tmp_path / name)
     content, new = (tmp_path / name).read_bytes(), tmp_path / "new"
