@@ -179,13 +179,13 @@ class Predictor(BasePredictor):
         if isinstance(error, SeeSRError):
             message = str(error).replace(str(source), "image").replace(str(target), "the result")
             return type(error)(message.replace(str(self.folder), "the server"))
+        if not isinstance(error, Exception) or is_debugging():
+            return None
+        # What a library says may name files: it goes to the server's own log, where Python's streams do not go.
+        os.write(2, "".join(traceback.format_exception(error)).encode(errors="backslashreplace"))
         if is_out_of_memory(error):
             return OutOfMemoryError("memory ran out beside the models; send a smaller picture.")
-        if isinstance(error, Exception) and not is_debugging():
-            # What a library says may name files: it goes to the server's own log, where Python's streams do not go.
-            os.write(2, "".join(traceback.format_exception(error)).encode())
-            return RuntimeError(f"something went wrong inside ({type(error).__name__}); please report it.")
-        return None
+        return RuntimeError(f"something went wrong inside ({type(error).__name__}); please report it.")
 
     def _check_fetched(self, source: LocalPath) -> None:
         """Cog hands on what it fetched or was sent, but a path of the server's own disk as well: that is refused."""

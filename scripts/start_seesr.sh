@@ -56,6 +56,7 @@ make_environment() {
     "$venv/bin/python" -c 'import pip' 2>/dev/null || "$python" -m venv "$venv"
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$root[test,cog]"
   fi
+  chmod 644 "$began" # mktemp's files are for one user alone
   mv "$began" "$finished"
 }
 

@@ -12,7 +12,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from seesr.diffusion.tiles import Tiles
-from seesr.errors import OptionError
 from seesr.images.resize import Sizes, part_of_input, to_tensor
 from seesr.models import Models, dtype_of, like
 from seesr.options import Options
@@ -106,20 +105,12 @@ class Conditioner:
         options: Options,
         tell: Callable[[str, int, int], None],
     ) -> Conditions:
-        """Of whole pictures, or with `tile_tags` of what each tile shows; `tell` hears of each tile.
-
-        Raises:
-            OptionError: `tile_tags`, and more tiles than are looked at.
-        """
-        count = len(tiles.corners)
-        if not options.tile_tags or count == 1:
-            by_tile = [seen]
-        elif count > MOST_TILES_SEEN:
-            raise OptionError(
-                f"tile_tags would look at {count} tiles; it looks at {MOST_TILES_SEEN} at most. "
-                "Give larger tiles, or leave it out."
-            )
-        else:
+        """Of whole pictures, or with `tile_tags` of what each tile shows; `tell` hears of each tile."""
+        count, own, by_tile = len(tiles.corners), list[str](), [seen]
+        if options.tile_tags and count > MOST_TILES_SEEN:
+            own.append(f"{count} tiles, too many to look at each: tags are the whole picture's")
+        elif options.tile_tags and count > 1:
+            own.append(f"each of {count} tiles had tags and a prompt of its own")
             by_tile = []
             with self.models.running(self.models.ram):
                 for number, corner in enumerate(tiles.corners):
@@ -130,7 +121,6 @@ class Conditioner:
         with self.models.running(self.models.prompt_encoder) if len(prompts) > 1 else nullcontext():
             words = [[self.embed(prompt) for prompt in row] for row in prompts]
         told = zip(seen, *by_tile, *words, strict=True)
-        own = [f"each of {len(by_tile)} tiles had tags and a prompt of its own"] if len(by_tile) > 1 else []
         return Conditions(
             [[one.embeds for one in row] for row in words],
             [[one.tokens for one in row] for row in by_tile],

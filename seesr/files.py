@@ -20,7 +20,8 @@ def whole_file(target: Path) -> Iterator[Path]:
     mode = temporary.stat().st_mode
     try:
         yield temporary
-        temporary.chmod(mode)  # some libraries put a file of their own in its place
+        if temporary.stat().st_mode != mode:  # some libraries put a file of their own in its place
+            temporary.chmod(mode)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, target)

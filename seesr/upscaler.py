@@ -108,20 +108,17 @@ class Upscaler:
         if is_debugging():
             show_log()
         found, on = resolve_weights(weights), choose_device(device)
-        memory = 0 if sequential else min(memory_bytes(on)[1], memory_limit or math.inf)
-        precision = choose_dtype(dtype, on, found.wishes.dtype, memory)
-        try:
-            with told_without_memory(
-                f"memory ran out while the models of {found.name} were loaded in {dtype_name(precision)}. "
-                "Use sequential, bfloat16 or smaller weights, or close other programs."
-            ):
-                models = Models.load(found, on, precision, sequential, compiled)
-        except OutOfMemoryError:
-            if sequential or on.type != "cpu":
-                raise
+        for one_by_one in [sequential] if sequential or on.type != "cpu" else [False, True]:
+            memory = 0 if one_by_one else min(memory_bytes(on)[1], memory_limit or math.inf)
+            precision = choose_dtype(dtype, on, found.wishes.dtype, memory)
+            try:
+                models = _load_models(found, on, precision, one_by_one, compiled)
+                break
+            except OutOfMemoryError:
+                if one_by_one or on.type != "cpu":
+                    raise
             free_memory(on)
             logger.warning("memory does not suffice for all models of %s at once: each is read when it runs", found.name)
-            return cls.load(weights, device, dtype, limits, memory_limit, sequential=True, compiled=compiled)
         return cls(models, found, precision, limits or Limits.from_environment(), memory_limit)
 
     def upscale(
@@ -167,6 +164,7 @@ class Upscaler:
             stages, began = Stages(), time.monotonic()
             with stages.stage("decode"):
                 pictures = [open_picture(image, self.limits) for image in images]
+            decoding = (time.monotonic() - began) / max(1, len(images))
             results = []
             for _, same in groupby(pictures, key=lambda picture: picture.rgb.size):
                 group = list(same)
@@ -174,10 +172,11 @@ class Upscaler:
                 count = self._in_one_pass(sizes, options, min(len(group), together or self.together))
                 for first in range(0, len(group), count):
                     part = group[first : first + count]
+                    began = time.monotonic() - decoding * len(part)
                     tell = _within(self.limits.seconds, len(part), began, progress)
                     seeds = [secrets.randbits(32) if options.seed is None else options.seed for _ in part]
                     results += self._upscale(Job(part, sizes, options, seeds, tell, stages))
-                    stages, began = Stages(), time.monotonic()
+                    stages = Stages()
             return results
 
     def tags(self, image: ImageSource) -> list[Tag]:
@@ -375,6 +374,15 @@ class Upscaler:
     def _latent_size(self, sizes: Sizes) -> tuple[int, int]:
         width, height = (side // self.models.factor for side in sizes.padded)
         return height, width
+
+
+def _load_models(weights: Weights, on: torch.device, dtype: torch.dtype, sequential: bool, compiled: bool) -> Models:
+    advice = "Use bfloat16" if sequential else "Use sequential, bfloat16"
+    with told_without_memory(
+        f"memory ran out while the models of {weights.name} were loaded in {dtype_name(dtype)}. "
+        f"{advice} or smaller weights, or close other programs."
+    ):
+        return Models.load(weights, on, dtype, sequential, compiled)
 
 
 def _within(seconds: int, pictures: int, began: float, progress: Progress | None) -> Progress:

@@ -559,8 +559,8 @@ def test_no_more_tiles_are_looked_at_than_fit_into_memory(
     upscaler: Upscaler, large_photo: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("seesr.conditioning.MOST_TILES_SEEN", 3)
-    with pytest.raises(OptionError, match="tile_tags would look at 4 tiles; it looks at 3 at most"):
-        upscaler.upscale(large_photo, scale=4.5, steps=1, tile=48, tile_overlap=16, tile_tags=True)
+    result = upscaler.upscale(large_photo, scale=4.5, steps=1, tile=48, tile_overlap=16, tile_tags=True)
+    assert result.notes == ["4 tiles, too many to look at each: tags are the whole picture's"]
 
 
 def test_time_counts_from_before_a_picture_is_decoded(
@@ -757,9 +757,10 @@ def test_estimated_tiles_are_near_and_say_so(upscaler: Upscaler, monkeypatch: py
 
 
 def test_a_container_s_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, text in (("max", "1000000"), ("current", "700000"), ("stat", "anon 5\ninactive_file 200000\n")):
+    statistics = "anon 5\ninactive_file 150000\nactive_file 50000\n"
+    for name, text in (("max", "1000000"), ("current", "700000"), ("stat", statistics)):
         (tmp_path / name).write_text(text)
-    group = (*(str(tmp_path / name) for name in ("max", "current", "stat")), "inactive_file")
+    group = (*(str(tmp_path / name) for name in ("max", "current", "stat")), "")
     monkeypatch.setattr(seesr.runtime.memory, "CONTROL_GROUPS", [group])
     assert seesr.runtime.memory.memory_bytes(CPU) == (500_000, 1_000_000)
     (tmp_path / "max").write_text("max")
@@ -901,6 +902,43 @@ def test_an_interrupt_reaches_the_call_and_nothing_after_it(seconds: float) -> N
         assert own.run(lambda: 7) == 7
         assert time.monotonic() - started < 4, "the call itself has ended"
     assert seconds < 0.01 or len(reached) == 10
+
+
+def test_a_second_interrupt_waits_for_the_end_too() -> None:
+    own, reached, ended = OwnThread(), threading.Event(), threading.Event()
+
+    def work() -> None:
+        try:
+            while True:
+                pass
+        except InterruptedError:
+            reached.set()
+            time.sleep(0.3)
+        finally:
+            time.sleep(0.1)
+            ended.set()
+
+    def interrupt(caller: int) -> None:
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(caller), ctypes.py_object(InterruptedError))
+
+    callers: queue.Queue[int] = queue.Queue()
+
+    def wait_for_work() -> bool:
+        callers.put(threading.get_ident())
+        try:
+            own.run(work)
+        except InterruptedError:
+            return ended.is_set()
+        return False
+
+    with ThreadPoolExecutor(1) as pool:
+        answer, caller = pool.submit(wait_for_work), callers.get()
+        time.sleep(0.1)
+        interrupt(caller)
+        assert reached.wait(4)
+        interrupt(caller)
+        assert answer.result(4), "it went on before the call had ended"
+    assert own.run(lambda: 7) == 7
 
 
 def test_a_call_that_was_interrupted_before_it_began_never_begins() -> None:

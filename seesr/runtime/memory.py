@@ -23,15 +23,17 @@ ALLOCATOR_WORDS = (
 )
 """How the allocators of the host, MPS, CUDA and its libraries say it, in small letters."""
 CONTROL_GROUPS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat", "inactive_file"),
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat", ""),
     (
         "/sys/fs/cgroup/memory/memory.limit_in_bytes",
         "/sys/fs/cgroup/memory/memory.usage_in_bytes",
         "/sys/fs/cgroup/memory/memory.stat",
-        "total_inactive_file",
+        "total_",
     ),
 )
-"""Limit, use and statistics of a container's memory, in version 2 and 1."""
+"""Limit, use and statistics of a container's memory, and what the names in these begin with, in version 2 and 1."""
+DROPPABLE = ("inactive_file", "active_file")
+"""What a container's statistics call pages of files, which the system drops when memory is wanted."""
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -3, -4, -8
 """glibc's `M_TRIM_THRESHOLD` and so on of mallopt(3)."""
 USUAL = {MMAP_MAX: 65536, MMAP_THRESHOLD: 32 << 20, TRIM_THRESHOLD: 64 << 20}
@@ -59,9 +61,12 @@ def told_without_memory(sentence: str) -> Iterator[None]:
 
 
 def forget_frames(error: BaseException) -> None:
-    """Lets go of all that an error's traceback holds, of which the tensors of what failed are the most."""
-    traceback.clear_frames(error.__traceback__)
-    error.__traceback__ = None
+    """Lets go of all that the traceback of an error holds, and of those that led to it; most are tensors of what failed."""
+    seen: BaseException | None = error
+    while seen is not None and seen.__traceback__ is not None:
+        traceback.clear_frames(seen.__traceback__)
+        seen.__traceback__ = None
+        seen = seen.__cause__ or seen.__context__
 
 
 def memory_bytes(device: torch.device) -> tuple[int, int]:
@@ -79,13 +84,13 @@ def memory_bytes(device: torch.device) -> tuple[int, int]:
 
 def _container_memory() -> tuple[float, float]:
     """(free, total) of this process's control group, infinite without one; files that can be dropped count as free."""
-    for limit, used, statistics, droppable in CONTROL_GROUPS:
+    for limit, used, statistics, prefix in CONTROL_GROUPS:
         try:
             total, taken = int(Path(limit).read_text()), int(Path(used).read_text())
             lines = dict(line.split() for line in Path(statistics).read_text().splitlines())
         except (OSError, ValueError):
             continue
-        return max(0, total - taken + int(lines.get(droppable, 0))), total
+        return max(0, total - taken + sum(int(lines.get(prefix + name, 0)) for name in DROPPABLE)), total
     return math.inf, math.inf
 
 

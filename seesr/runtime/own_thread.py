@@ -7,7 +7,7 @@ import ctypes
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from seesr.runtime.memory import forget_frames
 
@@ -31,8 +31,8 @@ class OwnThread:
         """What `call` gives or raises, in the caller's context variables.
 
         An exception that reaches the caller while it waits, such as a server's cancel, is raised in `call` as well; it
-        goes on to the caller once `call` has ended. It may come at any moment: nothing here holds a lock of Python's own
-        classes meanwhile, which would stay held.
+        goes on to the caller once `call` has ended, and so does the last one of several. It may come at any moment: nothing
+        here holds a lock of Python's own classes meanwhile, which would stay held.
         """
         context = contextvars.copy_context()
         running = _Call(lambda: context.run(call))
@@ -40,11 +40,19 @@ class OwnThread:
             self._calls.put(running)
             running.wait()
         except BaseException as error:
-            running.interrupt(type(error))
-            running.wait()
-            running.forget()
+            self._end(running, type(error))
             raise
         return running.result()
+
+    def _end(self, running: _Call[Any], kind: type[BaseException]) -> None:
+        """Interrupts a call and waits for its end, whatever else comes meanwhile."""
+        try:
+            running.interrupt(kind)
+            running.wait()
+        except BaseException as error:
+            self._end(running, type(error))
+            raise
+        running.forget()
 
     def _work(self) -> None:
         while True:
@@ -66,11 +74,11 @@ class _Call(Generic[T]):
 
     def __call__(self) -> None:
         try:
-            with self._lock:
-                if self._over:
-                    return
-                self._begun, self._thread = True, threading.get_ident()
             try:
+                with self._lock:
+                    if self._over:
+                        return
+                    self._begun, self._thread = True, threading.get_ident()
                 self._result.append(self._call())
             finally:
                 # Who interrupts holds the lock: what was under way arrives here at the latest.

@@ -19,7 +19,7 @@ StateDict = dict[str, Tensor]
 TOGETHER = 64
 """Tensors that are read at once."""
 SPARE = 128 << 20
-"""Bytes that must be free of the machine's memory, or the system ends the process without a word."""
+"""Bytes of the machine's memory that stay free: where there are none the system ends the process without a word."""
 HINT = "`seesr weights pull` fetches the published model"
 
 
@@ -48,23 +48,28 @@ def read_safetensors(path: Path, dtype: torch.dtype | None = None, part: str = "
 
     Raises:
         WeightsError: the file is damaged.
-        MemoryError: hardly any memory is left.
+        MemoryError: what it takes in `dtype` does not fit into memory.
     """
     try:
         with safe_open(path, framework="pt") as file:
             names = file.keys()
         keys, tensors = sorted(key for key in names if part in key), StateDict()
         for first in range(0, len(keys), TOGETHER):
-            if memory_bytes(CPU)[0] < SPARE:
-                raise MemoryError(f"hardly any memory is left to read {path.name}")
             # Opened for each part: closing it is what lets go of the pages that were read.
             with safe_open(path, framework="pt") as file:
                 for key in keys[first : first + TOGETHER]:
-                    tensor = file.get_tensor(key)
-                    tensors[key] = tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
+                    tensors[key] = _converted(file.get_tensor(key), dtype)
         return tensors
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} is not a whole safetensors file ({error}); delete it and get it again.") from error
+
+
+def _converted(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    if dtype is None or not tensor.is_floating_point() or tensor.dtype == dtype:
+        return tensor
+    if memory_bytes(CPU)[0] < tensor.numel() * dtype.itemsize + SPARE:
+        raise MemoryError("weights do not fit into the memory that is left")
+    return tensor.to(dtype)
 
 
 def read_legacy(path: Path) -> StateDict:
