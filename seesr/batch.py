@@ -12,8 +12,13 @@ from pathlib import Path
 from seesr.errors import InputError, OutputError, SeeSRError
 from seesr.images.save import output_format
 
-PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".heic", ".heif"}
+PICTURE_SUFFIXES = {
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".tif", ".tiff"),
+    *(".bmp", ".dib", ".gif", ".avif", ".heic", ".heif", ".hif"),
+}
 """What is taken from folders; a file named by the user is tried whatever its name."""
+PASSED_OVER = (".", "@", "#recycle")
+"""How folders begin in which nobody keeps photographs: hidden ones, thumbnails and dustbins of network drives."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,10 @@ def plan_jobs(
         into_folder = len(found) > 1 or output.is_dir() or not output.suffix or any(Path(text).is_dir() for text in inputs)
         if into_folder and output.is_file():
             raise OutputError(f"{output} is a file; give a folder for {len(found)} pictures.")
+        if any(Path(text).is_dir() and Path(text).resolve() == output.resolve() for text in inputs):
+            raise OutputError(
+                f"{output} is an input itself, and results would be inputs of the next run; give another folder."
+            )
         if wanted_format and not into_folder and output_format(output) != output_format(Path(f"x.{wanted_format}")):
             raise OutputError(f"{output} is no name for format {wanted_format}; change one or leave out --format.")
         suffix = f".{wanted_format or 'png'}"
@@ -120,7 +129,7 @@ def _expand(text: str, recursive: bool, output: Path) -> list[tuple[Path, Path]]
 
 
 def _pictures_in(folder: Path, recursive: bool, apart_from: Path) -> Iterator[Path]:
-    """Not in folders that are links, nor in the folder `apart_from`, nor macOS's `._` files.
+    """Not in folders that are links or `PASSED_OVER`, nor in the folder `apart_from`, nor macOS's `._` files.
 
     Raises:
         OSError: a folder cannot be read.
@@ -131,7 +140,8 @@ def _pictures_in(folder: Path, recursive: bool, apart_from: Path) -> Iterator[Pa
 
     left_out = apart_from.resolve()
     for place, folders, names in os.walk(folder, onerror=fail):
-        folders[:] = [name for name in folders if recursive and Path(place, name).resolve() != left_out]
+        wanted = [name for name in folders if recursive and not name.startswith(PASSED_OVER)]
+        folders[:] = [name for name in wanted if Path(place, name).resolve() != left_out]
         for name in names:
             path = Path(place, name)
             if path.suffix.lower() in PICTURE_SUFFIXES and not name.startswith("._") and path.is_file():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import platform
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -91,13 +92,13 @@ def upscale(
         with _progress(len(jobs)) as tell:
             for job, result in _upscale_each(upscaler, jobs, upscaler.together, options, tell):
                 try:
-                    if isinstance(result, SeeSRError):
+                    if isinstance(result, Exception):
                         raise result
                     _write(job, result, upscaler, saving, overwrite)
-                except SeeSRError as error:
+                except Exception as error:  # told, and the other pictures are still wanted
                     if len(jobs) == 1:
                         raise
-                    failures.append(str(error))
+                    failures.append(_failure(job, error, as_json))
                     if getattr(error.__cause__, "errno", None) in NO_ROOM:
                         break
                 else:
@@ -105,11 +106,10 @@ def upscale(
                     _report(job, result, as_json)
     except KeyboardInterrupt:
         _say("stopped; finished pictures are whole.")
+        _say_failures(failures, done, len(jobs))
         raise typer.Exit(INTERRUPTED) from None
     if failures:
-        _say(f"{done} of {len(jobs)} pictures done; {len(failures)} failed:")
-        for failure in failures:
-            _say(f"  {failure}")
+        _say_failures(failures, done, len(jobs))
         if left := len(jobs) - done - len(failures):
             _say(f"  {left} were not tried: they could not be written either.")
         raise typer.Exit(SOME_FAILED if done else BAD_INPUT)
@@ -173,13 +173,13 @@ def _load(
 
 def _upscale_each(
     upscaler: Upscaler, jobs: list[Job], together: int, options: Options, tell: Callable[[list[Job]], Any]
-) -> Iterator[tuple[Job, Result | SeeSRError]]:
+) -> Iterator[tuple[Job, Result | Exception]]:
     """Each job's result or error: `together` jobs at a time, and one by one where one of them fails."""
     for first in range(0, len(jobs), together):
         part = jobs[first : first + together]
         try:
             results = upscaler.upscale_many([job.source for job in part], options, progress=tell(part))
-        except SeeSRError as error:
+        except Exception as error:  # noqa: BLE001  # raised again by the caller
             if len(part) == 1:
                 yield part[0], error
             else:
@@ -191,6 +191,26 @@ def _upscale_each(
 def _say(text: str) -> None:
     """A line for people; standard output stays for results."""
     print(text, file=sys.stderr)
+
+
+def _failure(job: Job, error: Exception, as_json: bool) -> str:
+    """What went wrong with a picture of several, with its name; said at once, for the last one may be hours away."""
+    told = str(error) if isinstance(error, SeeSRError) else f"something went wrong inside ({type(error).__name__}: {error})."
+    if not any(str(path) in told for path in (job.source, job.target)):
+        told = f"{job.source}: {told}"
+    _say(f"failed: {told}")
+    if is_debugging():
+        traceback.print_exception(error)
+    if as_json:
+        print(json.dumps({"input": str(job.source), "error": told}), flush=True)
+    return told
+
+
+def _say_failures(failures: list[str], done: int, total: int) -> None:
+    if failures:
+        _say(f"{done} of {total} pictures done; {len(failures)} failed:")
+    for failure in failures:
+        _say(f"  {failure}")
 
 
 def _report(job: Job, result: Result, as_json: bool) -> None:
@@ -267,6 +287,9 @@ def _progress(pictures: int) -> Iterator[Any]:
 
 def main() -> None:
     """Entry point: a user's error is one sentence and exit code 2; SEESR_DEBUG=1 shows its traceback too."""
+    for name in ("SIGTERM", "SIGHUP"):  # end it as Ctrl-C does: nothing half-written, no temporary files
+        if signal.getsignal(number := getattr(signal, name, signal.SIGTERM)) == signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
     try:
         app()
     except SeeSRError as error:

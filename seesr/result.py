@@ -22,6 +22,8 @@ class Result:
     """An upscaled picture."""
 
     image: Image.Image
+    """RGB or RGBA, in the colours of the profile in `image.info["icc_profile"]`, which Pillow's own `save` of a JPEG or WebP
+    must be given; without one in sRGB."""
     seed: int
     tags: list[Tag]
     prompt: str

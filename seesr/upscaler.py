@@ -64,7 +64,10 @@ class Job:
 
 
 class Upscaler:
-    """Models, loaded once, and the way of a picture through them. Safe to share between threads: one runs at a time."""
+    """Models, loaded once, and the way of a picture through them. Safe to share between threads: one runs at a time.
+
+    PyTorch keeps memory for each thread that ever computed: a server should let one lasting thread call it.
+    """
 
     def __init__(
         self, models: Models, weights: Weights, dtype: torch.dtype, limits: Limits, memory_limit: int | None = None
@@ -131,9 +134,10 @@ class Upscaler:
         """Upscales one picture.
 
         Args:
-            image: a path, the bytes of a file, a PIL image, or an array `(H, W)`, `(H, W, 3)` or `(H, W, 4)` of uint8.
+            image: a path, the bytes of a file, a PIL image, or an array of uint8: grey `(H, W)`, RGB `(H, W, 3)` or RGBA
+                `(H, W, 4)`.
             options: all options at once; or give them by name: `upscale(image, scale=2, preset="quality")`.
-            progress: told of each stage and step.
+            progress: told of each stage and step; what it raises ends the picture.
 
         Raises:
             InputError: the picture cannot be used.
@@ -156,6 +160,9 @@ class Upscaler:
 
         Without `together` that is 8 on a GPU, and 1 on a CPU, where a pass of several takes longer than several passes.
         Otherwise as `upscale`. With a seed each picture gets that one: what becomes of it does not depend on the others.
+
+        All are decoded and their sizes looked at first, and an error with one is an error of all: for many, or such as may
+        be damaged, call `upscale` for each.
         """
         if options is not None and values:
             raise OptionError(f"give options, or {', '.join(values)} by name, not both.")
@@ -166,9 +173,8 @@ class Upscaler:
                 pictures = [open_picture(image, self.limits) for image in images]
             decoding = (time.monotonic() - began) / max(1, len(images))
             results = []
-            for _, same in groupby(pictures, key=lambda picture: picture.rgb.size):
-                group = list(same)
-                sizes = self._plan(group[0], options)
+            groups = [list(same) for _, same in groupby(pictures, key=lambda picture: picture.rgb.size)]
+            for group, sizes in [(group, self._plan(group[0], options)) for group in groups]:
                 count = self._in_one_pass(sizes, options, min(len(group), together or self.together))
                 for first in range(0, len(group), count):
                     part = group[first : first + count]

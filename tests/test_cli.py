@@ -21,7 +21,7 @@ import pytest
 from conftest import Run, turned_profile
 from PIL import ExifTags, Image
 
-from seesr import OutputError, cli
+from seesr import OptionError, OutputError, cli
 from seesr.runtime.plan import Rung
 from seesr.tagging.prompt import Tag
 from seesr.upscaler import Upscaler
@@ -149,6 +149,54 @@ def test_pictures_that_go_together_fail_alone(
     assert "4 of 5 pictures done; 1 failed" in outcome.err
     assert passes == [2, 1, 1], "a and b, then d alone for c's sake, then photo"
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b.png", "d.png", "photo.png"]
+
+
+def test_what_fails_of_several_is_said_with_its_name_and_the_others_are_made(
+    seesr: Run, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    album, output = tmp_path / "album", tmp_path / "out"
+    album.mkdir()
+    for name in ("a.png", "b.png", "c.png", "d.png"):
+        (album / name).write_bytes(photo.read_bytes())
+    upscale_many = Upscaler.upscale_many
+
+    def faulty(self: Upscaler, images: list[Path], *given: Any, **named: Any) -> Any:
+        if images[0].name == "a.png":
+            raise OptionError("the result would be too large.")
+        if images[0].name == "c.png":
+            raise TypeError("a defect")
+        return upscale_many(self, images, *given, **named)
+
+    monkeypatch.setattr(Upscaler, "upscale_many", faulty)
+    outcome = seesr("upscale", album, "-o", output, "--json", *QUICK)
+    assert outcome.code == 1
+    assert sorted(path.name for path in output.iterdir()) == ["b.png", "d.png"]
+    told = [
+        f"{album / 'a.png'}: the result would be too large.",
+        f"{album / 'c.png'}: something went wrong inside (TypeError: a defect).",
+    ]
+    lines = outcome.err.splitlines()
+    assert [line for line in lines if line.startswith("failed: ")] == [f"failed: {one}" for one in told]
+    assert lines[-3:] == ["2 of 4 pictures done; 2 failed:", *(f"  {one}" for one in told)]
+    records = [json.loads(line) for line in outcome.out.splitlines()]
+    assert [record.get("error") for record in records] == [told[0], None, told[1], None]
+    with pytest.raises(TypeError, match="a defect"):
+        seesr("upscale", album / "c.png", "-o", tmp_path / "alone.png", *QUICK)
+
+
+def test_a_folder_is_not_its_own_output(seesr: Run, photo: Path, tmp_path: Path) -> None:
+    outcome = seesr("upscale", photo.parent, "-o", photo.parent, "--format", "webp", *QUICK)
+    assert outcome.code == 2
+    assert "results would be inputs of the next run; give another folder" in outcome.err
+
+
+def test_hidden_folders_and_those_of_network_drives_are_passed_over(seesr: Run, photo: Path, tmp_path: Path) -> None:
+    album, output = tmp_path / "album", tmp_path / "out"
+    for folder in ("may", ".thumbnails", "@eaDir/x.jpg", "#recycle", "#1"):
+        (album / folder).mkdir(parents=True)
+        (album / folder / "a.jfif").write_bytes(photo.read_bytes())
+    assert seesr("upscale", album, "-o", output, "--recursive", *QUICK).code == 0
+    assert sorted(str(path.relative_to(output)) for path in output.rglob("*.png")) == ["#1/a.png", "may/a.png"]
 
 
 def test_folders_patterns_and_recursion(seesr: Run, photo: Path, tmp_path: Path) -> None:
@@ -365,11 +413,13 @@ def test_tags_and_info(seesr: Run, photo: Path, monkeypatch: pytest.MonkeyPatch)
         assert word in shown.out
 
 
-def test_ctrl_c_leaves_finished_pictures_whole(tmp_path: Path, small_photo: Image.Image) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_who_ends_it_finds_finished_pictures_whole(tmp_path: Path, small_photo: Image.Image, number: int) -> None:
     source, output = tmp_path / "in", tmp_path / "out"
     source.mkdir()
-    for number in range(40):
-        small_photo.save(source / f"{number:02}.png")
+    (source / "0.png").write_text("no picture")
+    for index in range(40):
+        small_photo.save(source / f"{index:02}.png")
     command = [sys.executable, "-m", "seesr", "upscale", str(source), "-o", str(output), "--steps", "1"]
     process = subprocess.Popen(
         command,
@@ -384,10 +434,11 @@ def test_ctrl_c_leaves_finished_pictures_whole(tmp_path: Path, small_photo: Imag
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "finished pictures are whole" in err
+    assert "1 failed:" in err
     made = list(output.iterdir())
     assert 1 <= len(made) < 40
     for path in made:

@@ -384,6 +384,13 @@ def test_a_file_of_the_oldest_format_is_read(tmp_path: Path) -> None:
     assert read_state_dict(tmp_path, "DAPE")["w"].tolist() == [0, 1, 2]
 
 
+def test_a_disk_without_room_is_said_before_anything_is_fetched(hub: Hub, cache: Cache) -> None:
+    hub.files = {"someone/base/x.txt": b"x"}
+    with pytest.raises(WeightsError, match=r"take 1000000000\.0 GB, and \d+\.\d GB are free in .*SEESR_CACHE"):
+        pull(manifest_of([entry("x.txt", b"x", megabytes=10**12)]), cache, accepted=False)
+    assert leftovers(cache) == []
+
+
 @pytest.mark.parametrize("name", ["x.txt", "x.pth"])
 def test_what_is_fetched_can_be_read_by_others(hub: Hub, cache: Cache, tmp_path: Path, name: str) -> None:
     torch.save({"a": torch.ones(3)}, tmp_path / name)

@@ -50,6 +50,7 @@ def pull(manifest: Manifest, cache: Cache, accepted: bool, tell: Tell | None = N
         )
     if not missing:
         return
+    _require_room(cache.root, sum(file.megabytes for _, file in manifest.files if file.path in missing))
     try:
         with cache.lock:
             _clear_broken_off(cache)
@@ -63,6 +64,17 @@ def pull(manifest: Manifest, cache: Cache, accepted: bool, tell: Tell | None = N
             shutil.rmtree(cache.partial, ignore_errors=True)
     except OSError as error:
         raise WeightsError(f"the cache {cache.root} cannot be written: {error.strerror or error}.") from error
+
+
+def _require_room(folder: Path, megabytes: int) -> None:
+    """Hours of fetching should not end with a full disk."""
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    free = shutil.disk_usage(there).free // 1_000_000
+    if free < megabytes:
+        raise WeightsError(
+            f"the files that are missing take {megabytes / 1000:.1f} GB, and {free / 1000:.1f} GB are free in {there}; "
+            "make room, or name another folder in SEESR_CACHE."
+        )
 
 
 def _clear_broken_off(cache: Cache) -> None:
