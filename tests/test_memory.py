@@ -290,7 +290,12 @@ def test_what_counts_as_out_of_memory() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 60, dtype=torch.uint8)
     assert is_out_of_memory(caught.value)
-    for text in ("CUDA error: out of memory", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"):
+    for text in (
+        "CUDA error: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "GET was unable to find an engine to execute this computation",
+        "Invalid buffer size: 16.00 GiB",
+    ):
         assert is_out_of_memory(RuntimeError(text))
     assert not is_out_of_memory(RuntimeError("shapes do not fit"))
     assert not is_out_of_memory(ValueError("can't allocate memory"))
@@ -362,6 +367,9 @@ def test_on_a_gpu_no_map_is_larger_than_its_kernels_take_unless_it_was_asked_for
     for side, device, first in ((361, "cuda", "whole"), (363, "cuda", "tiled VAE"), (363, "cpu", "whole")):
         assert rungs(Options(), side, side, torch.device(device), full, large)[0].name == first
     assert rungs(Options(vae_tile=0), 363, 363, torch.device("cuda"), full, large)[0].name == "whole"
+    exact, metal = replace(full, itemsize=4), torch.device("mps")
+    assert [rungs(Options(), side, side, metal, exact, large)[0].name for side in (255, 256)] == ["whole", "tiled VAE"]
+    assert how_many(rungs(Options(), 128, 128, metal, exact, large)[0], 128, 128, exact, large, 8) == 3
     whole = rungs(Options(), 256, 256, torch.device("cuda"), full, large)[0]
     assert how_many(whole, 256, 256, full, large, 8) == 1, "two of 2048x2048 would be"
     assert how_many(whole, 128, 128, full, large, 8) == 7

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import threading
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -387,6 +388,23 @@ def test_bleeding_keeps_what_is_visible() -> None:
     low, high = filled[visible].min(axis=0), filled[visible].max(axis=0)
     assert ((filled >= low) & (filled <= high)).all(), "all colours come from visible pixels"
     assert bleed(photo, Image.new("L", (9, 7))).size == (9, 7)
+    assert bleed(photo, Image.new("L", (9, 7), 1)) is photo
+
+
+@pytest.mark.parametrize(("mode", "most"), [("RGBA", 48), ("I;16", 12)])
+def test_a_large_picture_takes_little_more_memory_than_its_pixels(mode: str, most: int) -> None:
+    """What no plan for the models knows of: bytes a pixel that NumPy takes at most."""
+    side = 800
+    photo = photograph(side, side, mode if mode == "I;16" else "RGB")
+    if mode == "RGBA":
+        photo.putalpha(Image.linear_gradient("L").resize((side, side)))
+    content = encoded(photo, "PNG")
+    tracemalloc.start()
+    try:
+        open_picture(content, LIMITS)
+        assert tracemalloc.get_traced_memory()[1] <= most * side * side
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])

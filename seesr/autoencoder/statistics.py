@@ -27,7 +27,8 @@ class Statistics:
         # In two passes over float32, several times faster than `torch.var_mean` over channels that lie last.
         flat = values.movedim(1, -1).reshape(-1, values.shape[1]).float()
         mean, pixels = flat.mean(dim=0), len(flat)
-        rest = flat - mean
+        # In half precision `flat` is a copy, and a tile's memory counts.
+        rest = flat - mean if values.dtype == torch.float32 else flat.sub_(mean)
         correction = rest.mean(dim=0)
         variance = rest.square_().mean(dim=0) - correction**2
         self.merge(pixels, mean.cpu().double() + correction.cpu().double(), variance.cpu().double())

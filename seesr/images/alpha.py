@@ -12,11 +12,11 @@ def bleed(rgb: Image.Image, alpha: Image.Image) -> Image.Image:
     Averages weighted by alpha are made at half the size, again and again; what no pixel covers is filled from the next
     smaller size ("push-pull", Gortler et al., SIGGRAPH 1996). Visible pixels stay as they are.
     """
-    colours = np.asarray(rgb, dtype=np.float32)
-    weights = np.asarray(alpha, dtype=np.float32)[..., None] / 255
-    filled = _fill(colours * weights, weights)
-    kept = np.where(weights > 0, colours, filled)
-    return Image.fromarray(kept.round().clip(0, 255).astype(np.uint8))
+    if alpha.getextrema()[0] > 0:
+        return rgb
+    colours, weights = np.asarray(rgb), np.asarray(alpha, dtype=np.float32)[..., None] / 255
+    filled = _fill(_halve(colours * weights), _halve(weights)).round().clip(0, 255).astype(np.uint8)
+    return Image.fromarray(np.where(weights > 0, colours, _doubled(filled, *weights.shape[:2])))
 
 
 def _fill(weighted: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -26,12 +26,16 @@ def _fill(weighted: np.ndarray, weights: np.ndarray) -> np.ndarray:
     if weights.min() > 0 or max(height, width) == 1:
         return known
     smaller = _fill(_halve(weighted), _halve(weights))
-    around = smaller.repeat(2, axis=0).repeat(2, axis=1)[:height, :width]
-    return np.where(weights > 0, known, around)
+    return np.where(weights > 0, known, _doubled(smaller, height, width))
 
 
 def _halve(values: np.ndarray) -> np.ndarray:
     """Sums of 2x2 pixels, an odd side continued with nothing."""
     height, width, channels = values.shape
-    even = np.pad(values, ((0, height % 2), (0, width % 2), (0, 0)))
+    even = np.pad(values, ((0, height % 2), (0, width % 2), (0, 0))) if height % 2 or width % 2 else values
     return even.reshape(even.shape[0] // 2, 2, even.shape[1] // 2, 2, channels).sum(axis=(1, 3))
+
+
+def _doubled(values: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Each pixel twice in both directions, cut to this size."""
+    return values.repeat(2, axis=0).repeat(2, axis=1)[:height, :width]

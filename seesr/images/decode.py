@@ -43,6 +43,9 @@ TURNS = {
 GREY_STEPS = {"L;2": 85, "L;4": 17}
 """What of the 256 greys lies between two of a file's, by Pillow's name for how they are packed."""
 
+ROWS_AT_ONCE = 64
+"""Of a picture with more than 8 bits, which are brought to 8 in float64."""
+
 _LIMIT_LOCK = threading.Lock()
 
 ImageSource = str | Path | bytes | Image.Image | np.ndarray
@@ -258,9 +261,7 @@ def _to_8_bit(image: Image.Image, numbers: Numbers, notes: list[str]) -> Image.I
     values = np.asarray(image)
     if image.mode == "I" and not numbers.signed:
         values = values.view(np.uint32)  # Pillow has no such mode
-    values = values.astype(np.float64)
     peak = float(values.max(initial=0, where=np.isfinite(values)))
-    values = np.nan_to_num(values, posinf=peak, neginf=0)
     if image.mode == "F":
         white = _white(peak)
         notes.append(f"its numbers reach {peak:g}, {white:g} was taken for white")
@@ -268,8 +269,12 @@ def _to_8_bit(image: Image.Image, numbers: Numbers, notes: list[str]) -> Image.I
         white = 255.0 if peak <= 255 else max(peak, 65535.0)
     else:
         white = 2.0**numbers.bits - 1
-    shares = 1 - values / white if numbers.inverted else values / white
-    made = Image.fromarray((shares * 255).clip(0, 255).round().astype(np.uint8))
+    grey = np.empty(values.shape, np.uint8)
+    for first in range(0, len(values), ROWS_AT_ONCE):
+        rows = slice(first, first + ROWS_AT_ONCE)
+        shares = np.nan_to_num(values[rows].astype(np.float64), posinf=peak, neginf=0) / white
+        grey[rows] = ((1 - shares if numbers.inverted else shares) * 255).clip(0, 255).round()
+    made = Image.fromarray(grey)
     made.info = {name: value for name, value in image.info.items() if name != "transparency"}
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):

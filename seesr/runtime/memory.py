@@ -19,9 +19,11 @@ from seesr.errors import OutOfMemoryError
 
 ALLOCATOR_WORDS = (
     *("can't allocate memory", "not enough memory", "cannot allocate memory", "backend out of memory"),
-    *("cuda error: out of memory", "cublas_status_alloc_failed", "cudnn_status_alloc_failed"),
+    *("cuda error: out of memory", "cublas_status_alloc_failed", "cudnn_status_alloc_failed", "invalid buffer size"),
+    *("unable to find an engine to execute this computation", "unable to find a valid cudnn algorithm"),
 )
-"""How the allocators of the host, MPS, CUDA and its libraries say it, in small letters."""
+"""How the allocators of the host, MPS, CUDA and its libraries say it, in small letters. PyTorch says the last two where each
+way to compute a convolution ran out of memory."""
 CONTROL_GROUPS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat", ""),
     (
@@ -78,6 +80,8 @@ def memory_bytes(device: torch.device) -> tuple[int, int]:
         free, total = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device), total
     memory = psutil.virtual_memory()
+    if device.type == "mps":
+        return memory.available + torch.mps.driver_allocated_memory() - torch.mps.current_allocated_memory(), memory.total
     free, total = _container_memory()
     return min(memory.available, free), min(memory.total, total)
 
@@ -98,6 +102,8 @@ def used_bytes(device: torch.device) -> int:
     """What this process uses of the device's memory, or of the machine's."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.current_allocated_memory()
     return psutil.Process().memory_info().rss
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, replace
 
 import torch
@@ -24,9 +25,9 @@ VAE_TILES, SMALL_VAE_TILE = (160, 96, 64, 48), 24
 SMALL_TILE, SMALLEST_TILE, SMALL_OVERLAP = 64, 48, 16
 PICTURE_COPIES = 5
 """Pictures in float32 that colour fix and bicubic hold at once."""
-LARGEST_MAP = 2**31
-"""Numbers of a map from which on the VAE is not run whole on CUDA unasked: not all kernels there enlarge such a map
-(diffusers issue 3643, for channels last)."""
+LARGEST_MAP, LARGEST_METAL_MAP = 2**31, 2**32
+"""Numbers of a map, on MPS bytes, from which on the VAE is not run whole there unasked: not all of CUDA's kernels enlarge
+such a map (diffusers issue 3643, for channels last), and Metal ends the process (by reports)."""
 VAE_MAPS = 3.6
 """Widest maps that a block of the whole VAE holds at once: its input, that normalised and activated, its output."""
 KEPT_MAPS = 1.4
@@ -131,6 +132,10 @@ class Costs:
         """Numbers of the whole VAE's largest map."""
         return height * width * self.factor**2 * self.vae_channels * batch
 
+    def too_large(self, device: torch.device) -> int:
+        """Numbers of such a map that the device does not take whole."""
+        return {"cuda": LARGEST_MAP, "mps": LARGEST_METAL_MAP // self.itemsize}.get(device.type, sys.maxsize)
+
     def of_unet(self, rung: Rung, height: int, width: int, batch: int = 1) -> float:
         """What a step of the UNet and ControlNet takes, and what further particles do."""
         tiles = rung.tiles(height, width)
@@ -194,12 +199,11 @@ def rungs(
         smaller = replace(smaller, tile=min(tile, SMALLEST_TILE), overlap=min(overlap, SMALL_OVERLAP))
     smaller = replace(smaller, vae_tile=min(tiled_vae.vae_tile, SMALL_VAE_TILE))
     ladder = [first, tiled_vae, tiled, smaller]
-    if cuda and options.vae_tile is None:
-        if height * width <= costs.vae_exact:
-            # Who asks for tiles wants little memory; else maps stay with the tiles: to copy them takes longer than all else.
-            ladder.insert(1, replace(tiled_vae, name="tiled VAE", map_bytes=math.inf, maps_on=device))
-        if costs.largest_map(height, width) >= LARGEST_MAP:
-            del ladder[0]
+    if cuda and options.vae_tile is None and height * width <= costs.vae_exact:
+        # Who asks for tiles wants little memory; else maps stay with the tiles: to copy them takes longer than all else.
+        ladder.insert(1, replace(tiled_vae, name="tiled VAE", map_bytes=math.inf, maps_on=device))
+    if options.vae_tile is None and costs.largest_map(height, width) >= costs.too_large(device):
+        del ladder[0]
     if device.type != "cpu":
         ladder.append(replace(smaller, name="offload", sequential=True))
         ladder.append(replace(smaller, name="CPU", device=CPU, sequential=False))
@@ -220,8 +224,8 @@ def _vae_tile(height: int, width: int, costs: Costs, budget: float) -> int:
 
 def how_many(rung: Rung, height: int, width: int, costs: Costs, budget: Budget, most: int) -> int:
     """Pictures, at most `most`, that fit into one pass on this rung; one, where none is estimated to."""
-    if rung.device.type == "cuda" and is_whole(rung.vae_tile, height, width):
-        most = min(most, (LARGEST_MAP - 1) // costs.largest_map(height, width))
+    if is_whole(rung.vae_tile, height, width):
+        most = min(most, (costs.too_large(rung.device) - 1) // costs.largest_map(height, width))
     limit = limit_of(rung, budget)
     return next((count for count in range(most, 1, -1) if costs.estimate(rung, height, width, count) <= limit), 1)
 
