@@ -150,15 +150,19 @@ def _pictures_in(folder: Path, recursive: bool, apart_from: Path) -> Iterator[Pa
 
 def _check_made(jobs: list[Job]) -> None:
     first: dict[Path, Path] = {}
+    twice: list[tuple[Path, Path, Path]] = []
     inputs = {_identity(job.source) for job in jobs}
     for job in jobs:
         for path in job.made:
             output_format(path)
             if path in first:
-                raise OutputError(f"{first[path]} and {job.source} would both become {path}; upscale them apart.")
+                twice.append((first[path], job.source, path))
             first[path] = job.source
             if path.exists() and _identity(path) in inputs:
                 raise OutputError(f"{path} is an input itself; choose another output.")
+    if twice:
+        (one, other, path), more = twice[0], f" ({len(twice)} such pairs)" if len(twice) > 1 else ""
+        raise OutputError(f"{one} and {other} would both become {path}{more}; rename them or upscale them apart.")
 
 
 def _identity(path: Path) -> tuple[int, int]:
