@@ -170,7 +170,10 @@ class Predictor(BasePredictor):
                 trim()
                 raise
             # What was raised holds what was computed, and the new error holds that.
-            forget_frames(error)
+            cause: BaseException | None = error
+            while cause is not None:
+                forget_frames(cause)
+                cause = cause.__cause__ or cause.__context__
             trim()
             raise told from None
 

@@ -13,12 +13,12 @@ from seesr.errors import InputError, OutputError, SeeSRError
 from seesr.images.save import output_format
 
 PICTURE_SUFFIXES = {
-    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".tif", ".tiff"),
-    *(".bmp", ".dib", ".gif", ".avif", ".heic", ".heif", ".hif"),
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff"),
+    *(".bmp", ".dib", ".gif", ".avif", ".heic", ".heif"),
 }
 """What is taken from folders; a file named by the user is tried whatever its name."""
-PASSED_OVER = (".", "@", "#recycle")
-"""How folders begin in which nobody keeps photographs: hidden ones, thumbnails and dustbins of network drives."""
+PASSED_OVER = {"@eaDir", "@tmp", "@__thumb", "@Recycle", "@Recently-Snapshot", "#recycle"}
+"""Network drives' folders of thumbnails and of what was deleted."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def _expand(text: str, recursive: bool, output: Path) -> list[tuple[Path, Path]]
 
 
 def _pictures_in(folder: Path, recursive: bool, apart_from: Path) -> Iterator[Path]:
-    """Not in folders that are links or `PASSED_OVER`, nor in the folder `apart_from`, nor macOS's `._` files.
+    """Not in folders that are links, hidden or `PASSED_OVER`, nor in the folder `apart_from`, nor macOS's `._` files.
 
     Raises:
         OSError: a folder cannot be read.
@@ -140,7 +140,7 @@ def _pictures_in(folder: Path, recursive: bool, apart_from: Path) -> Iterator[Pa
 
     left_out = apart_from.resolve()
     for place, folders, names in os.walk(folder, onerror=fail):
-        wanted = [name for name in folders if recursive and not name.startswith(PASSED_OVER)]
+        wanted = [name for name in folders if recursive and not name.startswith(".") and name not in PASSED_OVER]
         folders[:] = [name for name in wanted if Path(place, name).resolve() != left_out]
         for name in names:
             path = Path(place, name)
@@ -161,7 +161,8 @@ def _check_made(jobs: list[Job]) -> None:
             if path.exists() and _identity(path) in inputs:
                 raise OutputError(f"{path} is an input itself; choose another output.")
     if twice:
-        (one, other, path), more = twice[0], f" ({len(twice)} such pairs)" if len(twice) > 1 else ""
+        (one, other, path), count = twice[0], len({pair[:2] for pair in twice})
+        more = f" ({count} such pairs)" if count > 1 else ""
         raise OutputError(f"{one} and {other} would both become {path}{more}; rename them or upscale them apart.")
 
 

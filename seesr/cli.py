@@ -10,6 +10,7 @@ import json
 import platform
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -99,6 +100,7 @@ def upscale(
                     if len(jobs) == 1:
                         raise
                     failures.append(_failure(job, error, as_json))
+                    result = None  # it holds what was computed
                     if getattr(error.__cause__, "errno", None) in NO_ROOM:
                         break
                 else:
@@ -182,10 +184,14 @@ def _upscale_each(
         except Exception as error:  # noqa: BLE001  # raised again by the caller
             if len(part) == 1:
                 yield part[0], error
-            else:
-                yield from _upscale_each(upscaler, part, 1, options, tell)
+                continue
+            if is_debugging():
+                traceback.print_exc()
         else:
             yield from zip(part, results, strict=True)
+            continue
+        # Here, where the error holds nothing of what was computed.
+        yield from _upscale_each(upscaler, part, 1, options, tell)
 
 
 def _say(text: str) -> None:
@@ -285,11 +291,17 @@ def _progress(pictures: int) -> Iterator[Any]:
         yield tell
 
 
-def main() -> None:
-    """Entry point: a user's error is one sentence and exit code 2; SEESR_DEBUG=1 shows its traceback too."""
-    for name in ("SIGTERM", "SIGHUP"):  # end it as Ctrl-C does: nothing half-written, no temporary files
+def _end_as_ctrl_c_does() -> None:
+    """Lets other ways to end a process leave nothing half-written and no temporary files either."""
+    for name in ("SIGTERM", "SIGHUP"):
         if signal.getsignal(number := getattr(signal, name, signal.SIGTERM)) == signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)
+
+
+def main() -> None:
+    """Entry point: a user's error is one sentence and exit code 2; SEESR_DEBUG=1 shows its traceback too."""
+    if threading.current_thread() is threading.main_thread():
+        _end_as_ctrl_c_does()
     try:
         app()
     except SeeSRError as error:

@@ -192,11 +192,15 @@ def test_a_folder_is_not_its_own_output(seesr: Run, photo: Path, tmp_path: Path)
 
 def test_hidden_folders_and_those_of_network_drives_are_passed_over(seesr: Run, photo: Path, tmp_path: Path) -> None:
     album, output = tmp_path / "album", tmp_path / "out"
-    for folder in ("may", ".thumbnails", "@eaDir/x.jpg", "#recycle", "#1"):
+    for folder in ("may", ".thumbnails", "@eaDir/x.jpg", "#recycle", "#1", "@anna"):
         (album / folder).mkdir(parents=True)
         (album / folder / "a.jfif").write_bytes(photo.read_bytes())
     assert seesr("upscale", album, "-o", output, "--recursive", *QUICK).code == 0
-    assert sorted(str(path.relative_to(output)) for path in output.rglob("*.png")) == ["#1/a.png", "may/a.png"]
+    assert sorted(str(path.relative_to(output)) for path in output.rglob("*.png")) == [
+        "#1/a.png",
+        "@anna/a.png",
+        "may/a.png",
+    ]
 
 
 def test_folders_patterns_and_recursion(seesr: Run, photo: Path, tmp_path: Path) -> None:

@@ -284,7 +284,7 @@ def test_another_error_is_no_reason_to_try_again(
         upscale(upscaler, large_photo)
 
 
-def test_what_counts_as_out_of_memory() -> None:
+def test_what_counts_as_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
     assert is_out_of_memory(MemoryError())
     with pytest.raises(RuntimeError) as caught:
@@ -293,10 +293,14 @@ def test_what_counts_as_out_of_memory() -> None:
     for text in (
         "CUDA error: out of memory",
         "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
-        "GET was unable to find an engine to execute this computation",
         "Invalid buffer size: 16.00 GiB",
     ):
         assert is_out_of_memory(RuntimeError(text))
+    for free in (4, 6):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda free=free: (free, 10))
+        text = "GET was unable to find an engine to execute this computation"
+        assert is_out_of_memory(RuntimeError(text)) == (free == 4)
     assert not is_out_of_memory(RuntimeError("shapes do not fit"))
     assert not is_out_of_memory(ValueError("can't allocate memory"))
 
@@ -913,10 +917,11 @@ def test_an_interrupt_reaches_the_call_and_nothing_after_it(seconds: float) -> N
 
 
 def test_a_second_interrupt_waits_for_the_end_too() -> None:
-    own, reached, ended = OwnThread(), threading.Event(), threading.Event()
+    own, begun, reached, ended = OwnThread(), threading.Event(), threading.Event(), threading.Event()
 
     def work() -> None:
         try:
+            begun.set()
             while True:
                 pass
         except InterruptedError:
@@ -941,7 +946,7 @@ def test_a_second_interrupt_waits_for_the_end_too() -> None:
 
     with ThreadPoolExecutor(1) as pool:
         answer, caller = pool.submit(wait_for_work), callers.get()
-        time.sleep(0.1)
+        assert begun.wait(4)
         interrupt(caller)
         assert reached.wait(4)
         interrupt(caller)

@@ -386,7 +386,7 @@ def test_a_file_of_the_oldest_format_is_read(tmp_path: Path) -> None:
 
 def test_a_disk_without_room_is_said_before_anything_is_fetched(hub: Hub, cache: Cache) -> None:
     hub.files = {"someone/base/x.txt": b"x"}
-    with pytest.raises(WeightsError, match=r"take 1000000000\.0 GB, and \d+\.\d GB are free in .*SEESR_CACHE"):
+    with pytest.raises(WeightsError, match=r"take 1000000000\.0 GB, and there is room for \d+\.\d GB in .*SEESR_CACHE"):
         pull(manifest_of([entry("x.txt", b"x", megabytes=10**12)]), cache, accepted=False)
     assert leftovers(cache) == []
 

@@ -20,10 +20,10 @@ from seesr.errors import OutOfMemoryError
 ALLOCATOR_WORDS = (
     *("can't allocate memory", "not enough memory", "cannot allocate memory", "backend out of memory"),
     *("cuda error: out of memory", "cublas_status_alloc_failed", "cudnn_status_alloc_failed", "invalid buffer size"),
-    *("unable to find an engine to execute this computation", "unable to find a valid cudnn algorithm"),
 )
-"""How the allocators of the host, MPS, CUDA and its libraries say it, in small letters. PyTorch says the last two where each
-way to compute a convolution ran out of memory."""
+"""How the allocators of the host, MPS, CUDA and its libraries say it, in small letters."""
+CUDNN_WORDS = ("unable to find an engine to execute this computation", "unable to find a valid cudnn algorithm")
+"""What PyTorch says where each way to compute a convolution ran out of memory; or where there is none."""
 CONTROL_GROUPS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat", ""),
     (
@@ -47,7 +47,16 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error` says that a device's or the machine's memory ran out; nothing else is a reason to try again."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in ALLOCATOR_WORDS)
+    if not isinstance(error, RuntimeError):
+        return False
+    told = str(error).lower()
+    return any(words in told for words in ALLOCATOR_WORDS) or (any(words in told for words in CUDNN_WORDS) and _is_scarce())
+
+
+def _is_scarce() -> bool:
+    """Whether less than half of a GPU's memory is free."""
+    free, total = torch.cuda.mem_get_info() if torch.cuda.is_available() else (1, 1)
+    return free < total / 2
 
 
 @contextmanager
@@ -63,12 +72,9 @@ def told_without_memory(sentence: str) -> Iterator[None]:
 
 
 def forget_frames(error: BaseException) -> None:
-    """Lets go of all that the traceback of an error holds, and of those that led to it; most are tensors of what failed."""
-    seen: BaseException | None = error
-    while seen is not None and seen.__traceback__ is not None:
-        traceback.clear_frames(seen.__traceback__)
-        seen.__traceback__ = None
-        seen = seen.__cause__ or seen.__context__
+    """Lets go of all that an error's traceback holds, of which the tensors of what failed are the most."""
+    traceback.clear_frames(error.__traceback__)
+    error.__traceback__ = None
 
 
 def memory_bytes(device: torch.device) -> tuple[int, int]:

@@ -50,30 +50,31 @@ def pull(manifest: Manifest, cache: Cache, accepted: bool, tell: Tell | None = N
         )
     if not missing:
         return
-    _require_room(cache.root, sum(file.megabytes for _, file in manifest.files if file.path in missing))
     try:
         with cache.lock:
             _clear_broken_off(cache)
-            for source, file in manifest.files:
-                if file.path in missing and not cache.has(file):
-                    if tell:
-                        tell(file, "fetch")
-                    _fetch(source, file, cache)
-                    if tell:
-                        tell(file, "done")
+            # Who held the lock may have fetched them.
+            wanted = [(source, file) for source, file in manifest.files if file.path in missing and not cache.has(file)]
+            _require_room(cache, sum(file.megabytes for _, file in wanted))
+            for source, file in wanted:
+                if tell:
+                    tell(file, "fetch")
+                _fetch(source, file, cache)
+                if tell:
+                    tell(file, "done")
             shutil.rmtree(cache.partial, ignore_errors=True)
     except OSError as error:
         raise WeightsError(f"the cache {cache.root} cannot be written: {error.strerror or error}.") from error
 
 
-def _require_room(folder: Path, megabytes: int) -> None:
+def _require_room(cache: Cache, megabytes: int) -> None:
     """Hours of fetching should not end with a full disk."""
-    there = next(place for place in (folder, *folder.parents) if place.exists())
-    free = shutil.disk_usage(there).free // 1_000_000
-    if free < megabytes:
+    begun = sum(path.stat().st_size for path in cache.partial.rglob("*") if path.is_file())
+    room = (shutil.disk_usage(cache.root).free + begun) // 1_000_000
+    if room < megabytes:
         raise WeightsError(
-            f"the files that are missing take {megabytes / 1000:.1f} GB, and {free / 1000:.1f} GB are free in {there}; "
-            "make room, or name another folder in SEESR_CACHE."
+            f"the files that are missing take {megabytes / 1000:.1f} GB, and there is room for {room / 1000:.1f} GB in "
+            f"{cache.root}; make room, or name another folder in SEESR_CACHE."
         )
 
 
