@@ -111,14 +111,15 @@ class Upscaler:
         if is_debugging():
             show_log()
         found, on = resolve_weights(weights), choose_device(device)
-        for one_by_one in [sequential] if sequential or on.type != "cpu" else [False, True]:
+        ways = [False, True] if on.type == "cpu" and not sequential else [sequential]
+        for one_by_one in ways:
             memory = 0 if one_by_one else min(memory_bytes(on)[1], memory_limit or math.inf)
             precision = choose_dtype(dtype, on, found.wishes.dtype, memory)
             try:
                 models = _load_models(found, on, precision, one_by_one, compiled)
                 break
             except OutOfMemoryError:
-                if one_by_one or on.type != "cpu":
+                if one_by_one == ways[-1]:
                     raise
             free_memory(on)
             logger.warning("memory does not suffice for all models of %s at once: each is read when it runs", found.name)
