@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,13 +19,14 @@ from cog import BasePredictor, Input, Path
 from PIL import Image
 
 from seesr import Options, Upscaler
-from seesr.debug import is_debugging
-from seesr.errors import InputError, OutOfMemoryError, SeeSRError
+from seesr.errors import InputError
+from seesr.images.read import EncodedImage
+from seesr.machine.allocator import single_malloc_arena, trim
+from seesr.machine.device import dtype_name
+from seesr.machine.worker_thread import WorkerThread
 from seesr.options import Limits, SaveOptions
-from seesr.result import Result
-from seesr.runtime.device import dtype_name
-from seesr.runtime.memory import forget_frames, is_out_of_memory, share_arena, trim
-from seesr.runtime.own_thread import OwnThread
+from seesr.public_error import sanitize_errors
+from seesr.upscaler import UpscaleResult
 
 
 class Predictor(BasePredictor):
@@ -41,16 +41,17 @@ class Predictor(BasePredictor):
         warnings.filterwarnings("ignore", module=r"PIL\.")
         print("loading the models")
         self.upscaler = Upscaler.load()
-        print(f"weights: {self.upscaler.weights.name}, on {self.upscaler.device} in {dtype_name(self.upscaler.dtype)}")
-        share_arena()
+        engine = self.upscaler.engine
+        print(f"weights: {self.upscaler.weights.name}, on {engine.device} in {dtype_name(engine.dtype)}")
+        single_malloc_arena()
         # Cog calls `predict` on another thread each time.
-        self.thread = OwnThread()
+        self.thread = WorkerThread()
         print("trying them on a first picture")  # Cog 0.23 can leave the very last line out of what /health-check tells
         noise = Image.effect_noise((64, 64), 64).convert("RGB")
         # Without the operator's limits, which are for clients: the very first picture is the slowest.
-        limits, self.upscaler.limits = self.upscaler.limits, Limits()
+        limits, engine.limits = engine.limits, Limits()
         warm_up = self.thread.run(lambda: self.upscaler.upscale(noise, scale=2, steps=1, seed=0))
-        self.upscaler.limits = limits
+        engine.limits = limits
         self.upscaler.clear_caches()
         print(f"ready: a first picture took {sum(warm_up.seconds.values()):.1f} s")
 
@@ -62,7 +63,10 @@ class Predictor(BasePredictor):
             description="What is in the picture, in your words; tags are added to it.", default="", max_length=1000
         ),
         num_inference_steps: int | None = Input(
-            description="Denoising steps: 1 is fastest, 4 adds most; 2 unless a preset differs.", default=None, ge=1, le=4
+            description="Denoising steps: 1 is fastest, 4 adds most; left out: what the weights ask for, mostly 2.",
+            default=None,
+            ge=1,
+            le=4,
         ),
         preset: str | None = Input(
             description="speed, quality or memory; what is given beside it wins.",
@@ -124,13 +128,8 @@ class Predictor(BasePredictor):
         ),
     ) -> Path:
         """Returns the picture file."""
-        # A path with a zero byte is an error of Python's own.
-        source = LocalPath(os.path.realpath(str(image).replace("\0", "")))
-        # In a folder of its own, where `_check_fetched` finds nothing.
-        target = self.folder / "result" / f"upscaled.{output_format}"
-        with self._prediction(source, target):
-            self._check_fetched(source)
-            self._clear(source)
+        with self._prediction():
+            source = self._fetched(image)
             options = Options.make(
                 preset,
                 scale=scale,
@@ -153,47 +152,32 @@ class Predictor(BasePredictor):
             saving = SaveOptions.make(format=output_format, quality=output_quality, metadata=keep_metadata)
             result = self.thread.run(lambda: self.upscaler.upscale(source, options, _log_step))
             self._report(result)
+            # In a folder of its own, where `_fetched` finds nothing.
+            target = self.folder / "result" / f"upscaled.{output_format}"
             target.parent.mkdir()
-            result.save(target, saving)
+            result.save(target, saving, name="the result")
         return Path(target)
 
     @contextmanager
-    def _prediction(self, source: LocalPath, target: LocalPath) -> Iterator[None]:
+    def _prediction(self) -> Iterator[None]:
         """Tells a client what went wrong, not where files lie; nothing stays of what failed or was cancelled."""
         try:
-            yield
-            trim()
-        except BaseException as error:
+            with sanitize_errors():
+                yield
+        except BaseException:
             self._clear()
-            told = self._told(error, source, target)
-            if told is None:
-                trim()
-                raise
-            # What was raised holds what was computed, and the new error holds that.
-            cause: BaseException | None = error
-            while cause is not None:
-                forget_frames(cause)
-                cause = cause.__cause__ or cause.__context__
+            raise
+        finally:
             trim()
-            raise told from None
 
-    def _told(self, error: BaseException, source: LocalPath, target: LocalPath) -> Exception | None:
-        """What a client is told instead; None is the error itself, as which a cancel must go on."""
-        if isinstance(error, SeeSRError):
-            message = str(error).replace(str(source), "image").replace(str(target), "the result")
-            return type(error)(message.replace(str(self.folder), "the server"))
-        if not isinstance(error, Exception) or is_debugging():
-            return None
-        # What a library says may name files: it goes to the server's own log, where Python's streams do not go.
-        os.write(2, "".join(traceback.format_exception(error)).encode(errors="backslashreplace"))
-        if is_out_of_memory(error):
-            return OutOfMemoryError("memory ran out beside the models; send a smaller picture.")
-        return RuntimeError(f"something went wrong inside ({type(error).__name__}); please report it.")
-
-    def _check_fetched(self, source: LocalPath) -> None:
-        """Cog hands on what it fetched or was sent, but a path of the server's own disk as well: that is refused."""
+    def _fetched(self, image: Path) -> EncodedImage:
+        """What Cog fetched or was sent. It hands on a path of the server's own disk as well: that is refused."""
+        # A path with a zero byte is an error of Python's own.
+        source = LocalPath(os.path.realpath(str(image).replace("\0", "")))
         if source.parent != self.folder or not os.path.isfile(source):
             raise InputError("image is neither a data URL nor an http(s) address; files of the server are not read.")
+        self._clear(source)
+        return EncodedImage.read(source, self.upscaler.engine.limits, name="image")
 
     def _clear(self, source: LocalPath | None = None) -> None:
         """Removes all but `source`: the result of an earlier prediction, which Cog reads after `predict`, is still there."""
@@ -203,27 +187,24 @@ class Predictor(BasePredictor):
             elif path != source:
                 path.unlink(missing_ok=True)
 
-    def _report(self, result: Result) -> None:
+    def _report(self, result: UpscaleResult) -> None:
         """The log and metrics of a prediction that is done."""
-        width, height = result.sizes.output
-        seconds = {stage: round(seconds, 3) for stage, seconds in result.seconds.items()}
+        record, (width, height) = result.record(), result.sizes.output
         print(f"seed: {result.seed}")
-        print(f"tags: {', '.join(tag.name for tag in result.tags) or 'none'}")
+        print(f"tags: {', '.join(record['tags']) or 'none'}")
         print(f"prompt: {result.prompt}")
         print(f"size: {width}x{height}, way: {result.rung}, VAE: {result.vae}")
         for attempt in result.attempts:
-            print(f"memory did not suffice for {attempt.rung}: {attempt.reason.replace(str(self.folder), 'the server')}")
+            print(f"memory did not suffice for {attempt.rung}: {attempt.reason}")
         for note in result.notes:
             print(f"note: {note}")
-        print(f"seconds: {sum(seconds.values()):.1f} ({', '.join(f'{name} {value}' for name, value in seconds.items())})")
-        self.record_metric("seed", result.seed)
-        self.record_metric("output_width", width)
-        self.record_metric("output_height", height)
-        self.record_metric("rung", result.rung)
-        self.record_metric("attempts", len(result.attempts))
-        self.record_metric("peak_memory_bytes", result.peak_memory)
-        for stage, value in seconds.items():
-            self.record_metric(f"seconds.{stage}", value)
+        stages = ", ".join(f"{stage} {seconds:.3f}" for stage, seconds in result.seconds.items())
+        print(f"seconds: {sum(result.seconds.values()):.1f} ({stages})")
+        metrics = {"seed": result.seed, "output_width": width, "output_height": height, "rung": result.rung}
+        metrics |= {"attempts": len(result.attempts), "peak_memory_bytes": result.peak_memory}
+        metrics |= {f"seconds.{stage}": seconds for stage, seconds in record["seconds"].items()}
+        for name, value in metrics.items():
+            self.record_metric(name, value)
 
 
 def _log_step(stage: str, done: int, total: int) -> None:

@@ -1,5 +1,5 @@
 """`python -m seesr` is the `seesr` command."""
 
-from seesr.cli import main
+from seesr.cli.app import main
 
 main()

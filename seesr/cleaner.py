@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +16,7 @@ from torch import Tensor, nn
 
 from seesr.errors import WeightsError
 from seesr.images.colour import wavelet_fix
-from seesr.weights.files import read_config
-from seesr.weights.state_dict import DIFFUSERS_FILE, assign_state_dict, read_state_dict
+from seesr.weights.state_dict import load_network
 
 TILE = 512
 """Longest side in pixels of what is cleaned at once."""
@@ -115,15 +115,16 @@ def load_cleaner(folder: Path, dtype: torch.dtype = torch.float32) -> Cleaner:
     Raises:
         WeightsError: a file is missing or says something else, or the tensors do not fit the config.
     """
-    path = folder / "config.json"
-    config = read_config(path)
-    channels, layers = config.get("channels"), config.get("layers")
-    if not isinstance(channels, list) or not channels or not all(_is_count(number) for number in [*channels, layers]):
-        raise WeightsError(f"{path} must hold `channels`, a list of whole numbers, and `layers`, one; all above 0.")
-    with torch.device("meta"):
-        cleaner = Cleaner(channels, layers)
-    assign_state_dict(cleaner, read_state_dict(folder, DIFFUSERS_FILE, dtype), str(folder), dtype)
-    return cleaner
+
+    def build(config: dict[str, Any]) -> Cleaner:
+        channels, layers = config.get("channels"), config.get("layers")
+        if not isinstance(channels, list) or not channels or not all(_is_count(number) for number in [*channels, layers]):
+            path = folder / "config.json"
+            raise WeightsError(f"{path} must hold `channels`, a list of whole numbers, and `layers`, one; all above 0.")
+        with torch.device("meta"):
+            return Cleaner(channels, layers)
+
+    return load_network(folder, build, dtype)
 
 
 def _is_count(number: object) -> bool:

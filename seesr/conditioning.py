@@ -1,47 +1,51 @@
-"""What the models are told of a picture: what RAM sees in it, and the prompt that is made of that."""
+"""What the denoiser is conditioned on: RAM's tags and image tokens, and the embeddings of the prompt made of the tags."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
-from seesr.diffusion.tiles import Tiles
-from seesr.images.resize import Sizes, part_of_input, to_tensor
-from seesr.models import Models, dtype_of, like
+from seesr.autoencoder.vae import scale_factor
+from seesr.components import Components
+from seesr.images.resize import to_tensor
+from seesr.images.sizes import Sizes, part_of_input
+from seesr.lru_cache import LRUCache
+from seesr.machine.device import dtype_of, to_device_of
+from seesr.notes import Notes, add_to_all
 from seesr.options import Options
-from seesr.runtime.guard import guarded
-from seesr.runtime.recent import Recent
-from seesr.tagging.prompt import Tag, build_prompt
+from seesr.planning.nan_guard import guarded
+from seesr.stages import Progress
+from seesr.tagging.prompt import Tag, TagList, build_prompt
+from seesr.tiling import Tiles
 
-KEPT_PROMPTS, KEPT_PICTURES = 64, 32
-MOST_TILES_SEEN = 1024
-"""Tiles of a picture, whose tokens are all in memory."""
+CACHED_PROMPTS, CACHED_PICTURES = 64, 32
+MAX_TAGGED_TILES = 1024
+"""Tiles of a picture that are tagged one by one: the image tokens of all are in memory."""
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
-    """What RAM sees in a picture, or in a part of it."""
+class Tagging:
+    """What RAM finds in a picture, or in a part of it."""
 
     tags: list[Tag]
-    tokens: Tensor
+    image_tokens: Tensor
     """`(1, n, 512)`, on the host; n is 145 at full size."""
-    notes: list[str]
-    """What a user would want to know of how it was computed."""
+    notes: Notes
 
 
 @dataclass(frozen=True, eq=False)
-class Words:
+class PromptEmbeds:
     """A prompt as the text encoder gives it."""
 
     embeds: Tensor
     """`(1, tokens, width)`, on the host."""
-    notes: list[str]
+    notes: Notes
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,94 +54,95 @@ class Conditions:
 
     prompt_embeds: list[list[Tensor]]
     image_tokens: list[list[Tensor]]
-    notes: list[list[str]]
-    """Of each picture, what a user would want to know."""
 
-    def of(self, tiles: list[int]) -> tuple[Tensor, Tensor]:
-        """For these tiles, one after the other, of all pictures in each."""
-        numbers = tiles if len(self.prompt_embeds) > 1 else [0] * len(tiles)
-        kinds = (self.prompt_embeds, self.image_tokens)
-        return tuple(torch.cat([one for number in numbers for one in kind[number]]) for kind in kinds)
+    def for_tiles(self, numbers: list[int]) -> tuple[Tensor, Tensor]:
+        """Prompt embeddings and image tokens of these tiles, one after the other, of all pictures in each."""
+        rows = numbers if len(self.prompt_embeds) > 1 else [0] * len(numbers)
+        embeds = torch.cat([tensor for row in rows for tensor in self.prompt_embeds[row]])
+        return embeds, torch.cat([tensor for row in rows for tensor in self.image_tokens[row]])
 
 
 class Conditioner:
-    """Looks at pictures and reads prompts; what it did last it remembers."""
+    """Tags pictures and embeds prompts; the last ones are remembered."""
 
-    def __init__(self, models: Models) -> None:
-        self.models = models
-        self._prompts: Recent[Words] = Recent(KEPT_PROMPTS)
-        self._seen: Recent[Seen] = Recent(KEPT_PICTURES)
+    def __init__(self, components: Components, tag_list: TagList) -> None:
+        self.components, self.tag_list = components, tag_list
+        self._prompts: LRUCache[PromptEmbeds] = LRUCache(CACHED_PROMPTS)
+        self._taggings: LRUCache[Tagging] = LRUCache(CACHED_PICTURES)
 
-    def look(self, image: Image.Image) -> Seen:
-        """RAM on an RGB picture before it is enlarged, as published."""
-        ram, notes = self.models.ram, list[str]()
+    def tag(self, image: Image.Image) -> Tagging:
+        """Runs RAM on an RGB picture before it is enlarged, as published."""
+        ram, notes = self.components["ram"], Notes()
 
-        def compute() -> Seen:
-            with self.models.running(ram):
+        def compute() -> Tagging:
+            with self.components.running("ram"):
                 pixels = to_tensor(image).to(ram.image_proj.weight.device)
-                tokens = guarded("tags", [ram], lambda: ram.encode(pixels), notes)
-                logits = guarded("tags", [ram], lambda: ram.logits(like(tokens, ram)), notes)
-                return Seen(self.models.tag_list.choose(logits[0]), tokens.cpu(), notes)
+                tokens = guarded("tags", [ram], lambda: ram.encode(pixels), [notes])
+                logits = guarded("tags", [ram], lambda: ram.logits(to_device_of(tokens, ram)), [notes])
+                return Tagging(self.tag_list.choose(logits[0]), tokens.cpu(), notes)
 
-        return self._seen.get((*self._computed(ram), image.size, hashlib.blake2b(image.tobytes()).digest()), compute)
+        key = (*self._computed_in("ram"), image.size, hashlib.blake2b(image.tobytes()).digest())
+        return self._taggings.get(key, compute)
 
-    def prompt(self, seen: Seen, options: Options) -> str:
-        return build_prompt([tag.name for tag in seen.tags] if options.tags else [], options.prompt)
+    def prompt(self, tagging: Tagging, options: Options) -> str:
+        return build_prompt([tag.name for tag in tagging.tags] if options.tags else [], options.prompt)
 
-    def embed(self, prompt: str) -> Words:
-        """What the text encoder makes of a prompt."""
-        encoder, notes = self.models.prompt_encoder, list[str]()
+    def embed(self, prompt: str) -> PromptEmbeds:
+        """Runs the text encoder on a prompt."""
+        encoder, notes = self.components["prompt_encoder"], Notes()
 
-        def compute() -> Words:
+        def compute() -> PromptEmbeds:
             if encoder.tokens(prompt) > encoder.length:
-                notes.append(f"the first {encoder.length} tokens of the prompt are read, the rest is cut off")
-            with self.models.running(encoder):
-                return Words(guarded("prompt", [encoder], lambda: encoder([prompt]), notes).cpu(), notes)
+                notes.add(f"the first {encoder.length} tokens of the prompt are read, the rest is cut off")
+            with self.components.running("prompt_encoder"):
+                return PromptEmbeds(guarded("prompt", [encoder], lambda: encoder([prompt]), [notes]).cpu(), notes)
 
-        return self._prompts.get((*self._computed(encoder), prompt), compute)
+        return self._prompts.get((*self._computed_in("prompt_encoder"), prompt), compute)
 
     def conditions(
         self,
         images: list[Image.Image],
-        seen: list[Seen],
+        taggings: list[Tagging],
         sizes: Sizes,
         tiles: Tiles,
         options: Options,
-        tell: Callable[[str, int, int], None],
+        report: Progress,
+        notes: Sequence[Notes],
     ) -> Conditions:
-        """Of whole pictures, or with `tile_tags` of what each tile shows; `tell` hears of each tile."""
-        count, own, by_tile = len(tiles.corners), list[str](), [seen]
-        if options.tile_tags and count > MOST_TILES_SEEN:
-            own.append(f"{count} tiles, too many to look at each: tags are the whole picture's")
+        """Of whole pictures, or with `tile_tags` of what each tile shows; each tile is reported."""
+        count, by_tile = len(tiles.corners), [taggings]
+        if options.tile_tags and count > MAX_TAGGED_TILES:
+            add_to_all(notes, f"{count} tiles, too many to look at each: tags are the whole picture's")
         elif options.tile_tags and count > 1:
-            own.append(f"each of {count} tiles had tags and a prompt of its own")
+            add_to_all(notes, f"each of {count} tiles had tags and a prompt of its own")
             by_tile = []
-            with self.models.running(self.models.ram):
+            with self.components.running("ram"):
                 for number, corner in enumerate(tiles.corners):
-                    tell("tags", number, count)
-                    box = self._shown(sizes, tiles, corner)
-                    by_tile.append([self.look(image.crop(box)) for image in images])
-        prompts = [[self.prompt(one, options) for one in row] for row in by_tile]
-        with self.models.running(self.models.prompt_encoder) if len(prompts) > 1 else nullcontext():
-            words = [[self.embed(prompt) for prompt in row] for row in prompts]
-        told = zip(seen, *by_tile, *words, strict=True)
+                    report("tags", number, count)
+                    box = self._box_of_tile(sizes, tiles, corner)
+                    by_tile.append([self.tag(image.crop(box)) for image in images])
+        prompts = [[self.prompt(tagging, options) for tagging in row] for row in by_tile]
+        with self.components.running("prompt_encoder") if len(prompts) > 1 else nullcontext():
+            embeds = [[self.embed(prompt) for prompt in row] for row in prompts]
+        for row in [taggings, *by_tile, *embeds]:
+            for of_picture, source in zip(notes, row, strict=True):
+                of_picture.add(*source.notes)
         return Conditions(
-            [[one.embeds for one in row] for row in words],
-            [[one.tokens for one in row] for row in by_tile],
-            [[*own, *dict.fromkeys(note for one in picture for note in one.notes)] for picture in told],
+            [[prompt.embeds for prompt in row] for row in embeds],
+            [[tagging.image_tokens for tagging in row] for row in by_tile],
         )
 
     def clear(self) -> None:
-        """Forgets what it did."""
+        """Forgets the pictures and prompts that are remembered."""
         self._prompts.clear()
-        self._seen.clear()
+        self._taggings.clear()
 
-    def _computed(self, network: nn.Module) -> tuple[torch.device, torch.dtype]:
-        """Where, and in which precision: what it gives elsewhere is another thing."""
-        return self.models.runs_on, dtype_of(network)
+    def _computed_in(self, name: str) -> tuple[torch.device, torch.dtype]:
+        """Where and in which precision: what it gives elsewhere is not the same."""
+        return self.components.runs_on, dtype_of(self.components[name])
 
-    def _shown(self, sizes: Sizes, tiles: Tiles, corner: tuple[int, int]) -> tuple[int, int, int, int]:
+    def _box_of_tile(self, sizes: Sizes, tiles: Tiles, corner: tuple[int, int]) -> tuple[int, int, int, int]:
         """The part of the input that a tile shows, as a box for `crop`."""
-        factor = self.models.factor
+        factor = scale_factor(self.components["vae"])
         top, left = (start * factor for start in corner)
         return part_of_input(sizes, (left, top, left + tiles.tile_width * factor, top + tiles.tile_height * factor))

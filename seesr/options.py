@@ -13,6 +13,8 @@ from pydantic_core import PydanticCustomError
 
 from seesr.errors import OptionError
 
+DTYPE_NAMES = ("float32", "bfloat16", "float16")
+"""Precisions that may be asked for; float16 only of GPUs."""
 PRESETS: dict[str, dict[str, Any]] = {
     "speed": {"steps": 1},
     "quality": {"steps": 4},
@@ -34,7 +36,7 @@ class _Checked(BaseModel):
             first = error.errors()[0]
             name = ".".join(str(part) for part in first["loc"])
             if first["type"] == "extra_forbidden":
-                raise OptionError(f"option {name!r} is unknown; there are {', '.join(type(self).model_fields)}.") from None
+                raise OptionError(f"unknown option {name!r}; valid options: {', '.join(type(self).model_fields)}.") from None
             if first["type"] == "tile":
                 raise OptionError(f"{first['msg']}.") from None
             raise OptionError(f"{name} is {reprlib.repr(first['input'])}: {_lower_first(first['msg'])}.") from None
@@ -73,7 +75,12 @@ class Options(_Checked):
 
     scale: float = Field(4.0, ge=1, le=8, description="Output side over input side; any number.")
     max_side: int | None = Field(None, ge=16, le=65535, description="Longer side of the output in pixels, instead of scale.")
-    steps: int = Field(2, ge=1, le=4, description="Denoising steps: 1 is fastest, 4 adds most; 2 unless a preset differs.")
+    steps: int | None = Field(
+        None,
+        ge=1,
+        le=4,
+        description="Denoising steps: 1 is fastest, 4 adds most; left out: what the weights ask for, mostly 2.",
+    )
     prompt: str = Field("", max_length=1000, description="What is in the picture, in your words; tags are added to it.")
     tags: bool = Field(True, description="Let RAM name what it sees and add it to the prompt.")
     conditioning_scale: float = Field(1.0, ge=0, le=2, description="How strongly the input steers: lower invents more.")

@@ -1,4 +1,4 @@
-"""What comes of a picture, and what was done to make it."""
+"""What comes of a job, and what was done to make it."""
 
 from __future__ import annotations
 
@@ -10,49 +10,49 @@ from typing import Any
 from PIL import Image
 
 from seesr.errors import Attempt
-from seesr.images.resize import Sizes
 from seesr.images.save import save
 from seesr.options import Options, SaveOptions
-from seesr.tagging.prompt import Tag
 from seesr.version import __version__
+
+FORMER_STAGE_NAMES = {"read": "decode", "vae_decode": "pixels"}
+"""What stages were called until 0.1; `Result.record` gives their seconds under both names for one release."""
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """An upscaled picture."""
+    """A picture that was made."""
 
     image: Image.Image
     """RGB or RGBA, in the colours of the profile in `image.info["icc_profile"]`, which Pillow's own `save` of a JPEG or WebP
     must be given; without one in sRGB."""
     seed: int
-    tags: list[Tag]
     prompt: str
-    sizes: Sizes
-    seconds: dict[str, float]
-    """Time of each stage, in the order in which they ran; of pictures that ran together, of all of them."""
+    options: Options
+    """With the number of steps that was used."""
     weights: str
     dtype: str
-    """Precision of the models, such as `bfloat16`."""
-    options: Options
+    """Precision of the networks, such as `bfloat16`."""
+    seconds: dict[str, float]
+    """Time of each stage, in the order in which they ran; of pictures that ran together, of all of them."""
     notes: list[str]
-    """What a user would want to know of how the input was handled and the way went."""
+    """What a user would want to know of how the input was handled and how the picture was made."""
     rung: str
-    """The way through the memory, by its name: `whole`, `tiled VAE` and so on, as in the README."""
+    """The memory plan, by its name: `whole`, `tiled VAE` and so on, as in the README."""
     attempts: list[Attempt]
-    """The ways tried before, for which memory did not suffice."""
+    """The memory plans tried before, for which memory did not suffice."""
     vae: str
     """`whole`, `exact tiles` or `estimated tiles`."""
     peak_memory: int
     """Bytes that the process used at most, of the device's memory, or on a CPU of the machine's, weights included."""
 
-    def save(self, path: str | os.PathLike[str], options: SaveOptions | None = None) -> None:
+    def save(self, path: str | os.PathLike[str], options: SaveOptions | None = None, name: str | None = None) -> None:
         """Writes the picture with its profile, the settings that made it and, unless `options` says otherwise, the input's
-        EXIF; the suffix decides the format. The file is there whole or as it was before.
+        EXIF; the suffix decides the format. The file is there whole or as it was before. Errors call it `name`.
 
         Raises:
             OutputError: a suffix that is not known, or the folder cannot be written to, or is full.
         """
-        save(self.image, Path(path), options, self.settings())
+        save(self.image, Path(path), options, self.settings(), name)
 
     def settings(self) -> dict[str, Any]:
         """What made the picture, to be written into its file: enough to make it again."""
@@ -65,4 +65,22 @@ class Result:
             "prompt": self.prompt,
             "words": self.options.prompt,
             "rung": self.rung,
+        }
+
+    def record(self) -> dict[str, Any]:
+        """All that is reported of the picture, ready for JSON: by the command, and in the service's log and metrics."""
+        seconds = {stage: round(seconds, 3) for stage, seconds in self.seconds.items()}
+        former = {FORMER_STAGE_NAMES[stage]: value for stage, value in seconds.items() if stage in FORMER_STAGE_NAMES}
+        return {
+            "seed": self.seed,
+            "prompt": self.prompt,
+            "steps": self.options.steps,
+            "weights": self.weights,
+            "dtype": self.dtype,
+            "notes": self.notes,
+            "rung": self.rung,
+            "attempts": [{"rung": attempt.rung, "reason": attempt.reason} for attempt in self.attempts],
+            "vae": self.vae,
+            "peak_memory": self.peak_memory,
+            "seconds": seconds | former,
         }

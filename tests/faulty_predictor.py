@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import predict
 from seesr.result import Result
-from seesr.runtime.stages import Note, Stages
+from seesr.stages import StageLog, Stages
 
 DEFECT = "/somewhere/defect"
 
@@ -33,7 +33,7 @@ class Predictor(predict.Predictor):
                 raise error(f"injected in {name}")
 
         @contextmanager
-        def failing(self: Stages, name: str) -> Iterator[Note]:
+        def failing(self: Stages, name: str) -> Iterator[StageLog]:
             with stage(self, name) as note:
                 fail(name, MemoryError if name == "decode" else torch.OutOfMemoryError)
                 if name == "resize":

@@ -18,10 +18,10 @@ from conftest import SCRIPTS, Outcome, Run
 from torch import nn
 
 from seesr import Options, Upscaler, cli
-from seesr.images.resize import Sizes, plan_sizes
+from seesr.images.sizes import Sizes, plan_sizes
 from seesr.result import Result
-from seesr.runtime.stages import Stages
-from seesr.weights.files import read_config
+from seesr.stages import Stages
+from seesr.weights.config import read_config
 from seesr.weights.manifest import beside_package
 
 OURS = ["decode", "clean", "resize", "tags", "prompt", "encode", "denoise", "pixels", "colour", "finish", "rest"]
@@ -46,7 +46,7 @@ def benchmark(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType
 
 
 def small(upscaler: Upscaler) -> Sizes:
-    return plan_sizes((32, 32), 4.0, None, upscaler.models.needs, upscaler.limits)
+    return plan_sizes((32, 32), 4.0, None, upscaler.models.needs, upscaler.engine.limits)
 
 
 def new_measured(benchmark: ModuleType) -> Any:

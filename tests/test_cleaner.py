@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
 import seesr.cleaner
-import seesr.upscaler
+import seesr.networks
 from seesr.cleaner import Cleaner, clean, load_cleaner
 from seesr.errors import WeightsError
 from seesr.images.resize import to_tensor
@@ -113,7 +113,7 @@ def test_half_precision_changes_less_than_a_grey_level(
 
 def test_a_picture_that_becomes_smaller_is_cleaned_small(upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[torch.Size] = []
-    monkeypatch.setattr(seesr.upscaler, "clean", lambda cleaner, image: sizes.append(image.shape) or clean(cleaner, image))
+    monkeypatch.setattr(seesr.networks, "clean", lambda cleaner, image: sizes.append(image.shape) or clean(cleaner, image))
     photo = Image.open(IMAGES / "coffee.png").convert("RGB")
     assert upscaler.upscale(photo, max_side=160, seed=0, steps=1).image.width == 160
     assert max(sizes[0]) <= 192 < photo.width

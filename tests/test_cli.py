@@ -21,8 +21,9 @@ import pytest
 from conftest import Run, turned_profile
 from PIL import ExifTags, Image
 
-from seesr import OptionError, OutputError, cli
-from seesr.runtime.plan import Rung
+from seesr import OptionError, OutputError
+from seesr.cli import upscale as command
+from seesr.engine import Engine
 from seesr.tagging.prompt import Tag
 from seesr.upscaler import Upscaler
 
@@ -82,7 +83,7 @@ def test_flags_of_saving_and_of_memory_are_heeded(
     assert plain.getexif()[ExifTags.Base.Artist] == "Somebody"
     assert ExifTags.Base.Artist not in changed.getexif()
     assert changed.quantization[0][0] > 16, "coarse"
-    assert [one.models.sequential for one in loaded] == [False, True]
+    assert [one.engine.components.sequential for one in loaded] == [False, True]
 
 
 def test_a_bad_file_among_many_is_reported_at_the_end(seesr: Run, photo: Path, tmp_path: Path) -> None:
@@ -106,17 +107,17 @@ def test_when_all_pictures_fail_nothing_was_done(seesr: Run, tmp_path: Path) -> 
 def test_memory_that_ran_out_on_the_way_is_said(
     seesr: Run, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    travel = Upscaler._travel
+    run_pipeline = Upscaler._run
 
-    def scarce(self: Upscaler, job: Any, rung: Rung) -> Any:
-        if rung.name == "whole":
+    def scarce(self: Upscaler, *arguments: Any) -> Any:
+        if arguments[3].name == "whole":
             raise MemoryError("no memory for this")
-        return travel(self, job, rung)
+        return run_pipeline(self, *arguments)
 
-    monkeypatch.setattr(Upscaler, "_travel", scarce)
+    monkeypatch.setattr(Upscaler, "_run", scarce)
     outcome = seesr("upscale", photo, "-o", tmp_path / "large.png", *QUICK)
     assert outcome.code == 0, outcome.err
-    assert "; memory did not suffice for whole; it was made by " in outcome.err.splitlines()[-1]
+    assert "; memory did not suffice for whole; it was made with the plan " in outcome.err.splitlines()[-1]
 
 
 def test_debugging_shows_the_way_to_an_error_and_changes_no_exit_code(
@@ -132,15 +133,15 @@ def test_debugging_shows_the_way_to_an_error_and_changes_no_exit_code(
 def test_pictures_that_go_together_fail_alone(
     seesr: Run, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Upscaler, "together", 2)
+    monkeypatch.setattr(Engine, "preferred_batch", 2)
     passes: list[int] = []
-    travel = Upscaler._travel
+    run_pipeline = Upscaler._run
 
-    def watched(self: Upscaler, job: Any, rung: Rung) -> Any:
-        passes.append(len(job.pictures))
-        return travel(self, job, rung)
+    def watched(self: Upscaler, jobs: list[Any], *arguments: Any) -> Any:
+        passes.append(len(jobs))
+        return run_pipeline(self, jobs, *arguments)
 
-    monkeypatch.setattr(Upscaler, "_travel", watched)
+    monkeypatch.setattr(Upscaler, "_run", watched)
     for name in ("a.png", "b.png", "d.png"):
         (tmp_path / name).write_bytes(photo.read_bytes())
     (tmp_path / "c.jpg").write_text("no picture")
@@ -340,7 +341,7 @@ def test_a_full_disk_ends_the_work_and_a_comparison_can_be_resumed(
     folder.mkdir()
     for name in ("a.png", "b.png", "c.png"):
         (folder / name).write_bytes(photo.read_bytes())
-    saved_after, full = cli.saved_after, True
+    saved_after, full = command.saved_after, True
 
     @contextmanager
     def limited(image: Image.Image, path: Path, *arguments: Any) -> Iterator[None]:
@@ -349,7 +350,7 @@ def test_a_full_disk_ends_the_work_and_a_comparison_can_be_resumed(
         with saved_after(image, path, *arguments):
             yield
 
-    monkeypatch.setattr(cli, "saved_after", limited)
+    monkeypatch.setattr(command, "saved_after", limited)
     arguments = ("upscale", folder, "-o", output, *QUICK, "--compare")
     outcome = seesr(*arguments)
     assert outcome.code == 1
@@ -366,7 +367,7 @@ def test_a_full_disk_ends_the_work_and_a_comparison_can_be_resumed(
     def unwritable(*_: Any) -> None:
         raise OutputError("the comparison cannot be written: No space left on device.")
 
-    monkeypatch.setattr(cli, "save", unwritable)
+    monkeypatch.setattr(command, "save", unwritable)
     again = ("upscale", folder / "b.png", "-o", output, *QUICK, "--compare", "--overwrite", "--sharpen", 2)
     assert seesr(*again).code == 2
     full = True

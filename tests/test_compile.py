@@ -17,13 +17,14 @@ from diffusers.models.attention_processor import Attention, AttnProcessor2_0, XF
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
-from seesr import Options, Upscaler
+from seesr import Upscaler
 from seesr.errors import OptionError
-from seesr.runtime import attention
-from seesr.runtime.compile import compile_blocks, require_compiler
-from seesr.runtime.convolution import make_fast
-from seesr.runtime.device import CPU
-from seesr.runtime.plan import Budget, rungs
+from seesr.kernels import denoiser_attention as attention
+from seesr.kernels.compile import compile_blocks, require_compiler
+from seesr.kernels.winograd import use_winograd
+from seesr.machine.device import CPU
+from seesr.planning.ladder import build_ladder
+from seesr.planning.plan import Budget, TileSettings
 
 
 def can_compile() -> bool:
@@ -64,27 +65,27 @@ def test_a_compiled_block_computes_the_same_by_winograd() -> None:
     image = torch.randn(1, 128, 32, 36).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         plain = block(image, None)
-        make_fast(block)
+        use_winograd(block)
         compile_blocks(block)
         torch.testing.assert_close(block(image, None), plain, rtol=1e-3, atol=3e-4)
 
 
 @needs_compiler
 def test_on_a_cpu_only_the_denoiser_is_compiled() -> None:
-    models = Upscaler.load("tiny", device="cpu", compiled=True).models
+    upscaler = Upscaler.load("tiny", device="cpu", compiled=True)
 
     def compiled(network: nn.Module) -> int:
         return sum(module._compiled_call_impl is not None for module in network.modules())
 
-    assert compiled(models.denoiser) > 10
-    assert compiled(models.vae) == 0, "there it would be several times slower"
+    assert compiled(upscaler.networks.denoiser) > 10
+    assert compiled(upscaler.engine.components["vae"]) == 0, "there it would be several times slower"
 
 
 def test_without_a_compiler_it_is_said_before_anything_is_loaded(
     seesr: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    monkeypatch.setattr("seesr.models.load_ram", lambda *_, **__: pytest.fail("it was loaded"))
+    monkeypatch.setattr("seesr.networks.load_ram", lambda *_, **__: pytest.fail("it was loaded"))
     outcome = seesr("upscale", IMAGES / "chelsea.png", "--compile", "--device", "cpu", "-o", tmp_path / "never.png")
     assert outcome.code == 2
     assert "compiling needs a C++ compiler, and no-such-compiler is not here" in outcome.err
@@ -112,19 +113,19 @@ def test_what_was_compiled_for_a_gpu_is_not_compiled_again_on_the_cpu(
         def forward(self, rows: Tensor) -> Tensor:
             return rows + 1
 
-    models, gpu, block, compiled = upscaler.models, torch.device("cuda"), Block(), []
+    components, gpu, block, compiled = upscaler.engine.components, torch.device("cuda"), Block(), []
 
     def compile_it(graph: torch.fx.GraphModule, _: list[Tensor]) -> torch.fx.GraphModule:
         compiled.append(graph)
         return graph
 
     block.compile(backend=compile_it, dynamic=False)
-    last = rungs(Options(), 64, 64, gpu, models.costs, Budget(1e12, 1e12), compiled=True)[-1]
+    last = build_ladder(TileSettings(), 64, 64, gpu, upscaler.engine.costs, Budget(1e12, 1e12), compiled=True)[-1]
     assert last.device == CPU
-    monkeypatch.setattr(models, "compiled", True)
+    monkeypatch.setattr(components, "compiled", True)
     for device, graphs in ((gpu, 0), (CPU, 1)):
-        monkeypatch.setattr(models, "device", device)
-        with models.on(last):
+        monkeypatch.setattr(components, "device", device)
+        with components.on(last):
             assert torch.equal(block(torch.ones(2)), torch.full((2,), 2.0))
         assert len(compiled) == graphs
 
@@ -161,9 +162,9 @@ def test_xformers_is_taken_where_it_runs(xformers: ModuleType, caplog: pytest.Lo
 
 
 def test_compiled_networks_get_fixed_tiles(upscaler: Upscaler) -> None:
-    costs, budget = upscaler.models.costs, Budget(1e12, 1e12)
+    costs, budget = upscaler.engine.costs, Budget(1e12, 1e12)
     for compiled in (True, False):
-        for rung in rungs(Options(), 300, 300, torch.device("cuda"), costs, budget, compiled=compiled):
+        for rung in build_ladder(TileSettings(), 300, 300, torch.device("cuda"), costs, budget, compiled=compiled):
             assert rung.tiles(300, 300).fixed == compiled
 
 

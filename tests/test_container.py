@@ -17,9 +17,9 @@ import yaml
 from PIL import Image
 
 from seesr import Options, Result
-from seesr.images.resize import Sizes
+from seesr.images.sizes import Sizes
+from seesr.machine.worker_thread import WorkerThread
 from seesr.options import PRESETS, SaveOptions
-from seesr.runtime.own_thread import OwnThread
 
 ROOT = Path(__file__).parents[1]
 RENAMED = {
@@ -125,7 +125,7 @@ def predictor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     service = importlib.import_module("predict")
     monkeypatch.setattr(service, "trim", lambda: None)
     made = service.Predictor()
-    made.folder, made.upscaler, made.thread = tmp_path.resolve(), Asked(), OwnThread()
+    made.folder, made.upscaler, made.thread = tmp_path.resolve(), Asked(), WorkerThread()
     return made
 
 

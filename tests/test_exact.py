@@ -22,12 +22,12 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from seesr import Upscaler
-from seesr.autoencoder import attention
 from seesr.autoencoder.exact import TiledAutoencoder
-from seesr.autoencoder.lean import make_lean
-from seesr.autoencoder.maps import Box, FeatureMap, MapMemory
-from seesr.autoencoder.statistics import make_precise
+from seesr.autoencoder.feature_maps import Box, FeatureMap, MapMemory
 from seesr.autoencoder.vae import decode, load_vae
+from seesr.kernels import attention
+from seesr.kernels.group_norm import use_float64_group_norm
+from seesr.kernels.inplace import use_inplace_blocks
 from seesr.weights.manifest import beside_package
 
 LIMIT = 1e-4
@@ -82,7 +82,7 @@ def test_precise_norms_change_nothing_else() -> None:
     latents = torch.randn(1, 4, 20, 24)
     for name in ("attention", "attention in blocks"):
         vae, precise = small_vae(**CONFIGS[name]), small_vae(**CONFIGS[name])
-        make_precise(precise)
+        use_float64_group_norm(precise)
         precise.to(memory_format=torch.channels_last)
         with torch.inference_mode():
             assert (precise.decode(latents).sample - vae.decode(latents).sample).abs().max() <= LIMIT
@@ -162,7 +162,7 @@ def test_a_lean_vae_gives_the_same() -> None:
     with torch.inference_mode():
         expected = vae.decode(latents).sample, vae.encode(pixels).latent_dist.mode()
         kept = latents.clone(), pixels.clone()
-        make_lean(vae)
+        use_inplace_blocks(vae)
         found = vae.decode(latents).sample, vae.encode(pixels).latent_dist.mode()
     assert not any(isinstance(module, ResnetBlock2D) for module in vae.modules())
     assert any(module.inplace for module in vae.modules() if isinstance(module, nn.SiLU))
@@ -184,7 +184,7 @@ def test_a_batch_is_its_pictures() -> None:
 def test_attention_is_the_same_some_queries_at_a_time_and_as_products(monkeypatch: pytest.MonkeyPatch) -> None:
     queries, keys, values = torch.randn(3, 2, 2, 30, 512).unbind()
     expected = (queries @ keys.transpose(2, 3) / 512**0.5).softmax(dim=-1) @ values
-    assert (attention.products(queries, keys, values) - expected).abs().max() < 1e-5
+    assert (attention.math_attention(queries, keys, values) - expected).abs().max() < 1e-5
     monkeypatch.setattr(attention, "SCORES", 2 * 2 * 30 * 7)
     assert (attention.attend(queries, keys, values) - expected).abs().max() < 1e-5
 
@@ -274,7 +274,7 @@ def test_norms_are_precise_where_channels_lie_last() -> None:
     values = (torch.randn(2, 8, 700, 700) * 0.05 + 5).contiguous(memory_format=torch.channels_last)
     expected = norm.double()(values.double())
     model = torch.nn.Sequential(norm.float())
-    make_precise(model)
+    use_float64_group_norm(model)
     assert model.state_dict().keys() == {"0.weight", "0.bias"}
     with torch.inference_mode():
         assert (model(values) - expected).abs().max() < 1e-4
@@ -298,7 +298,7 @@ def test_norms_of_bfloat16_maps_round_and_no_more(mean: float, threads: int, req
     values = (torch.randn(1, 64, 300, 300) + mean).bfloat16().contiguous(memory_format=torch.channels_last)
     model = torch.nn.Sequential(torch.nn.GroupNorm(32, 64))
     expected = model.double()(values.double())
-    make_precise(model.bfloat16())
+    use_float64_group_norm(model.bfloat16())
     with torch.inference_mode():
         assert ((model(values) - expected) ** 2).mean() ** 0.5 < 0.002
         flat = torch.full_like(values, 3)
@@ -306,10 +306,10 @@ def test_norms_of_bfloat16_maps_round_and_no_more(mean: float, threads: int, req
 
 
 def test_the_products_vae_is_the_stock_one_in_another_layout() -> None:
-    models, stock = (
-        Upscaler.load(device="cpu", dtype="float32").models,
+    vae, stock = (
+        Upscaler.load(device="cpu", dtype="float32").engine.components["vae"],
         load_vae(beside_package("tiny") / "sd-turbo" / "vae"),
     )
     latents = torch.randn(1, stock.config.latent_channels, 128, 192)
     with torch.inference_mode():
-        assert (models.vae.decode(latents).sample - stock.decode(latents).sample).abs().max() <= LIMIT
+        assert (vae.decode(latents).sample - stock.decode(latents).sample).abs().max() <= LIMIT

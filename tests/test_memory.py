@@ -18,7 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,27 +31,33 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import seesr.autoencoder.vae
-import seesr.runtime.memory
+import seesr.engine
+import seesr.machine.memory
 import seesr.upscaler
 from seesr import ComputeError, OptionError, Options, OutOfMemoryError, Result, Upscaler
-from seesr.autoencoder.attention import SCORES
-from seesr.autoencoder.maps import FileBand
-from seesr.diffusion.tiles import Tiles, fitting_side, predict_tiled, tile_starts
+from seesr.autoencoder.feature_maps import FileBand
+from seesr.diffusion.tiled import predict_tiled
 from seesr.errors import Attempt, TimeLimitError
 from seesr.evaluation.seams import seam_ratio, tile_borders
 from seesr.images.colour import low_frequencies, wavelet_fix
-from seesr.images.resize import Needs, part_of_input, plan_sizes
+from seesr.images.sizes import SizeRequirements, part_of_input, plan_sizes
+from seesr.kernels.attention import SCORES
+from seesr.lru_cache import LRUCache
+from seesr.machine.device import CPU, choose_device, choose_dtype, dtype_on
+from seesr.machine.memory import PeakMemory
+from seesr.machine.out_of_memory import is_out_of_memory
+from seesr.machine.worker_thread import WorkerThread
+from seesr.notes import Notes
 from seesr.options import Limits, parse_bytes
-from seesr.runtime.device import CPU, choose_device, choose_dtype, dtype_on
-from seesr.runtime.guard import guarded, in_float32
-from seesr.runtime.ladder import climb_down
-from seesr.runtime.memory import PeakMemory, is_out_of_memory
-from seesr.runtime.own_thread import OwnThread
-from seesr.runtime.plan import LATENT_COPIES, Budget, Costs, Rung, how_many, may_keep, rungs
-from seesr.runtime.recent import Recent
-from seesr.runtime.stages import Stages
+from seesr.planning.costs import LATENT_COPIES, Costs
+from seesr.planning.fallback import run_with_fallback
+from seesr.planning.ladder import build_ladder, can_retain_heap, max_batch
+from seesr.planning.nan_guard import guarded, in_float32
+from seesr.planning.plan import Budget, MemoryPlan, TileSettings
+from seesr.stages import Stages
+from seesr.tiling import Tiles, fitting_side, tile_starts
 
-STAGES = ["clean", "resize", "tags", "prompt", "encode", "denoise", "pixels", "colour", "finish"]
+STAGES = ["clean", "resize", "tags", "prompt", "encode", "denoise", "vae_decode", "colour", "finish"]
 RUNGS = ["whole", "tiled VAE", "tiled latents", "smaller tiles"]
 
 
@@ -110,10 +115,10 @@ def upscale(upscaler: Upscaler, photo: Image.Image) -> Result:
 @pytest.fixture(scope="module")
 def by_rung(upscaler: Upscaler, large_photo: Image.Image) -> dict[str, Image.Image]:
     """The picture of each rung, run directly."""
-    made, plan = {}, seesr.upscaler.rungs
+    made, plan = {}, seesr.engine.build_ladder
     with pytest.MonkeyPatch.context() as patch:
         for number in range(len(RUNGS)):
-            patch.setattr(seesr.upscaler, "rungs", lambda *values, number=number: plan(*values)[number:])
+            patch.setattr(seesr.engine, "build_ladder", lambda *values, number=number: plan(*values)[number:])
             result = upscale(upscaler, large_photo)
             assert not result.attempts
             made[result.rung] = result.image
@@ -147,7 +152,7 @@ def test_memory_that_runs_out_once_in_any_stage(
 
 
 @pytest.mark.parametrize(
-    ("stage", "times"), [("encode", 2), ("denoise", 2), ("pixels", 2), *((stage, 3) for stage in STAGES)]
+    ("stage", "times"), [("encode", 2), ("denoise", 2), ("vae_decode", 2), *((stage, 3) for stage in STAGES)]
 )
 def test_memory_that_runs_out_again_and_again(
     upscaler: Upscaler,
@@ -169,13 +174,13 @@ def test_nothing_of_a_failed_attempt_is_alive_in_the_next(
     upscaler: Upscaler, large_photo: Image.Image, fault: Callable[..., Fault], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upscale(upscaler, large_photo)
-    before, seen, travel = alive(), [], Upscaler._travel
+    before, seen, run = alive(), [], Upscaler._run
 
-    def watched(self: Upscaler, job: Any, rung: Rung) -> Any:
+    def watched(self: Upscaler, *arguments: Any) -> Any:
         seen.append(alive() - before)
-        return travel(self, job, rung)
+        return run(self, *arguments)
 
-    monkeypatch.setattr(Upscaler, "_travel", watched)
+    monkeypatch.setattr(Upscaler, "_run", watched)
     with fault("colour", 3, 2):
         assert len(upscale(upscaler, large_photo).attempts) == 2
     assert len(seen) == 3
@@ -184,14 +189,14 @@ def test_nothing_of_a_failed_attempt_is_alive_in_the_next(
 
 def test_memory_is_given_back_between_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
     done = list[object]()
-    monkeypatch.setattr("seesr.runtime.ladder.free_memory", done.append)
+    monkeypatch.setattr("seesr.planning.fallback.free_memory", done.append)
 
-    def run(rung: Rung) -> None:
+    def run(rung: MemoryPlan) -> None:
         done.append(rung.name)
         if rung.name == "whole":
             raise MemoryError
 
-    climb_down([Rung("whole", CPU, 0, 96, 32), Rung("tiled VAE", CPU, 48, 96, 32)], run)
+    run_with_fallback([MemoryPlan("whole", CPU, 0, 96, 32), MemoryPlan("tiled VAE", CPU, 48, 96, 32)], run)
     assert done == ["whole", CPU, "tiled VAE"]
 
 
@@ -212,8 +217,8 @@ def test_the_ladder_ends_with_a_clear_error_and_leaves_nothing(
     upscale(upscaler, large_photo)
     before = alive()
     with (
-        fault("pixels", 25, 99),
-        pytest.raises(OutOfMemoryError, match=r"on every way \(whole, tiled VAE, tiled latents, smaller tiles; injected"),
+        fault("vae_decode", 25, 99),
+        pytest.raises(OutOfMemoryError, match=r"with every plan \(whole, tiled VAE, tiled latents, smaller tiles; injected"),
     ):
         upscale(upscaler, large_photo)
     assert alive() <= before
@@ -227,7 +232,7 @@ def test_looking_without_memory_ends_with_a_clear_error(
         raise torch.OutOfMemoryError("injected")
 
     upscaler.clear_caches()
-    monkeypatch.setattr(upscaler.models.ram, "encode", fail)
+    monkeypatch.setattr(upscaler.engine.components["ram"], "encode", fail)
     with pytest.raises(OutOfMemoryError, match=r"memory ran out on cpu while RAM looked at 48x40 pixels\."):
         upscaler.tags(small_photo)
 
@@ -240,7 +245,7 @@ def test_loading_without_memory_ends_with_a_clear_error_and_keeps_nothing(monkey
         held.append(weakref.ref(loaded))
         raise MemoryError
 
-    monkeypatch.setattr("seesr.models.load_ram", fail)
+    monkeypatch.setattr("seesr.networks.load_ram", fail)
     with pytest.raises(OutOfMemoryError, match=r"while the models of tiny \(embedded\) were loaded in float32\.") as caught:
         Upscaler.load(device="cpu", weights="tiny")
     assert caught.value.__context__ is not None
@@ -253,17 +258,17 @@ def test_models_that_do_not_fit_together_are_read_one_by_one(
     expected = upscaler.upscale(small_photo, seed=1).image.tobytes()
     read: list[Path] = []
 
-    def load_denoiser(root: Path, dtype: torch.dtype) -> Any:
-        read.append(root)
+    def load_controlnet(folder: Path, dtype: torch.dtype) -> Any:
+        read.append(folder)
         # Once all that was read before is still there.
         with monkeypatch.context() as patch:
             if len(read) == 1:
-                patch.setattr("seesr.weights.files.memory_bytes", lambda device: (0, 8 << 30))
-            return seesr.diffusion.denoiser.load_denoiser(root, dtype)
+                patch.setattr("seesr.weights.tensors.memory_bytes", lambda device: (0, 8 << 30))
+            return seesr.diffusion.denoiser.load_controlnet(folder, dtype)
 
-    monkeypatch.setattr("seesr.models.load_denoiser", load_denoiser)
+    monkeypatch.setattr("seesr.networks.load_controlnet", load_controlnet)
     scarce = Upscaler.load("tiny", "cpu")
-    assert scarce.models.sequential
+    assert scarce.engine.components.sequential
     assert "memory does not suffice for all models of tiny (embedded) at once: each is read when it runs" in caplog.text
     assert scarce.upscale(small_photo, seed=1).image.tobytes() == expected
 
@@ -279,7 +284,7 @@ def test_another_error_is_no_reason_to_try_again(
     def fail(*_: object) -> None:
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr(upscaler.models.denoiser, "forward", fail)
+    monkeypatch.setattr(upscaler.networks.denoiser, "forward", fail)
     with pytest.raises(RuntimeError, match="a defect"):
         upscale(upscaler, large_photo)
 
@@ -332,9 +337,11 @@ TINY = Costs(vae_channels=32, unet_channels=64, factor=4, itemsize=4, vae_halo=1
     vae_tile=st.sampled_from([None, 0, 16, 128]),
     tile=st.sampled_from([None, 0, 32, 200]),
 )
-def test_each_rung_takes_less(height: int, width: int, budget: float, vae_tile: int | None, tile: int | None) -> None:
-    options = Options.make(vae_tile=vae_tile, tile=tile)
-    ladder = rungs(options, height, width, CPU, TINY, Budget(budget, budget))
+def test_each_fallback_step_takes_less(
+    height: int, width: int, budget: float, vae_tile: int | None, tile: int | None
+) -> None:
+    settings = TileSettings(tile=tile, vae_tile=vae_tile)
+    ladder = build_ladder(settings, height, width, CPU, TINY, Budget(budget, budget))
     assert ladder
     estimates = [TINY.estimate(rung, height, width) for rung in ladder]
     assert all(later <= earlier for earlier, later in zip(estimates, estimates[1:], strict=False))
@@ -346,7 +353,7 @@ def test_each_rung_takes_less(height: int, width: int, budget: float, vae_tile: 
 
 def test_on_a_gpu_the_ladder_ends_on_the_cpu() -> None:
     cuda, large = torch.device("cuda"), Budget(1e12, 1e12)
-    ladder = rungs(Options(), 300, 300, cuda, TINY, large)
+    ladder = build_ladder(TileSettings(), 300, 300, cuda, TINY, large)
     assert [rung.name for rung in ladder] == [*RUNGS[:2], "maps on the host", *RUNGS[2:], "offload", "CPU"]
     assert [rung.maps_on for rung in ladder] == [CPU, cuda, *[CPU] * 5]
     assert ladder[0].at_once == 8
@@ -356,34 +363,37 @@ def test_on_a_gpu_the_ladder_ends_on_the_cpu() -> None:
 
 def test_on_a_gpu_maps_stay_there_where_nothing_else_was_asked_for() -> None:
     cuda, large = torch.device("cuda"), Budget(1e12, 1e12)
-    asked = rungs(Options(vae_tile=32), 300, 300, cuda, TINY, large)
+    asked = build_ladder(TileSettings(vae_tile=32), 300, 300, cuda, TINY, large)
     assert {rung.maps_on for rung in asked} == {CPU}
     assert asked[0].name == "maps on the host"
-    kept, copied = rungs(Options(), 300, 300, cuda, TINY, large)[1:3]
+    kept, copied = build_ladder(TileSettings(), 300, 300, cuda, TINY, large)[1:3]
     assert TINY.of_vae(kept, 300, 300) > TINY.of_vae(copied, 300, 300)
     assert kept.map_memory.device == cuda
-    beyond = rungs(Options(), 300, 300, cuda, replace(TINY, vae_exact=1000), large)
+    beyond = build_ladder(TileSettings(), 300, 300, cuda, replace(TINY, vae_exact=1000), large)
     assert {rung.maps_on for rung in beyond} == {CPU}, "estimated tiles keep no maps"
 
 
 def test_on_a_gpu_no_map_is_larger_than_its_kernels_take_unless_it_was_asked_for() -> None:
     full, large = replace(TINY, vae_channels=256, factor=8, itemsize=2, vae_exact=1 << 18), Budget(1e12, 1e12)
     for side, device, first in ((361, "cuda", "whole"), (363, "cuda", "tiled VAE"), (363, "cpu", "whole")):
-        assert rungs(Options(), side, side, torch.device(device), full, large)[0].name == first
-    assert rungs(Options(vae_tile=0), 363, 363, torch.device("cuda"), full, large)[0].name == "whole"
+        assert build_ladder(TileSettings(), side, side, torch.device(device), full, large)[0].name == first
+    assert build_ladder(TileSettings(vae_tile=0), 363, 363, torch.device("cuda"), full, large)[0].name == "whole"
     exact, metal = replace(full, itemsize=4), torch.device("mps")
-    assert [rungs(Options(), side, side, metal, exact, large)[0].name for side in (255, 256)] == ["whole", "tiled VAE"]
-    assert how_many(rungs(Options(), 128, 128, metal, exact, large)[0], 128, 128, exact, large, 8) == 3
-    whole = rungs(Options(), 256, 256, torch.device("cuda"), full, large)[0]
-    assert how_many(whole, 256, 256, full, large, 8) == 1, "two of 2048x2048 would be"
-    assert how_many(whole, 128, 128, full, large, 8) == 7
+    assert [build_ladder(TileSettings(), side, side, metal, exact, large)[0].name for side in (255, 256)] == [
+        "whole",
+        "tiled VAE",
+    ]
+    assert max_batch(build_ladder(TileSettings(), 128, 128, metal, exact, large)[0], 128, 128, exact, large, 8) == 3
+    whole = build_ladder(TileSettings(), 256, 256, torch.device("cuda"), full, large)[0]
+    assert max_batch(whole, 256, 256, full, large, 8) == 1, "two of 2048x2048 would be"
+    assert max_batch(whole, 128, 128, full, large, 8) == 7
     covering = replace(whole, vae_tile=128)
-    assert how_many(covering, 128, 128, full, large, 8) == 7, "a tile as large as the picture is none"
+    assert max_batch(covering, 128, 128, full, large, 8) == 7, "a tile as large as the picture is none"
     assert full.estimate(covering, 128, 128, 4) == full.estimate(whole, 128, 128, 4)
 
 
 def test_the_plan_knows_what_wide_attention_holds() -> None:
-    small = Rung("smaller tiles", torch.device("cuda"), 24, 48, 16)
+    small = MemoryPlan("smaller tiles", torch.device("cuda"), 24, 48, 16)
     wide, narrow = (replace(TINY, vae_attention=width, itemsize=2) for width in (512, 0))
     scores, known = 2 * 4 * SCORES, 2 * 2 * 512 * 512 * 512
     assert wide.of_vae(small, 512, 512) == scores + known > narrow.of_vae(small, 512, 512)
@@ -395,7 +405,7 @@ import torch
 from seesr.diffusion.sampler import sample
 from seesr.diffusion.schedule import NoiseSchedule
 from seesr.diffusion.steering import Steering
-from seesr.runtime.memory import PeakMemory, used_bytes
+from seesr.machine.memory import PeakMemory, used_bytes
 
 def run(side):
     latents = torch.randn(10, 16, side, side)
@@ -414,31 +424,31 @@ with torch.inference_mode():
 def test_the_plan_knows_what_particles_take() -> None:
     found = subprocess.run([sys.executable, "-c", STEERING], capture_output=True, text=True, check=True).stdout
     assert 0.5 * LATENT_COPIES < float(found) <= LATENT_COPIES
-    one, ten = (rungs(Options(kds=True, kds_particles=n), 1024, 1024, CPU, TINY, Budget(1e12, 1e12))[0] for n in (1, 10))
+    one, ten = (build_ladder(TileSettings(particles=n), 1024, 1024, CPU, TINY, Budget(1e12, 1e12))[0] for n in (1, 10))
     further = TINY.of_unet(ten, 1024, 1024) - TINY.of_unet(one, 1024, 1024)
     assert further == 9 * LATENT_COPIES * 1024 * 1024 * TINY.latent_channels * 4
 
 
 def test_weights_that_do_not_fit_on_a_gpu_go_there_one_by_one() -> None:
     heavy = replace(TINY, weights=5_000_000_000, largest=3_000_000_000)
-    ladder = rungs(Options(), 100, 100, torch.device("cuda"), heavy, Budget(4e9, 1e11))
+    ladder = build_ladder(TileSettings(), 100, 100, torch.device("cuda"), heavy, Budget(4e9, 1e11))
     assert [rung.name for rung in ladder] == ["offload", "CPU"]
-    assert rungs(Options(), 100, 100, torch.device("cuda"), heavy, Budget(2e9, 1e11))[0].name == "CPU"
-    assert rungs(Options(), 100, 100, torch.device("cuda"), heavy, Budget(8e9, 1e9))[0].map_bytes < 1e9
+    assert build_ladder(TileSettings(), 100, 100, torch.device("cuda"), heavy, Budget(2e9, 1e11))[0].name == "CPU"
+    assert build_ladder(TileSettings(), 100, 100, torch.device("cuda"), heavy, Budget(8e9, 1e9))[0].map_bytes < 1e9
 
 
 @pytest.mark.parametrize(
     ("limit", "rung", "notes"),
     [
         (80_000_000, "tiled latents", []),
-        (30_000_000, "smaller tiles", ["no way was estimated to fit into the memory allowed; the smallest was taken"]),
+        (30_000_000, "smaller tiles", ["no plan fits the memory limit; the smallest one is used"]),
     ],
 )
 def test_a_small_budget_is_planned_for(
     upscaler: Upscaler, large_photo: Image.Image, monkeypatch: pytest.MonkeyPatch, limit: int, rung: str, notes: list[str]
 ) -> None:
-    monkeypatch.setattr("seesr.runtime.plan.used_bytes", lambda device: 0)
-    monkeypatch.setattr(upscaler, "memory_limit", limit)
+    monkeypatch.setattr("seesr.planning.plan.used_bytes", lambda device: 0)
+    monkeypatch.setattr(upscaler.engine, "memory_limit", limit)
     result = upscale(upscaler, large_photo)
     assert (result.rung, result.notes) == (rung, notes)
     assert result.vae == "exact tiles"
@@ -462,8 +472,8 @@ def test_tile_options_are_checked() -> None:
     with pytest.raises(OptionError, match="tile_overlap is 60; it may be at most half of the tile"):
         Options.make(tile=64, tile_overlap=60)
     with pytest.raises(OptionError, match=r"^tile_overlap is 97; it may be at most half of the tile \(96\)\. Give a larger"):
-        rungs(Options.make(tile_overlap=97), 64, 64, CPU, TINY, Budget(1e12, 1e12))
-    assert rungs(Options.make(tile_overlap=96), 64, 64, CPU, TINY, Budget(1e12, 1e12))[0].overlap == 96
+        build_ladder(TileSettings(tile_overlap=97), 64, 64, CPU, TINY, Budget(1e12, 1e12))
+    assert build_ladder(TileSettings(tile_overlap=96), 64, 64, CPU, TINY, Budget(1e12, 1e12))[0].overlap == 96
     assert Options.make("memory").vae_tile == 32
 
 
@@ -540,12 +550,12 @@ def test_batches_agree_in_float32(upscaler: Upscaler) -> None:
 def test_tile_tags_look_at_each_tile(upscaler: Upscaler, large_photo: Image.Image) -> None:
     looked: list[tuple[int, int]] = []
     conditioner = upscaler.conditioner
-    look = conditioner.look
-    conditioner.look = lambda image: looked.append(image.size) or look(image)
+    look = conditioner.tag
+    conditioner.tag = lambda image: looked.append(image.size) or look(image)
     try:
         result = upscaler.upscale(large_photo, scale=4.5, steps=1, seed=0, tile=48, tile_overlap=16, tile_tags=True)
     finally:
-        del conditioner.look
+        del conditioner.tag
     assert looked[0] == (60, 60)
     assert len(looked) == 1 + 4
     assert all(30 <= side <= 45 for size in looked[1:] for side in size)
@@ -570,7 +580,7 @@ def test_time_is_looked_at_between_tiles_with_tags_of_their_own(upscaler: Upscal
 def test_no_more_tiles_are_looked_at_than_fit_into_memory(
     upscaler: Upscaler, large_photo: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("seesr.conditioning.MOST_TILES_SEEN", 3)
+    monkeypatch.setattr("seesr.conditioning.MAX_TAGGED_TILES", 3)
     result = upscaler.upscale(large_photo, scale=4.5, steps=1, tile=48, tile_overlap=16, tile_tags=True)
     assert result.notes == ["4 tiles, too many to look at each: tags are the whole picture's"]
 
@@ -579,21 +589,21 @@ def test_time_counts_from_before_a_picture_is_decoded(
     upscaler: Upscaler, small_photo: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr("seesr.upscaler.time", SimpleNamespace(monotonic=lambda: now[0]))
-    decode = seesr.upscaler.open_picture
+    monkeypatch.setattr(upscaler.engine, "clock", lambda: now[0])
+    decode = seesr.upscaler.read_picture
 
     def slow(*given: Any) -> Any:
         now[0] += 61
         return decode(*given)
 
-    monkeypatch.setattr("seesr.upscaler.open_picture", slow)
-    monkeypatch.setattr(upscaler, "limits", Limits(seconds=60))
+    monkeypatch.setattr("seesr.upscaler.read_picture", slow)
+    monkeypatch.setattr(upscaler.engine, "limits", Limits(seconds=60))
     with pytest.raises(TimeLimitError, match="longer than 60 seconds"):
         upscaler.upscale(small_photo, scale=1)
 
 
 def test_a_small_limit_of_results_does_not_refuse_what_models_work_on_larger() -> None:
-    needs, limits = Needs(512, 8), Limits(output_side=400)
+    needs, limits = SizeRequirements(512, 8), Limits(output_side=400)
     assert plan_sizes((100, 75), 4, None, needs, limits).working == (683, 512)
     with pytest.raises(OptionError, match="which makes the long one 5120, more than 2048"):
         plan_sizes((100, 10), 4, None, needs, limits)
@@ -625,7 +635,7 @@ def test_a_network_is_as_it_was_though_an_exception_comes_while_it_goes_back() -
     data=st.data(),
 )
 def test_parts_of_the_input_lie_inside_it(width: int, height: int, scale: float, margin: int, data: st.DataObject) -> None:
-    sizes = plan_sizes((width, height), scale, None, Needs(16, 8, margin), Limits(output_side=100_000))
+    sizes = plan_sizes((width, height), scale, None, SizeRequirements(16, 8, margin), Limits(output_side=100_000))
     left, top = (data.draw(st.integers(0, side - 1)) for side in sizes.padded)
     box = part_of_input(sizes, (left, top, left + 64, top + 64))
     assert 0 <= box[0] < box[2] <= width
@@ -659,32 +669,32 @@ def test_the_colour_fix_is_the_same_in_bands() -> None:
     assert (wavelet_fix(target, source) - expected).abs().max() < 1e-5
 
 
-def test_numbers_that_are_none_are_computed_again_in_float32() -> None:
-    layer, notes = torch.nn.Linear(1, 1).to(torch.float16).requires_grad_(False), []
+def test_nan_is_computed_again_in_float32() -> None:
+    layer, notes = torch.nn.Linear(1, 1).to(torch.float16).requires_grad_(False), Notes()
     layer.weight.fill_(300.0)
     layer.bias.zero_()
 
     def compute() -> Tensor:
         return layer(torch.full((1, 1), 300.0, dtype=layer.weight.dtype))
 
-    assert guarded("pixels", [layer], compute, notes).item() == 90_000
+    assert guarded("vae_decode", [layer], compute, [notes]).item() == 90_000
     assert layer.weight.dtype == torch.float16
-    assert notes == ["pixels gave no numbers in the models' precision and was computed in float32"]
+    assert list(notes) == ["vae_decode gave NaN or infinity in the networks' precision and was computed in float32"]
     layer.weight.fill_(float("nan"))
-    with pytest.raises(ComputeError, match="pixels gives no numbers"):
-        guarded("pixels", [layer], compute, notes)
+    with pytest.raises(ComputeError, match="vae_decode gives NaN or infinity"):
+        guarded("vae_decode", [layer], compute, [notes])
 
 
 def test_damaged_weights_never_make_a_black_picture(small_photo: Image.Image) -> None:
     upscaler = Upscaler.load(device="cpu", dtype="float32")
     with torch.no_grad():
-        upscaler.models.vae.decoder.conv_in.weight[0, 0, 0, 0] = float("nan")
+        upscaler.engine.components["vae"].decoder.conv_in.weight[0, 0, 0, 0] = float("nan")
     with pytest.raises(ComputeError, match="the weights are damaged"):
         upscaler.upscale(small_photo, scale=1, steps=1)
 
 
 def test_recent_forgets_what_was_not_asked_for_the_longest() -> None:
-    recent, computed = Recent(2), []
+    recent, computed = LRUCache(2), []
 
     def ask(key: str) -> str:
         return recent.get(key, lambda: computed.append(key) or key.upper())
@@ -698,62 +708,62 @@ def test_recent_forgets_what_was_not_asked_for_the_longest() -> None:
 def test_a_picture_seen_again_is_not_tagged_again(upscaler: Upscaler, small_photo: Image.Image) -> None:
     upscaler.clear_caches()
     with pytest.MonkeyPatch.context() as patch:
-        calls, encode = [], upscaler.models.ram.encode
-        patch.setattr(upscaler.models.ram, "encode", lambda pixels: calls.append(1) or encode(pixels))
+        calls, encode = [], upscaler.engine.components["ram"].encode
+        patch.setattr(upscaler.engine.components["ram"], "encode", lambda pixels: calls.append(1) or encode(pixels))
         for _ in range(3):
             upscaler.upscale(small_photo, scale=1, steps=1)
     assert len(calls) == 1
 
 
 def test_sequential_keeps_one_network_at_a_time_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    models, moves = Upscaler.load(device="cpu", dtype="float32").models, []
+    components, moves = Upscaler.load(device="cpu", dtype="float32").engine.components, []
     # A device that is not the CPU, of which only the name counts here.
-    models.device, models.sequential = torch.device("meta"), True
-    for name in ("vae", "denoiser", "prompt_encoder", "ram", "cleaner"):
-        monkeypatch.setattr(getattr(models, name), "to", lambda device, name=name: moves.append((name, device.type)))
-    rung = Rung("whole", models.device, 0, 96, 32, sequential=True)
-    with models.on(rung):
-        for name in ("ram", "vae"):
-            with models.running(getattr(models, name)):
-                assert moves[-1] == (name, "meta")
-            assert moves[-1] == (name, "cpu")
-    assert len(moves) == 4
+    components.device, components.sequential = torch.device("meta"), True
+    for name, network in components.networks.items():
+        monkeypatch.setattr(network, "to", lambda device, name=name: moves.append((name, device.type)))
+    plan = MemoryPlan("whole", components.device, 0, 96, 32, sequential=True)
+    with components.on(plan):
+        for names in (["ram"], ["vae"], ["unet", "controlnet"]):
+            with components.running(*names):
+                assert moves == [(name, "meta") for name in names]
+            assert moves[len(names) :] == [(name, "cpu") for name in names]
+            moves.clear()
 
 
 def test_sequential_on_a_cpu_leaves_what_does_not_run_in_its_files(upscaler: Upscaler, small_photo: Image.Image) -> None:
     usual = upscaler.upscale(small_photo, scale=2, steps=1, seed=0)
-    models = (one_by_one := Upscaler.load(device="cpu", dtype="float32", sequential=True)).models
+    components = (one_by_one := Upscaler.load(device="cpu", dtype="float32", sequential=True)).engine.components
 
     def in_memory() -> list[str]:
-        names = ("vae", "denoiser", "prompt_encoder", "ram", "cleaner")
-        return [name for name in names if any(not weight.is_meta for weight in getattr(models, name).parameters())]
+        networks = components.networks.items()
+        return [name for name, network in networks if any(not weight.is_meta for weight in network.parameters())]
 
-    with models.on(Rung("whole", CPU, 0, 96, 32, sequential=True)):
+    with components.on(MemoryPlan("whole", CPU, 0, 96, 32, sequential=True)):
         assert in_memory() == []
-        with models.running(models.denoiser):
-            assert in_memory() == ["denoiser"]
+        with components.running("unet", "controlnet"):
+            assert in_memory() == ["unet", "controlnet"]
     for _ in range(2):
         assert one_by_one.upscale(small_photo, scale=2, steps=1, seed=0).image.tobytes() == usual.image.tobytes()
         assert in_memory() == []
-    assert models.costs == upscaler.models.costs, "the plan knows their sizes all the same"
+    assert one_by_one.engine.costs == upscaler.engine.costs, "the plan knows their sizes all the same"
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), KeyboardInterrupt()], ids=["memory", "cancel"])
 def test_a_move_that_fails_leaves_everything_where_it_was(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
-    models, moves = Upscaler.load(device="cpu", dtype="float32").models, []
+    components, moves = Upscaler.load(device="cpu", dtype="float32").engine.components, []
 
     def full(device: torch.device) -> None:
         moves.append(device.type)
         if device.type == "meta":
             raise error
 
-    monkeypatch.setattr(models.vae, "to", lambda device: moves.append(device.type))
-    monkeypatch.setattr(models.denoiser, "to", full)
-    with pytest.raises(type(error)), models.on(Rung("whole", torch.device("meta"), 0, 96, 32)):
+    monkeypatch.setattr(components["vae"], "to", lambda device: moves.append(device.type))
+    monkeypatch.setattr(components["unet"], "to", full)
+    with pytest.raises(type(error)), components.on(MemoryPlan("whole", torch.device("meta"), 0, 96, 32)):
         pass
     assert moves == ["meta", "meta", "cpu", "cpu"]
-    with models.on(Rung("whole", CPU, 0, 96, 32)):
-        assert models.ram.image_proj.weight.device == CPU
+    with components.on(MemoryPlan("whole", CPU, 0, 96, 32)):
+        assert components["ram"].image_proj.weight.device == CPU
 
 
 def test_estimated_tiles_are_near_and_say_so(upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -773,10 +783,10 @@ def test_a_container_s_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for name, text in (("max", "1000000"), ("current", "700000"), ("stat", statistics)):
         (tmp_path / name).write_text(text)
     group = (*(str(tmp_path / name) for name in ("max", "current", "stat")), "")
-    monkeypatch.setattr(seesr.runtime.memory, "CONTROL_GROUPS", [group])
-    assert seesr.runtime.memory.memory_bytes(CPU) == (500_000, 1_000_000)
+    monkeypatch.setattr(seesr.machine.memory, "CONTROL_GROUPS", [group])
+    assert seesr.machine.memory.memory_bytes(CPU) == (500_000, 1_000_000)
     (tmp_path / "max").write_text("max")
-    assert seesr.runtime.memory.memory_bytes(CPU)[1] > 1_000_000
+    assert seesr.machine.memory.memory_bytes(CPU)[1] > 1_000_000
 
 
 def test_a_memory_limit_is_kept(tmp_path: Path) -> None:
@@ -808,8 +818,9 @@ def test_peak_memory_sees_what_was_freed() -> None:
 MAPS = """
 import resource, sys, threading
 import torch
-from seesr.runtime.device import CPU
-from seesr.runtime.memory import keeping_freed_memory, share_arena, used_bytes
+from seesr.machine.device import CPU
+from seesr.machine.allocator import retain_heap, single_malloc_arena
+from seesr.machine.memory import used_bytes
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -820,14 +831,14 @@ def faults():
 def run():
     made = [faults()]
     held = used_bytes(CPU)
-    with keeping_freed_memory(256 << 20):
+    with retain_heap(256 << 20):
         made.append(used_bytes(CPU) - held)
         faults()
         made.append(faults())
     print(*made, faults())
 
 if sys.argv[1] == "thread":
-    share_arena()
+    single_malloc_arena()
     thread = threading.Thread(target=run)
     thread.start()
     thread.join()
@@ -849,24 +860,24 @@ def test_large_maps_are_not_mapped_anew_while_freed_memory_is_kept(where: str) -
 
 
 def test_freed_memory_is_kept_where_there_is_room() -> None:
-    rung = Rung("whole", CPU, vae_tile=0, tile=96, overlap=32)
+    rung = MemoryPlan("whole", CPU, vae_tile=0, tile=96, overlap=32)
     taken, twice = (TINY.estimate(rung, 100, 100, batch) for batch in (1, 2))
     large, small = (Budget(share * taken, share * taken) for share in (3.0, 1.5))
-    assert may_keep(rung, taken, large)
-    assert not may_keep(rung, taken, small)
-    assert not may_keep(rung, twice, large)
-    assert not may_keep(replace(rung, sequential=True), taken, large)
-    assert not may_keep(replace(rung, device=torch.device("cuda")), taken, large)
+    assert can_retain_heap(rung, taken, large)
+    assert not can_retain_heap(rung, taken, small)
+    assert not can_retain_heap(rung, twice, large)
+    assert not can_retain_heap(replace(rung, sequential=True), taken, large)
+    assert not can_retain_heap(replace(rung, device=torch.device("cuda")), taken, large)
 
 
 def test_a_rung_can_be_made_by_hand() -> None:
-    rung = Rung("whole", CPU, 0, 96, 32)
+    rung = MemoryPlan("whole", CPU, 0, 96, 32)
     assert rung.tiles(50, 200).corners == [(0, 0), (0, 56), (0, 112)]
     assert replace(rung, tile=300).tiles(50, 200).corners == [(0, 0)]
 
 
 def test_all_calls_run_on_one_thread_and_in_the_callers_context() -> None:
-    asked, own = contextvars.ContextVar("asked", default=0), OwnThread()
+    asked, own = contextvars.ContextVar("asked", default=0), WorkerThread()
 
     def ask(number: int) -> tuple[int, int]:
         asked.set(number)
@@ -882,7 +893,7 @@ def test_all_calls_run_on_one_thread_and_in_the_callers_context() -> None:
 
 @pytest.mark.parametrize("seconds", [0.001, 0.06])
 def test_an_interrupt_reaches_the_call_and_nothing_after_it(seconds: float) -> None:
-    own, reached = OwnThread(), []
+    own, reached = WorkerThread(), []
 
     def work() -> None:
         end = time.monotonic() + 5
@@ -917,7 +928,7 @@ def test_an_interrupt_reaches_the_call_and_nothing_after_it(seconds: float) -> N
 
 
 def test_a_second_interrupt_waits_for_the_end_too() -> None:
-    own, begun, reached, ended = OwnThread(), threading.Event(), threading.Event(), threading.Event()
+    own, begun, reached, ended = WorkerThread(), threading.Event(), threading.Event(), threading.Event()
 
     def work() -> None:
         try:
@@ -955,7 +966,7 @@ def test_a_second_interrupt_waits_for_the_end_too() -> None:
 
 
 def test_a_call_that_was_interrupted_before_it_began_never_begins() -> None:
-    own, begun, free = OwnThread(), [], threading.Event()
+    own, begun, free = WorkerThread(), [], threading.Event()
     with ThreadPoolExecutor(2) as pool:
         pool.submit(own.run, free.wait)
         callers: queue.Queue[int] = queue.Queue()
@@ -977,7 +988,7 @@ def test_a_call_that_was_interrupted_before_it_began_never_begins() -> None:
 
 @pytest.mark.parametrize("interrupted", [False, True])
 def test_a_call_that_fails_lets_go_of_what_it_held(interrupted: bool) -> None:
-    own, held, caller = OwnThread(), [], threading.get_ident()
+    own, held, caller = WorkerThread(), [], threading.get_ident()
 
     def work() -> None:
         tensor = torch.zeros(10)

@@ -25,11 +25,11 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from seesr import InputError, OptionError, OutputError, SeeSRError, Upscaler
 from seesr.images.alpha import bleed
-from seesr.images.decode import open_picture
 from seesr.images.finish import finish
 from seesr.images.metadata import read_settings
-from seesr.images.resize import Sizes
+from seesr.images.read import read_picture
 from seesr.images.save import save
+from seesr.images.sizes import Sizes
 from seesr.options import Limits, SaveOptions
 
 LIMITS = Limits()
@@ -78,7 +78,7 @@ KINDS = [(kind, mode) for kind, modes in MODES.items() for mode in modes]
 @pytest.mark.parametrize(("kind", "mode"), KINDS)
 def test_every_format_and_mode_is_decoded(kind: str, mode: str) -> None:
     image = photograph(40, 30, mode)
-    picture = open_picture(encoded(image, kind), LIMITS)
+    picture = read_picture(encoded(image, kind), LIMITS)
     assert picture.rgb.size == (40, 30)
     assert picture.rgb.mode == "RGB"
     expected = photograph(40, 30, {"1": "1", "P": "P"}.get(mode, "L" if mode in ("L", "LA", "I;16", "F") else "RGB"))
@@ -102,7 +102,7 @@ def png_of(width: int, bits: int, colour: int, row: bytes, transparent: bytes | 
 def test_16_bit_colour_is_said_to_become_8_bit() -> None:
     # Pillow opens such files as 8-bit and says nothing.
     content = png_of(2, 16, 2, np.array([[65535, 0, 32768], [0, 65535, 257]], dtype=">u2").tobytes())
-    picture = open_picture(content, LIMITS)
+    picture = read_picture(content, LIMITS)
     assert picture.notes == ["16 bits a channel, the result has 8"]
     assert np.asarray(picture.rgb)[0].tolist() == [[255, 0, 128], [0, 255, 1]]
 
@@ -140,7 +140,7 @@ def packed_12_bits(values: np.ndarray) -> bytes:
 def test_rare_greys_are_what_they_mean(content: bytes, expected: list[int], note: str) -> None:
     image = Image.open(io.BytesIO(content))
     for source in (content, image, image):  # the last time it is loaded
-        picture = open_picture(source, LIMITS)
+        picture = read_picture(source, LIMITS)
         assert np.asarray(picture.rgb)[0, :, 0].tolist() == expected
         assert note in "; ".join(picture.notes)
 
@@ -150,7 +150,7 @@ def test_a_picture_that_grows_while_it_is_decoded_is_refused(monkeypatch: pytest
     image = Image.new("RGB", (8, 8))
     monkeypatch.setattr(image, "load", lambda: setattr(image, "_size", (4096, 4096)))
     with pytest.raises(InputError, match="4096x4096, 16,777,216 pixels; at most 10,000 are taken"):
-        open_picture(image, Limits(input_pixels=10_000))
+        read_picture(image, Limits(input_pixels=10_000))
 
 
 @pytest.mark.parametrize(
@@ -168,13 +168,13 @@ def test_a_picture_that_grows_while_it_is_decoded_is_refused(monkeypatch: pytest
 def test_one_transparent_colour_is_found_whatever_the_bits(content: bytes, expected: list[int]) -> None:
     image = Image.open(io.BytesIO(content))
     for source in (content, image, image):
-        assert np.asarray(open_picture(source, LIMITS).alpha)[0].tolist() == expected
+        assert np.asarray(read_picture(source, LIMITS).alpha)[0].tolist() == expected
 
 
 def test_an_animation_gives_its_first_frame_and_says_so() -> None:
     frames = [Image.new("RGB", (20, 10), colour) for colour in ("red", "blue", "green")]
     content = encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True)
-    picture = open_picture(content, LIMITS)
+    picture = read_picture(content, LIMITS)
     assert picture.notes == ["several frames, the first is used"]
     assert close(picture.rgb, frames[0], 1)
 
@@ -191,7 +191,7 @@ def test_frames_that_are_not_used_are_not_read(monkeypatch: pytest.MonkeyPatch) 
         seek(self, frame)
 
     monkeypatch.setattr(TiffImageFile, "_seek", watched)
-    picture = open_picture(content, LIMITS)
+    picture = read_picture(content, LIMITS)
     assert set(read) <= {0}
     assert picture.notes == ["several frames, the first is used"]
     assert close(picture.rgb, frames[0], 0)
@@ -203,7 +203,7 @@ def test_a_bmp_without_a_profile_has_the_colours_in_srgb(tmp_path: Path) -> None
     turned.info["icc_profile"] = turned_profile()
     save(turned, tmp_path / "turned.bmp")
     save(orange, tmp_path / "plain.bmp")
-    assert close(Image.open(tmp_path / "turned.bmp"), open_picture(turned, LIMITS).rgb, 0)
+    assert close(Image.open(tmp_path / "turned.bmp"), read_picture(turned, LIMITS).rgb, 0)
     assert close(Image.open(tmp_path / "plain.bmp"), orange, 0)
 
 
@@ -211,7 +211,7 @@ def test_a_phone_s_picture_with_a_preview_is_one_picture() -> None:
     frames = [photograph(40, 30), photograph(8, 6)]
     content = encoded(frames[0], "MPO", save_all=True, append_images=frames[1:])
     assert Image.open(io.BytesIO(content)).n_frames == 2
-    picture = open_picture(content, LIMITS)
+    picture = read_picture(content, LIMITS)
     assert picture.notes == []
     assert close(picture.rgb, frames[0], 6)
 
@@ -222,7 +222,7 @@ def test_exif_says_how_a_picture_is_turned(orientation: int) -> None:
     exif[ExifTags.Base.Orientation] = orientation
     content = encoded(Image.fromarray(np.array([[0, 50, 100], [150, 200, 250]], np.uint8)), "PNG", exif=exif)
     expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(content))))
-    assert np.asarray(open_picture(content, LIMITS).rgb)[..., 0].tolist() == expected.tolist()
+    assert np.asarray(read_picture(content, LIMITS).rgb)[..., 0].tolist() == expected.tolist()
 
 
 def test_exif_is_carried_over_upright_and_without_what_is_wrong_now(upscaler: Upscaler, tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_names_in_any_letters_come_back_as_they_were(kind: str, tmp_path: Path) 
     exif[ExifTags.Base.Artist] = artist
     exif[ExifTags.IFD.GPSInfo] = {ExifTags.GPS.GPSMapDatum: place, ExifTags.GPS.GPSLatitudeRef: "N"}
     exif[ExifTags.IFD.Exif] = {ExifTags.Base.LensModel: Latin(lens.decode("latin-1"))}
-    picture = open_picture(encoded(photograph(40, 30), kind, exif=exif.tobytes()), LIMITS)
+    picture = read_picture(encoded(photograph(40, 30), kind, exif=exif.tobytes()), LIMITS)
     assert picture.notes == []
     result = finish(picture.rgb, picture, Sizes((40, 30), (40, 30), (40, 30), (40, 30), 0), 0)
     for suffix in (".jpg", ".png", ".webp", ".tiff", ".avif"):
@@ -269,7 +269,7 @@ def test_names_in_any_letters_come_back_as_they_were(kind: str, tmp_path: Path) 
             assert gps[ExifTags.GPS.GPSMapDatum].encode("latin-1") == place, suffix
             assert gps[ExifTags.GPS.GPSLatitudeRef] == "N"
             read_again = Image.Exif()
-            read_again.load(open_picture(tmp_path / f"out{suffix}", LIMITS).exif)
+            read_again.load(read_picture(tmp_path / f"out{suffix}", LIMITS).exif)
             assert read_again[ExifTags.Base.Artist].encode("latin-1") == artist, suffix
 
 
@@ -285,7 +285,7 @@ def test_a_tiff_says_as_much_as_any_other() -> None:
     exif[ExifTags.Base.Orientation] = 6
     exif[ExifTags.Base.Model] = "Brownie"
     exif[ExifTags.IFD.GPSInfo] = {ExifTags.GPS.GPSLatitudeRef: "N"}
-    picture = open_picture(encoded(photograph(40, 30), "TIFF", exif=exif.tobytes()), LIMITS)
+    picture = read_picture(encoded(photograph(40, 30), "TIFF", exif=exif.tobytes()), LIMITS)
     kept = Image.Exif()
     kept.load(picture.exif)
     assert picture.rgb.size == (30, 40)
@@ -297,7 +297,7 @@ def test_a_tiff_says_as_much_as_any_other() -> None:
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 def test_damaged_exif_does_not_matter(kind: str, exif: bytes) -> None:
     dpi = {"dpi": (72, 72)} if kind == "JPEG" else {}  # without, Pillow itself looks into EXIF for it
-    picture = open_picture(encoded(photograph(40, 30), kind, exif=exif, **dpi), LIMITS)
+    picture = read_picture(encoded(photograph(40, 30), kind, exif=exif, **dpi), LIMITS)
     assert picture.exif is None
     assert picture.rgb.size == (40, 30)
 
@@ -305,7 +305,7 @@ def test_damaged_exif_does_not_matter(kind: str, exif: bytes) -> None:
 def test_colours_come_from_the_profile_and_go_back_to_it() -> None:
     orange = Image.new("RGB", (8, 8), (200, 90, 10))
     orange.info["icc_profile"] = turned_profile()
-    picture = open_picture(orange, LIMITS)
+    picture = read_picture(orange, LIMITS)
     assert close(picture.rgb, Image.new("RGB", (8, 8), (10, 90, 200)), 1)
     result = finish(picture.rgb, picture, Sizes((8, 8), (16, 16), (16, 16), (16, 16), 0), 0)
     assert close(result, orange.resize((16, 16)), 1)
@@ -315,7 +315,7 @@ def test_colours_come_from_the_profile_and_go_back_to_it() -> None:
 def test_a_profile_that_cannot_be_used_is_ignored_and_named() -> None:
     photo = photograph(8, 8)
     photo.info["icc_profile"] = b"no profile"
-    picture = open_picture(photo, LIMITS)
+    picture = read_picture(photo, LIMITS)
     assert [text.partition(" (")[0] for text in picture.notes] == ["its colour profile cannot be used and was ignored"]
     assert picture.profile is None
     assert picture.rgb.tobytes() == photo.tobytes()
@@ -401,7 +401,7 @@ def test_a_large_picture_takes_little_more_memory_than_its_pixels(mode: str, mos
     content = encoded(photo, "PNG")
     tracemalloc.start()
     try:
-        open_picture(content, LIMITS)
+        read_picture(content, LIMITS)
         assert tracemalloc.get_traced_memory()[1] <= most * side * side
     finally:
         tracemalloc.stop()
@@ -436,7 +436,7 @@ def test_text_that_unpacks_to_gigabytes_is_refused() -> None:
     content = encoded(photograph(8, 8), "PNG", pnginfo=text)
     assert len(content) < 1_000_000
     with pytest.raises(InputError, match="damaged"):
-        open_picture(content, LIMITS)
+        read_picture(content, LIMITS)
 
 
 DAMAGES = st.one_of(
@@ -492,7 +492,7 @@ def test_any_file_gives_its_picture_or_a_sentence(
     content = damaged(encoded(photograph(width, height, mode), kind, **arguments), damage)
     target = tmp_path / f"out{suffix}"
     target.unlink(missing_ok=True)
-    upscaler.limits, limits = SMALL, upscaler.limits
+    upscaler.engine.limits, limits = SMALL, upscaler.engine.limits
     try:
         result = upscaler.upscale(content, scale=scale, steps=1, seed=0)
         save(result.image, target, settings=result.settings())
@@ -501,7 +501,7 @@ def test_any_file_gives_its_picture_or_a_sentence(
     else:
         refusal = None
     finally:
-        upscaler.limits = limits
+        upscaler.engine.limits = limits
     if refusal is not None:
         note(refusal)
         assert "\n" not in refusal
@@ -529,10 +529,10 @@ def test_a_pipe_is_read_no_further_than_allowed(tmp_path: Path) -> None:
         writer = threading.Thread(target=_write, args=(pipe, encoded(photograph(40, 30), "PNG")))
         writer.start()
         if size:
-            assert open_picture(pipe, Limits(input_bytes=limit)).rgb.size == size
+            assert read_picture(pipe, Limits(input_bytes=limit)).rgb.size == size
         else:
             with pytest.raises(InputError, match="at most 1,000 are taken"):
-                open_picture(pipe, Limits(input_bytes=limit))
+                read_picture(pipe, Limits(input_bytes=limit))
         writer.join()
 
 
@@ -566,7 +566,7 @@ def test_a_grey_profile_holds_for_every_kind_of_grey(mode: str) -> None:
     if mode == "1":
         grey = grey.point(lambda value: 255 * (value > 128))
     transparent = {"transparency": 7} if mode == "L" else {}
-    picture = open_picture(encoded(grey.convert(mode), "PNG", icc_profile=linear_grey(), **transparent), LIMITS)
+    picture = read_picture(encoded(grey.convert(mode), "PNG", icc_profile=linear_grey(), **transparent), LIMITS)
     assert picture.notes == ["its colours were converted to sRGB and stay so"]
     linear = np.asarray(grey) / 255
     expected = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055) * 255
@@ -575,7 +575,7 @@ def test_a_grey_profile_holds_for_every_kind_of_grey(mode: str) -> None:
 
 def test_heic_and_avif_are_to_be_had() -> None:
     assert features.check("avif")
-    assert open_picture(encoded(photograph(32, 32), "HEIF"), LIMITS).rgb.size == (32, 32)
+    assert read_picture(encoded(photograph(32, 32), "HEIF"), LIMITS).rgb.size == (32, 32)
 
 
 def fuzzed(content: bytes, rng: np.random.Generator) -> bytes:
@@ -593,7 +593,7 @@ def test_damaged_animations_and_stacks_are_refused_in_a_sentence(kind: str) -> N
     refused = 0
     for _ in range(150):
         try:
-            open_picture(fuzzed(content, rng), SMALL)
+            read_picture(fuzzed(content, rng), SMALL)
         except InputError as error:
             refused += 1
             assert "\n" not in str(error)  # noqa: PT017
@@ -603,12 +603,12 @@ def test_damaged_animations_and_stacks_are_refused_in_a_sentence(kind: str) -> N
 def test_only_known_formats_are_opened() -> None:
     content = encoded(photograph(8, 8), "PPM")
     with pytest.raises(InputError, match="not a picture in a known format"):
-        open_picture(content, LIMITS)
+        read_picture(content, LIMITS)
 
 
 def test_a_nearly_black_16_bit_picture_stays_so() -> None:
     dark = Image.fromarray(np.full((8, 8), 200, dtype=np.uint16))
-    assert open_picture(encoded(dark, "PNG"), LIMITS).rgb.getpixel((0, 0)) == (1, 1, 1)
+    assert read_picture(encoded(dark, "PNG"), LIMITS).rgb.getpixel((0, 0)) == (1, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -617,7 +617,7 @@ def test_a_nearly_black_16_bit_picture_stays_so() -> None:
 )
 def test_floating_point_pictures_may_pass_white_a_little(peak: float, white: float) -> None:
     ramp = np.linspace(0, peak, 256, dtype=np.float32).reshape(16, 16)
-    picture = open_picture(encoded(Image.fromarray(ramp), "TIFF"), LIMITS)
+    picture = read_picture(encoded(Image.fromarray(ramp), "TIFF"), LIMITS)
     expected = np.clip(ramp / white * 255, 0, 255).round()
     assert np.abs(np.asarray(picture.rgb)[..., 0] - expected).max() <= 1
     assert f"its numbers reach {peak:g}, {white:g} was taken for white" in picture.notes
@@ -625,14 +625,14 @@ def test_floating_point_pictures_may_pass_white_a_little(peak: float, white: flo
 
 def test_a_transparent_grey_of_16_bits_is_that_grey() -> None:
     grey = Image.fromarray(np.array([[0, 32768, 65535]], dtype=np.uint16))
-    picture = open_picture(encoded(grey, "PNG", transparency=32768), LIMITS)
+    picture = read_picture(encoded(grey, "PNG", transparency=32768), LIMITS)
     assert np.asarray(picture.alpha).tolist() == [[255, 0, 255]]
 
 
 @pytest.mark.parametrize("shape", [(0, 5, 3), (5, 0)])
 def test_no_pixels_are_no_picture(shape: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match="it has no pixels"):
-        open_picture(np.zeros(shape, dtype=np.uint8), LIMITS)
+        read_picture(np.zeros(shape, dtype=np.uint8), LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -646,7 +646,7 @@ def test_no_pixels_are_no_picture(shape: tuple[int, ...]) -> None:
 )
 def test_an_array_that_is_no_picture_is_refused(array: np.ndarray, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        open_picture(array, LIMITS)
+        read_picture(array, LIMITS)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".avif"])
@@ -686,7 +686,7 @@ def test_much_exif_gives_way_to_the_settings(tmp_path: Path) -> None:
 def test_an_operator_may_allow_more_than_pillow_does() -> None:
     content = encoded(Image.new("1", (20_000, 10_000)), "PNG")
     with pytest.raises(InputError, match=r"20000x10000, 200,000,000 pixels; at most 199,000,000"):
-        open_picture(content, Limits(input_pixels=199_000_000))
+        read_picture(content, Limits(input_pixels=199_000_000))
     assert Image.MAX_IMAGE_PIXELS is not None
 
 
@@ -694,5 +694,5 @@ def test_an_operator_may_allow_more_than_pillow_does() -> None:
 def test_it_is_decoded_then(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     content = encoded(photograph(40, 30), kind)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    assert open_picture(content, LIMITS).rgb.size == (40, 30)
+    assert read_picture(content, LIMITS).rgb.size == (40, 30)
     assert Image.MAX_IMAGE_PIXELS == 100

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,11 +24,11 @@ from seesr.diffusion.image_attention import IMAGE_TOKENS, build_controlnet, buil
 from seesr.diffusion.sampler import Step, ddim_step, ddpm_step, sample
 from seesr.diffusion.schedule import NoiseSchedule
 from seesr.images.colour import adain_fix, wavelet_fix
-from seesr.runtime.device import place
+from seesr.machine.device import to_device
 from seesr.tagging.dape import DROPPED_PARTS, merge_dape
 from seesr.tagging.prompt import load_tag_list
 from seesr.tagging.ram import RAM, RAMConfig, load_ram, published_to_ours
-from seesr.weights.files import read_config
+from seesr.weights.config import read_config
 from seesr.weights.state_dict import read_state_dict
 
 REFERENCE = Path(os.environ.get("SEESR_REFERENCE") or Path(__file__).parent / "reference")
@@ -103,7 +104,7 @@ def test_unet_prediction(timestep: int, expected: dict[str, Tensor], denoiser: D
 def test_maps_stay_channels_last_and_say_the_same(expected: dict[str, Tensor]) -> None:
     """As they are on a device; the tests above run in PyTorch's default layout."""
     denoiser, last = load_denoiser(REFERENCE), torch.channels_last
-    place(denoiser, torch.device("cpu"))
+    to_device(denoiser, torch.device("cpu"))
     kept: list[bool] = []
     for name, module in denoiser.named_modules():
         if re.search(r"attentions\.\d+$", name):
@@ -128,13 +129,17 @@ def test_whole_loop(
     step: Step = ddim_step if name.startswith("ddim") else ddpm_step(torch.Generator().manual_seed(0))
     start = schedule.add_noise(expected["lr_latents"], expected["noise"], 999)
     seen: list[Tensor] = []
+
+    def recorded(*arguments: Any) -> Tensor:
+        seen.append(step(*arguments))
+        return seen[-1]
+
     final = sample(
         lambda latents, timestep: denoiser(latents, timestep, **conditions(expected)),
         schedule,
         start,
         steps,
-        step=step,
-        progress=lambda number, count, latents: seen.append(latents),
+        step=recorded,
     )
     assert len(seen) == steps
     for number, latents in enumerate(seen):

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from seesr import Upscaler
 from seesr.tagging.ram import RAMConfig
-from seesr.weights.files import read_config
+from seesr.weights.config import read_config
 from seesr.weights.manifest import beside_package
 
 TINY = beside_package("tiny")

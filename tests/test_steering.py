@@ -13,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-import seesr.upscaler
+import seesr.engine
+import seesr.networks
 from seesr import Upscaler
 from seesr.diffusion.denoiser import Denoiser
 from seesr.diffusion.sampler import ddim_step, sample
 from seesr.diffusion.schedule import NoiseSchedule
 from seesr.diffusion.steering import Steering, mean_shift, nearest_to_mean
-from seesr.runtime.plan import Rung
+from seesr.planning.plan import MemoryPlan
 
 SCHEDULE = NoiseSchedule.from_config(
     {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "prediction_type": "v_prediction"}
@@ -115,9 +116,11 @@ def test_what_is_steered_is_the_whole_picture_as_the_options_say(
     monkeypatch.setattr(Steering, "move", lambda self, x: moved.append((self, tuple(x.shape))) or move(self, x))
     steered = {"scale": 2, "steps": 2, "seed": 3, "kds": True, "kds_particles": 3, "kds_bandwidth": 4.0, "kds_patch": 3}
     result = upscaler.upscale(small_photo, **steered, **tiles)
-    models, (width, height) = upscaler.models, result.sizes.padded
-    latents = (3, models.vae.config.latent_channels, height // models.factor, width // models.factor)
-    assert moved == [(Steering(3, 4.0, 3), latents)], "once, at the second of two steps, all tiles together"
+    (width, height), factor = result.sizes.padded, upscaler.networks.factor
+    channels = upscaler.engine.components["vae"].config.latent_channels
+    assert moved == [(Steering(3, 4.0, 3), (3, channels, height // factor, width // factor))], (
+        "once, at the second of two steps, all tiles together"
+    )
 
 
 @pytest.mark.parametrize("tile", [0, 16])
@@ -127,14 +130,14 @@ def test_particles_in_passes_are_those_of_one_after_the_other(
     """As a GPU takes them: several particles, tiles and pictures a pass, the last pass of another number."""
     steered = {"scale": 2, "steps": 2, "seed": 3, "kds": True, "kds_particles": 5, "tile": tile}
     steered_latents, passes = [], []
-    nearest, denoise = seesr.upscaler.nearest_to_mean, Denoiser.forward
-    monkeypatch.setattr(seesr.upscaler, "nearest_to_mean", lambda *a: steered_latents.append(a[0]) or nearest(*a))
+    nearest, denoise = seesr.networks.nearest_to_mean, Denoiser.forward
+    monkeypatch.setattr(seesr.networks, "nearest_to_mean", lambda *a: steered_latents.append(a[0]) or nearest(*a))
     monkeypatch.setattr(Denoiser, "forward", lambda self, x, *a, **kw: passes.append(len(x)) or denoise(self, x, *a, **kw))
 
     def run(at_once: int) -> list[int]:
         passes.clear()
         with monkeypatch.context() as patch:
-            patch.setattr(seesr.upscaler, "rungs", functools.partial(in_passes, seesr.upscaler.rungs, at_once))
+            patch.setattr(seesr.engine, "build_ladder", functools.partial(in_passes, seesr.engine.build_ladder, at_once))
             upscaler.upscale_many([small_photo, small_photo.rotate(180)], together=2, **steered)
         return list(passes)
 
@@ -147,5 +150,5 @@ def test_particles_in_passes_are_those_of_one_after_the_other(
     assert (steered_latents[0] - steered_latents[1]).abs().max() <= 1e-4
 
 
-def in_passes(plan: Callable[..., list[Rung]], at_once: int, *arguments: object) -> list[Rung]:
-    return [replace(rung, at_once=at_once) for rung in plan(*arguments)]
+def in_passes(plan: Callable[..., list[MemoryPlan]], at_once: int, *arguments: object) -> list[MemoryPlan]:
+    return [replace(plan, at_once=at_once) for plan in plan(*arguments)]

@@ -22,15 +22,16 @@ from torch import nn
 
 import seesr.upscaler
 from seesr import InputError, OptionError, Options, Upscaler, WeightsError
-from seesr.autoencoder.lean import LeanResnet
-from seesr.diffusion.tiles import Tiles, predict_tiled
-from seesr.images.colour import adain_fix, wavelet_fix
-from seesr.images.resize import Needs, plan_sizes
+from seesr.diffusion.tiled import predict_tiled
+from seesr.images.colour import COLOR_FIXES, adain_fix, wavelet_fix
+from seesr.images.sizes import SizeRequirements, plan_sizes
+from seesr.kernels.inplace import InplaceResnet
+from seesr.machine.device import CPU
+from seesr.machine.memory import memory_bytes
+from seesr.notes import Notes
 from seesr.options import Limits
-from seesr.runtime.device import CPU
-from seesr.runtime.memory import memory_bytes
 from seesr.tagging.prompt import build_prompt
-from seesr.upscaler import COLOR_FIXES
+from seesr.tiling import Tiles
 from seesr.weights.manifest import beside_package
 from seesr.weights.resolve import resolve_weights
 from seesr.weights.state_dict import assign_state_dict, read_state_dict
@@ -61,14 +62,14 @@ def test_result_is_four_times_larger_and_says_what_was_done(upscaler: Upscaler, 
     assert result.prompt.startswith("a cat, ")
     assert result.weights == "tiny (embedded)"
     assert list(result.seconds) == [
-        "decode",
+        "read",
         "clean",
         "resize",
         "tags",
         "prompt",
         "encode",
         "denoise",
-        "pixels",
+        "vae_decode",
         "colour",
         "finish",
     ]
@@ -109,21 +110,21 @@ def test_path_bytes_image_and_array_give_the_same(upscaler: Upscaler, tmp_path: 
 def test_threads_share_one_upscaler_and_take_turns(upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
     photos = [thumbnail(name) for name in ("coffee.png", "rocket.jpg", "chelsea.png")]
     alone = [upscaler.upscale(photo, seed=3, scale=2, steps=1).image.tobytes() for photo in photos]
-    at_work, most, found, travel = list[Any](), list[int](), dict[int, bytes](), Upscaler._travel
+    at_work, most, found, run = list[Any](), list[int](), dict[int, bytes](), Upscaler._run
 
-    def watched(self: Upscaler, job: Any, rung: Any) -> Any:
-        at_work.append(job)
+    def watched(self: Upscaler, jobs: Any, *arguments: Any) -> Any:
+        at_work.append(jobs)
         most.append(len(at_work))
         try:
             time.sleep(0.02)
-            return travel(self, job, rung)
+            return run(self, jobs, *arguments)
         finally:
-            at_work.remove(job)
+            at_work.remove(jobs)
 
     def work(number: int) -> None:
         found[number] = upscaler.upscale(photos[number], seed=3, scale=2, steps=1).image.tobytes()
 
-    monkeypatch.setattr(Upscaler, "_travel", watched)
+    monkeypatch.setattr(Upscaler, "_run", watched)
     threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
     for thread in threads:
         thread.start()
@@ -138,10 +139,12 @@ def test_the_denoiser_is_told_of_each_picture_what_is_in_it(
     upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch, tries: int
 ) -> None:
     photos = [thumbnail(name) for name in ("coffee.png", "rocket.jpg")]
-    models, told = upscaler.models, list[tuple[torch.Tensor, torch.Tensor]]()
-    forward, plan = models.denoiser.forward, seesr.upscaler.rungs
-    monkeypatch.setattr(models.denoiser, "forward", lambda *given: told.append(given[3:5]) or forward(*given))
-    monkeypatch.setattr(seesr.upscaler, "rungs", lambda *values: [replace(rung, at_once=tries) for rung in plan(*values)])
+    denoiser, told = upscaler.networks.denoiser, list[tuple[torch.Tensor, torch.Tensor]]()
+    forward, plan = denoiser.forward, seesr.engine.build_ladder
+    monkeypatch.setattr(denoiser, "forward", lambda *given: told.append(given[3:5]) or forward(*given))
+    monkeypatch.setattr(
+        seesr.engine, "build_ladder", lambda *values: [replace(rung, at_once=tries) for rung in plan(*values)]
+    )
     options = Options(scale=2, steps=1, seed=0, prompt="fur", kds=tries > 1, kds_particles=tries)
     results = upscaler.upscale_many(photos, options, together=2)
     for result in results:
@@ -149,8 +152,8 @@ def test_the_denoiser_is_told_of_each_picture_what_is_in_it(
     assert results[0].prompt != results[1].prompt
     ((embeds, tokens),) = told
     with torch.inference_mode():
-        words = torch.cat([models.prompt_encoder([result.prompt]) for result in results])
-    seen = torch.cat([upscaler.conditioner.look(photo).tokens for photo in photos])
+        words = torch.cat([upscaler.engine.components["prompt_encoder"]([result.prompt]) for result in results])
+    seen = torch.cat([upscaler.conditioner.tag(photo).image_tokens for photo in photos])
     assert torch.equal(embeds, words.repeat_interleave(tries, dim=0))
     assert torch.equal(tokens, seen.repeat_interleave(tries, dim=0))
 
@@ -162,7 +165,7 @@ def test_tiles_cover_a_picture_larger_than_a_tile(upscaler: Upscaler, monkeypatc
         cut.append(len(tiles.corners))
         return predict_tiled(predict, noisy, timestep, pixels, tiles)
 
-    monkeypatch.setattr("seesr.upscaler.predict_tiled", counted)
+    monkeypatch.setattr("seesr.diffusion.denoise.predict_tiled", counted)
     photo = Image.open(IMAGES / "coffee.png").convert("RGB").crop((100, 60, 240, 110))
     tiled = upscaler.upscale(photo, seed=0, steps=1, tile=48, tile_overlap=16).image
     whole = upscaler.upscale(photo, seed=0, steps=1, tile=0).image
@@ -210,24 +213,24 @@ def test_of_pictures_in_one_pass_each_has_its_own_notes(
     upscaler: Upscaler, small_photo: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = [small_photo, small_photo.transpose(Image.Transpose.ROTATE_180)]
-    wordy, plain = map(upscaler.conditioner.look, images)
-    wordy = replace(wordy, notes=["tags were seen in float32"] * 2)
+    wordy, plain = map(upscaler.conditioner.tag, images)
+    wordy = replace(wordy, notes=Notes(["tags were seen in float32"]))
     looks = iter([wordy, plain])
-    monkeypatch.setattr(upscaler.conditioner, "look", lambda image: next(looks))
+    monkeypatch.setattr(upscaler.conditioner, "tag", lambda image: next(looks))
     monkeypatch.setattr(upscaler.conditioner, "prompt", lambda seen, _: "fur and grass, " * (60 if seen is wordy else 1))
     of_wordy, of_plain = upscaler.upscale_many(images, together=2, scale=2, steps=1, seed=0)
-    assert of_wordy.notes == [*wordy.notes[:1], "the first 77 tokens of the prompt are read, the rest is cut off"]
+    assert of_wordy.notes == [*wordy.notes, "the first 77 tokens of the prompt are read, the rest is cut off"]
     assert of_plain.notes == []
 
 
 def test_what_was_seen_in_another_precision_is_seen_anew(
     upscaler: Upscaler, small_photo: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = upscaler.conditioner.look(small_photo)
+    first = upscaler.conditioner.tag(small_photo)
     with monkeypatch.context() as patch:
         patch.setattr("seesr.conditioning.dtype_of", lambda network: torch.bfloat16)
-        assert upscaler.conditioner.look(small_photo) is not first
-    assert upscaler.conditioner.look(small_photo) is first
+        assert upscaler.conditioner.tag(small_photo) is not first
+    assert upscaler.conditioner.tag(small_photo) is first
 
 
 def test_alpha_and_profile_come_back(upscaler: Upscaler, small_photo: Image.Image) -> None:
@@ -314,7 +317,7 @@ def test_one_pixel(upscaler: Upscaler) -> None:
         ({"scale": 99}, "scale is 99: .*less than or equal to 8"),
         ({"steps": 0}, "steps is 0"),
         ({"preset": "best"}, "preset 'best' is unknown; choose one of speed, quality"),
-        ({"guidance": 3}, "option 'guidance' is unknown"),
+        ({"guidance": 3}, "unknown option 'guidance'; valid options: scale, max_side"),
         ({"color_fix": "blue"}, "color_fix is 'blue'"),
     ],
 )
@@ -332,7 +335,7 @@ def test_options_come_at_once_or_by_name(upscaler: Upscaler, small_photo: Image.
 
 
 def test_a_preset_sets_what_is_not_given() -> None:
-    assert Options.make().steps == 2
+    assert Options.make().steps is None
     assert Options.make("speed").steps == 1
     assert Options.make("quality").steps == 4
     assert Options.make("quality", steps=3).steps == 3
@@ -351,7 +354,7 @@ def test_sizes_fit_each_other(width: int, height: int, scale: float, multiple: i
     output = tuple(max(1, round(side * scale)) for side in (width, height))
     longest = round(max(output) * max(1, 128 / min(output)))
     try:
-        sizes = plan_sizes((width, height), scale, None, Needs(128, multiple, margin), Limits())
+        sizes = plan_sizes((width, height), scale, None, SizeRequirements(128, multiple, margin), Limits())
     except OptionError:
         assert longest > 8192
         return
@@ -367,9 +370,9 @@ def test_what_the_embedded_weights_want_is_heeded(monkeypatch: pytest.MonkeyPatc
     wanted = json.loads((beside_package("tiny") / "seesr.json").read_text())
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     upscaler = Upscaler.load("tiny", "cpu")
-    assert upscaler.models.margin == wanted["margin"] == 2
-    assert str(upscaler.dtype) == f"torch.{wanted['dtype']}" == "torch.float32"
-    assert upscaler.models.vae.dtype == torch.float32
+    assert upscaler.defaults.margin == wanted["margin"] == 2
+    assert str(upscaler.engine.dtype) == f"torch.{wanted['dtype']}" == "torch.float32"
+    assert upscaler.engine.components["vae"].dtype == torch.float32
 
 
 @pytest.mark.parametrize(
@@ -386,15 +389,15 @@ def test_the_precision_is_chosen_by_the_memory_that_may_be_used(
     monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], memory: float
 ) -> None:
     asked = list[tuple]()
-    monkeypatch.setattr("seesr.upscaler.choose_dtype", lambda *values: asked.append(values) or torch.float32)
+    monkeypatch.setattr("seesr.engine.choose_dtype", lambda *values: asked.append(values) or torch.float32)
     Upscaler.load("tiny", "cpu", **given)
     assert asked == [("auto", CPU, "float32", memory)]
 
 
 def test_the_vae_is_lean_and_convolutions_lie_channels_last(upscaler: Upscaler) -> None:
-    vae, denoiser = upscaler.models.vae, upscaler.models.denoiser
+    vae, denoiser = upscaler.engine.components["vae"], upscaler.networks.denoiser
     kinds = {type(module) for module in vae.modules()}
-    assert LeanResnet in kinds
+    assert InplaceResnet in kinds
     assert ResnetBlock2D not in kinds
     for network in (vae, denoiser):
         weights = [module.weight for module in network.modules() if isinstance(module, nn.Conv2d)]
@@ -407,9 +410,10 @@ def test_the_vae_is_lean_and_convolutions_lie_channels_last(upscaler: Upscaler) 
 def test_networks_see_the_picture_with_the_margin_its_weights_want(
     upscaler: Upscaler, small_photo: Image.Image, monkeypatch: pytest.MonkeyPatch, margin: int
 ) -> None:
-    monkeypatch.setattr(upscaler.models, "margin", margin)
+    requirements = replace(upscaler.networks.size_requirements, padding=4 * margin)
+    monkeypatch.setattr(upscaler.networks, "size_requirements", requirements)
     seen: list[torch.Size] = []
-    controlnet = upscaler.models.denoiser.controlnet
+    controlnet = upscaler.networks.denoiser.controlnet
     hook = controlnet.register_forward_pre_hook(
         lambda _, args, named: seen.append(named["controlnet_cond"].shape), with_kwargs=True
     )

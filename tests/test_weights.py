@@ -21,16 +21,16 @@ from conftest import IMAGES, Run
 from safetensors.torch import load_file, save_file
 
 from seesr import Upscaler, WeightsError
+from seesr.cli import weights as commands
 from seesr.diffusion.schedule import NoiseSchedule
 from seesr.diffusion.text import load_prompt_encoder
 from seesr.tagging.prompt import load_tag_list
 from seesr.tagging.ram import load_ram
-from seesr.weights import commands
 from seesr.weights.cache import Cache, sha256
-from seesr.weights.files import read_config
+from seesr.weights.config import read_config
+from seesr.weights.hub import pull
 from seesr.weights.manifest import Manifest, beside_package, read_manifest
-from seesr.weights.pull import pull
-from seesr.weights.resolve import Wishes, resolve_weights
+from seesr.weights.resolve import ModelDefaults, resolve_weights
 from seesr.weights.state_dict import read_state_dict
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -478,9 +478,9 @@ def test_weights_may_want_a_precision_and_a_margin(tmp_path: Path) -> None:
     for part in ("sd-turbo", "seesr", "ram"):
         (tmp_path / part).mkdir()
     assert resolve_weights(tmp_path).name == tmp_path.name, "results tell it to strangers: not where it lies"
-    assert resolve_weights(tmp_path).wishes == Wishes(dtype=None, margin=0)
+    assert resolve_weights(tmp_path).defaults == ModelDefaults(dtype=None, margin=0)
     (tmp_path / "seesr.json").write_text('{"dtype": "float32", "margin": 3}')
-    assert resolve_weights(tmp_path).wishes == Wishes(dtype="float32", margin=3)
+    assert resolve_weights(tmp_path).defaults == ModelDefaults(dtype="float32", margin=3)
     for said, complaint in (
         ('{"dtype": "float8"}', "wants dtype 'float8'; there are float32"),
         ('{"margin": -1}', "wants margin -1; it is a whole number of latents, 0 to 8"),
@@ -488,7 +488,7 @@ def test_weights_may_want_a_precision_and_a_margin(tmp_path: Path) -> None:
     ):
         (tmp_path / "seesr.json").write_text(said)
         with pytest.raises(WeightsError, match=complaint):
-            resolve_weights(tmp_path).wishes  # noqa: B018
+            resolve_weights(tmp_path).defaults  # noqa: B018
 
 
 def test_a_tagger_config_that_lacks_something_is_one_sentence(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from diffusers import AutoencoderKL
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
-from seesr.autoencoder.attention import attend, join_heads, split_heads
-from seesr.diffusion.tiles import tile_starts
+from seesr.kernels.attention import attend, join_heads, split_heads
+from seesr.tiling import tile_starts
 
 SAMPLES = 3
 """Parts to a side that the statistics are taken from."""

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from seesr.autoencoder.attention import attend, join_heads, split_heads
-from seesr.autoencoder.maps import Box, FeatureMap, MapMemory
-from seesr.runtime.convolution import conv2d
+from seesr.autoencoder.feature_maps import Box, FeatureMap, MapMemory
+from seesr.kernels.attention import attend, join_heads, split_heads
+from seesr.kernels.winograd import conv2d
 
 Norm = Callable[[Tensor], Tensor]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
@@ -11,9 +12,8 @@ from torch import Tensor
 
 from seesr.autoencoder.estimated import EstimatedAutoencoder
 from seesr.autoencoder.exact import TiledAutoencoder
-from seesr.autoencoder.maps import MapMemory
-from seesr.weights.files import read_config
-from seesr.weights.state_dict import DIFFUSERS_FILE, assign_state_dict, read_state_dict
+from seesr.autoencoder.feature_maps import MapMemory
+from seesr.weights.state_dict import load_network
 
 EXACT_MAP_BYTES = 16 << 30
 """Largest map that is kept whole, in memory or in files; beyond it statistics are estimated."""
@@ -29,11 +29,12 @@ def load_vae(folder: Path, dtype: torch.dtype = torch.float32) -> AutoencoderKL:
     Raises:
         WeightsError: a file is missing, or its tensors do not fit its config.
     """
+    return load_network(folder, _build, dtype, lambda tensors: {_current_name(key): tensors[key] for key in tensors})
+
+
+def _build(config: dict[str, Any]) -> AutoencoderKL:
     with torch.device("meta"):
-        vae = AutoencoderKL.from_config(read_config(folder / "config.json")).eval()
-    weights = {_current_name(key): tensor for key, tensor in read_state_dict(folder, DIFFUSERS_FILE, dtype).items()}
-    assign_state_dict(vae, weights, str(folder), dtype)
-    return vae
+        return AutoencoderKL.from_config(config).eval()
 
 
 def _current_name(key: str) -> str:
@@ -56,9 +57,9 @@ class Tiling:
     memory: MapMemory = field(default_factory=MapMemory)
 
 
-def way(vae: AutoencoderKL, height: int, width: int, tiling: Tiling) -> str:
-    """What will be done for latents of this size: `whole`, `exact tiles` or `estimated tiles`."""
-    if is_whole(tiling.tile, height, width):
+def tiling_mode(vae: AutoencoderKL, height: int, width: int, tile: int) -> str:
+    """What is done for latents of this size: `whole`, `exact tiles` or `estimated tiles`."""
+    if is_whole(tile, height, width):
         return "whole"
     return "estimated tiles" if height * width > largest_exact(vae) else "exact tiles"
 
@@ -85,11 +86,11 @@ def encode(vae: AutoencoderKL, image: Tensor, tiling: Tiling | None = None) -> T
     In tiles the picture stays where it is, and only the tile at work goes to the VAE's device.
     """
     factor, tiling = scale_factor(vae), tiling or Tiling()
-    kind = way(vae, image.shape[2] // factor, image.shape[3] // factor, tiling)
-    pixels = 2 * (image.to(vae.device) if kind == "whole" else image) - 1
-    if kind == "whole":
+    mode = tiling_mode(vae, image.shape[2] // factor, image.shape[3] // factor, tiling.tile)
+    pixels = 2 * (image.to(vae.device) if mode == "whole" else image) - 1
+    if mode == "whole":
         latents = vae.encode(_laid_out(pixels.to(vae.dtype), vae)).latent_dist.mode()
-    elif kind == "exact tiles":
+    elif mode == "exact tiles":
         latents = TiledAutoencoder(vae, tiling.tile, tiling.memory).encode(pixels)
     else:
         latents = torch.cat([EstimatedAutoencoder(vae, tiling.tile).encode(one) for one in pixels.split(1)])
@@ -100,10 +101,10 @@ def decode(vae: AutoencoderKL, latents: Tensor, tiling: Tiling | None = None) ->
     """RGB `(B, 3, H, W)` in float32, about 0..1 and not clamped, of scaled latents: on the VAE's device, from exact tiles
     where maps lie, from estimated ones on the host."""
     tiling = tiling or Tiling()
-    kind, unscaled = way(vae, *latents.shape[2:], tiling), latents / vae.config.scaling_factor
-    if kind == "whole":
+    mode, unscaled = tiling_mode(vae, *latents.shape[2:], tiling.tile), latents / vae.config.scaling_factor
+    if mode == "whole":
         pixels = vae.decode(_laid_out(unscaled, vae)).sample
-    elif kind == "exact tiles":
+    elif mode == "exact tiles":
         pixels = TiledAutoencoder(vae, tiling.tile, tiling.memory).decode(unscaled)
     else:
         pixels = torch.cat([EstimatedAutoencoder(vae, tiling.tile).decode(one) for one in unscaled.split(1)])

@@ -9,8 +9,8 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
 
 from seesr.diffusion.image_attention import IMAGE_TOKENS, build_controlnet, build_unet
-from seesr.weights.files import read_config
-from seesr.weights.state_dict import DIFFUSERS_FILE, assign_state_dict, read_state_dict
+from seesr.weights.state_dict import DIFFUSERS_FILE, load_network, read_state_dict
+from seesr.weights.tensors import StateDict
 
 
 class Denoiser(nn.Module):
@@ -70,15 +70,13 @@ def load_denoiser(root: Path, dtype: torch.dtype = torch.float32) -> Denoiser:
 
 def load_unet(base: Path, seesr: Path, dtype: torch.dtype = torch.float32) -> UNet2DConditionModel:
     """The base's UNet with SeeSR's image attention: of SeeSR's file only `image_attentions` counts."""
-    unet = build_unet(read_config(base / "config.json"))
-    weights = read_state_dict(base, DIFFUSERS_FILE, dtype)
-    weights |= read_state_dict(seesr, DIFFUSERS_FILE, dtype, part=".image_attentions.")
-    assign_state_dict(unet, weights, f"{base} with {seesr}", dtype)
-    return unet
+
+    def with_image_attention(tensors: StateDict) -> StateDict:
+        return tensors | read_state_dict(seesr, DIFFUSERS_FILE, dtype, part=".image_attentions.")
+
+    return load_network(base, build_unet, dtype, with_image_attention)
 
 
 def load_controlnet(folder: Path, dtype: torch.dtype = torch.float32) -> ControlNetModel:
     """SeeSR's ControlNet."""
-    controlnet = build_controlnet(read_config(folder / "config.json"))
-    assign_state_dict(controlnet, read_state_dict(folder, DIFFUSERS_FILE, dtype), str(folder), dtype)
-    return controlnet
+    return load_network(folder, build_controlnet, dtype)

@@ -51,20 +51,21 @@ class TextThenImageTransformer(Transformer):
         return_dict: bool = True,
         **others: Any,
     ) -> Transformer2DModelOutput | tuple[Tensor]:
-        """As `Transformer2DModel.forward`; `cross_attention_kwargs` must hold `image_hidden_states` `(B, tokens, 512)`."""
-        if not cross_attention_kwargs or IMAGE_TOKENS not in cross_attention_kwargs:
-            raise ValueError(f"SeeSR needs cross_attention_kwargs={{'{IMAGE_TOKENS}': (B, tokens, {IMAGE_TOKEN_WIDTH})}}")
-        rest = {key: value for key, value in cross_attention_kwargs.items() if key != IMAGE_TOKENS}
-        (hidden_states,) = super().forward(
+        """As `Transformer2DModel.forward`; the image transformer runs if `cross_attention_kwargs` holds
+        `image_hidden_states` `(B, tokens, 512)`. Without them the network computes what the base's own does."""
+        rest = dict(cross_attention_kwargs or {})
+        tokens = rest.pop(IMAGE_TOKENS, None)
+        output = super().forward(
             hidden_states,
             encoder_hidden_states=encoder_hidden_states,
             cross_attention_kwargs=rest or None,
-            return_dict=False,
+            return_dict=return_dict and tokens is None,
             **others,
         )
+        if tokens is None:
+            return output
         (image_attention,) = self._following
-        tokens = cross_attention_kwargs[IMAGE_TOKENS]
-        return image_attention(hidden_states, encoder_hidden_states=tokens, return_dict=return_dict)
+        return image_attention(output[0], encoder_hidden_states=tokens, return_dict=return_dict)
 
 
 def build_unet(config: dict[str, Any]) -> UNet2DConditionModel:

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from seesr.diffusion.schedule import NoiseSchedule
+from seesr.stages import Progress
 
 Model = Callable[[Tensor, int], Tensor]
 """Noisy latents and timestep to the UNet's prediction."""
 Step = Callable[[NoiseSchedule, Tensor, Tensor, int, "int | None"], Tensor]
-Progress = Callable[[int, int, Tensor], None]
 
 
 def ddim_step(schedule: NoiseSchedule, prediction: Tensor, latents: Tensor, timestep: int, following: int | None) -> Tensor:
@@ -49,11 +49,11 @@ def sample(
 ) -> Tensor:
     """Denoises `latents` `(B, C, h, w)`, which are at the first timestep's noise level, in `steps` steps.
 
-    `progress` is called after each step with its number (from 1), `steps` and the latents.
+    `progress` is called after each step with `denoise`, its number (from 1) and `steps`.
     """
     timesteps = schedule.timesteps(steps)
     for number, (timestep, following) in enumerate(zip(timesteps, [*timesteps[1:], None], strict=True), start=1):
         latents = step(schedule, model(latents, timestep), latents, timestep, following)
         if progress is not None:
-            progress(number, steps, latents)
+            progress("denoise", number, steps)
     return latents

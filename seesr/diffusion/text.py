@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import init_empty_weights
@@ -10,8 +11,9 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from seesr.errors import WeightsError
-from seesr.weights.files import read_config
-from seesr.weights.state_dict import assign_state_dict, read_state_dict
+from seesr.weights.config import read_config
+from seesr.weights.state_dict import load_network
+from seesr.weights.tensors import StateDict
 
 
 class PromptEncoder(nn.Module):
@@ -48,14 +50,14 @@ def load_prompt_encoder(base: Path, dtype: torch.dtype = torch.float32) -> Promp
             raise WeightsError(f"{base / 'tokenizer' / name} is missing.")
     read_config(base / "tokenizer" / "vocab.json")  # for its errors: the tokenizer's name no file
     tokenizer = CLIPTokenizer.from_pretrained(base / "tokenizer", local_files_only=True)
-    folder = base / "text_encoder"
-    config = CLIPTextConfig.from_dict(read_config(folder / "config.json"))
+    return PromptEncoder(tokenizer, load_network(base / "text_encoder", _build, dtype, _rename, "model"))
+
+
+def _build(config: dict[str, Any]) -> CLIPTextModel:
     with init_empty_weights():
-        text_encoder = CLIPTextModel(config).eval()
-    weights = {
-        key.removeprefix("text_model."): tensor
-        for key, tensor in read_state_dict(folder, "model", dtype).items()
-        if not key.endswith("position_ids")
-    }
-    assign_state_dict(text_encoder, weights, str(folder), dtype)
-    return PromptEncoder(tokenizer, text_encoder)
+        return CLIPTextModel(CLIPTextConfig.from_dict(config)).eval()
+
+
+def _rename(tensors: StateDict) -> StateDict:
+    """Names of transformers before and after 5; what older ones saved of the positions is computed."""
+    return {key.removeprefix("text_model."): tensors[key] for key in tensors if not key.endswith("position_ids")}

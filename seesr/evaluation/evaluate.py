@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from seesr.batch import PICTURE_SUFFIXES
 from seesr.errors import InputError
-from seesr.evaluation.command import BICUBIC, OURS
+from seesr.evaluation import BICUBIC, OURS
 from seesr.evaluation.degradation import crop_to_multiple, degrade, downscale_bicubic
 from seesr.evaluation.metrics import Scales
-from seesr.images.decode import open_picture
+from seesr.images.read import PICTURE_SUFFIXES, read_picture
+from seesr.machine.out_of_memory import oom_as
 from seesr.options import Limits, Options
-from seesr.runtime.memory import told_without_memory
 from seesr.upscaler import Upscaler
 
 SCALE = 4
@@ -103,7 +102,7 @@ def evaluate(
         outputs = {name: _to_size(image, case.truth.size) for name, image in outputs.items()}
         if save is not None:
             result.save(save / f"{case.name}.png")
-        with told_without_memory(
+        with oom_as(
             f"memory ran out while {case.name} of {case.truth.width}x{case.truth.height} pixels was weighed. "
             "Close other programs, or leave it out."
         ):
@@ -181,7 +180,7 @@ def _same_name(folder: Path, stem: str) -> Path:
 
 def _rgb(path: Path) -> Image.Image:
     """Upright, as every other picture is read."""
-    return open_picture(path, Limits.from_environment()).rgb
+    return read_picture(path, Limits.from_environment()).rgb
 
 
 def _to_size(image: Image.Image, size: tuple[int, int]) -> Image.Image:

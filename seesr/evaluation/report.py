@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 from rich.table import Table
 
-from seesr.evaluation.evaluate import BICUBIC, OURS, Figures, Row, means
+from seesr.evaluation import BICUBIC, OURS
+from seesr.evaluation.evaluate import Figures, Row, means
 
 SHOWN = 10
 STYLE = """

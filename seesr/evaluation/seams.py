@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from seesr.diffusion.tiles import Tiles
 from seesr.evaluation.metrics import luma
-from seesr.images.resize import Sizes
+from seesr.images.sizes import Sizes
+from seesr.tiling import Tiles
 
 
 def seam_ratio(image: Image.Image, rows: list[int], columns: list[int], period: int = 1) -> float:

@@ -52,3 +52,7 @@ def adain_fix(target: Tensor, source: Tensor) -> Tensor:
 def _mean_and_std(image: Tensor) -> tuple[Tensor, Tensor]:
     variance, mean = torch.var_mean(image, dim=(2, 3), keepdim=True)
     return mean, (variance + ADAIN_EPSILON).sqrt()
+
+
+COLOR_FIXES = {"wavelet": wavelet_fix, "adain": adain_fix, "none": lambda target, source: target}
+"""By the name of the option `color_fix`."""

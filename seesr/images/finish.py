@@ -6,9 +6,10 @@ import io
 
 from PIL import Image, ImageCms
 
-from seesr.images.decode import Picture
-from seesr.images.resize import Sizes, resize
+from seesr.images.read import Picture
+from seesr.images.resize import resize
 from seesr.images.sharpen import sharpen
+from seesr.images.sizes import Sizes
 
 
 def finish(image: Image.Image, picture: Picture, sizes: Sizes, strength: float) -> Image.Image:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from seesr.errors import WeightsError
-from seesr.weights.files import StateDict
+from seesr.weights.tensors import StateDict
 
 RANK = 8
 SCALING = 1 / RANK

@@ -13,14 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seesr.diffusion.image_attention import IMAGE_TOKEN_WIDTH
 from seesr.errors import WeightsError
 from seesr.tagging.dape import DROPPED_PARTS, merge_dape
 from seesr.tagging.efficientnet import BlockConfig, EfficientNet
 from seesr.tagging.swin import SwinTransformer
 from seesr.tagging.tag_head import TagHead
-from seesr.weights.files import read_config
-from seesr.weights.state_dict import StateDict, assign_state_dict, read_state_dict
+from seesr.weights.config import read_config
+from seesr.weights.state_dict import assign_state_dict, read_state_dict
+from seesr.weights.tensors import StateDict
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -66,6 +66,8 @@ class RAMConfig:
     """Sizes of a RAM; the defaults are the published Swin-L model, which comes without a `config.json`."""
 
     num_tags: int = 4585
+    token_width: int = 512
+    """Of the image tokens that SeeSR reads."""
     image_size: int = 384
     encoder: SwinConfig | EfficientNetConfig = field(default_factory=SwinConfig)
     hidden_size: int = 768
@@ -76,14 +78,11 @@ class RAMConfig:
 
     @classmethod
     def from_dict(cls, config: dict[str, Any]) -> RAMConfig:
-        """Of a `config.json` with `bert` and either `swin` or `efficientnet`; SeeSR fixes the image tokens' width."""
+        """Of a `config.json` with `bert` and either `swin` or `efficientnet`."""
         bert = config["bert"]
-        if bert["encoder_width"] != IMAGE_TOKEN_WIDTH:
-            raise WeightsError(
-                f"RAM's encoder_width is {bert['encoder_width']}; SeeSR's image attention reads {IMAGE_TOKEN_WIDTH}."
-            )
         return cls(
             num_tags=config["num_tags"],
+            token_width=bert["encoder_width"],
             image_size=config["image_size"],
             encoder=_encoder_config(config),
             hidden_size=bert["hidden_size"],
@@ -115,15 +114,15 @@ class RAM(nn.Module):
         super().__init__()
         self.config = config
         self.visual_encoder = config.encoder.build(config.image_size)
-        self.image_proj = nn.Linear(config.encoder.width, IMAGE_TOKEN_WIDTH)
-        self.label_embed = nn.Parameter(torch.zeros(config.num_tags, IMAGE_TOKEN_WIDTH))
-        self.wordvec_proj = nn.Linear(IMAGE_TOKEN_WIDTH, config.hidden_size)
+        self.image_proj = nn.Linear(config.encoder.width, config.token_width)
+        self.label_embed = nn.Parameter(torch.zeros(config.num_tags, config.token_width))
+        self.wordvec_proj = nn.Linear(config.token_width, config.hidden_size)
         self.tagging_head = TagHead(
             config.hidden_size,
             config.intermediate_size,
             config.num_attention_heads,
             config.num_hidden_layers,
-            IMAGE_TOKEN_WIDTH,
+            config.token_width,
             config.layer_norm_eps,
         )
         self.fc = nn.Linear(config.hidden_size, 1)
@@ -157,8 +156,10 @@ class RAM(nn.Module):
         return self.fc(self.tagging_head(queries, image_tokens)).squeeze(-1)
 
 
-def load_ram(folder: Path, with_dape: bool = True, dtype: torch.dtype = torch.float32) -> RAM:
-    """RAM of a `ram/` folder in the published layout, DAPE merged.
+def load_ram(
+    folder: Path, with_dape: bool = True, dtype: torch.dtype = torch.float32, token_width: int | None = None
+) -> RAM:
+    """RAM of a `ram/` folder in the published layout, DAPE merged; `token_width` is what reads its image tokens.
 
     Raises:
         WeightsError: a file is missing or lacks something, or the tensors do not fit the config.
@@ -172,7 +173,9 @@ def load_ram(folder: Path, with_dape: bool = True, dtype: torch.dtype = torch.fl
         raise WeightsError(f"{config_file} lacks {error}.") from None
     except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise WeightsError(f"{config_file} describes no RAM that can be built ({error}).") from None
-    weights = published_to_ours(read_state_dict(folder, "ram_*"))
+    if token_width not in (None, config.token_width):
+        raise WeightsError(f"RAM's encoder_width is {config.token_width}; SeeSR's image attention reads {token_width}.")
+    weights = published_to_ours(read_state_dict(folder, "ram_*", drop=DROPPED_PARTS))
     if with_dape:
         weights = merge_dape(weights, read_state_dict(folder, "DAPE"))
     assign_state_dict(ram, weights, str(folder), dtype)

@@ -9,13 +9,12 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from seesr.files import whole_file
-from seesr.tagging.dape import DROPPED_PARTS
 from seesr.weights.cache import Cache
-from seesr.weights.files import StateDict, read_legacy
+from seesr.weights.tensors import read_legacy
 
 
-def convert_legacy(source: Path, target: Path) -> None:
-    """Writes the tensors of `source` as safetensors; of a RAM only what is used.
+def convert_legacy(source: Path, target: Path, drop: tuple[str, ...] = ()) -> None:
+    """Writes the tensors of `source` as safetensors, but those whose names begin with one of `drop`.
 
     Raises:
         WeightsError: the file is damaged, or holds more than tensors. Nothing is written then.
@@ -23,7 +22,7 @@ def convert_legacy(source: Path, target: Path) -> None:
     """
     tensors = read_legacy(source)
     # Copies: the file's tensors may share memory, which safetensors does not take.
-    used = {key: tensor.clone().contiguous() for key, tensor in _used(tensors).items()}
+    used = {key: tensor.clone().contiguous() for key, tensor in tensors.items() if not key.startswith(drop)}
     with whole_file(target) as temporary:
         try:
             save_file(used, temporary)
@@ -31,8 +30,8 @@ def convert_legacy(source: Path, target: Path) -> None:
             raise OSError(f"{target} cannot be written ({error})") from error
 
 
-def converted(source: Path, cache: Cache) -> Path:
-    """The safetensors of a user's legacy file, made in the cache when it is first asked for.
+def converted(source: Path, cache: Cache, drop: tuple[str, ...] = ()) -> Path:
+    """The safetensors of a user's legacy file, made in the cache when it is first asked for, as by `convert_legacy`.
 
     A file that changes is converted again. Where the cache cannot be written, OSError is raised.
     """
@@ -40,11 +39,5 @@ def converted(source: Path, cache: Cache) -> Path:
     name = hashlib.sha256(f"{source.resolve()} {state.st_size} {state.st_mtime_ns}".encode()).hexdigest()[:16]
     target = cache.root / "converted" / f"{source.stem}-{name}.safetensors"
     if not target.exists():
-        convert_legacy(source, target)
+        convert_legacy(source, target, drop)
     return target
-
-
-def _used(tensors: StateDict) -> StateDict:
-    """DAPE's LoRA of those parts is small, and some of it counts (see `tagging.dape`): it stays."""
-    is_lora = any(key.endswith("lora_A") for key in tensors)
-    return {key: tensor for key, tensor in tensors.items() if is_lora or not key.startswith(DROPPED_PARTS)}

@@ -36,6 +36,8 @@ class File(_Table):
     """Place in its repository."""
     megabytes: int = Field(ge=0)
     sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
+    drop: list[str] = []
+    """Beginnings of names: tensors of a legacy file that no network uses, left out when it is converted."""
 
     @field_validator("path")
     @classmethod

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from seesr.errors import WeightsError
-from seesr.runtime.device import DTYPES
+from seesr.options import DTYPE_NAMES, Options
 from seesr.weights.cache import Cache
-from seesr.weights.files import read_config
+from seesr.weights.config import read_config
+from seesr.weights.hub import ACCEPT_VARIABLE, COMMAND, is_accepted, pull
 from seesr.weights.manifest import File, beside_package, read_manifest
-from seesr.weights.pull import ACCEPT_VARIABLE, COMMAND, is_accepted, pull
 
 PARTS = ("sd-turbo", "seesr", "ram")
 """Sub-folders of a weights folder in the published layout."""
@@ -20,19 +20,22 @@ CLEANER = "cleaner"
 """Sub-folder that a weights folder may have besides."""
 ENVIRONMENT_VARIABLE = "SEESR_WEIGHTS"
 FULL, TINY = "full", "tiny"
-WISHES = "seesr.json"
+DEFAULTS_FILE = "seesr.json"
 """Optional file of a weights folder."""
-MOST_MARGIN = 8
+MAX_MARGIN = 8
+"""Latents."""
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What weights want that differs from the published model's, as `seesr.json` in their folder says; mostly nothing."""
+class ModelDefaults:
+    """What weights ask for that differs from the published model, as `seesr.json` in their folder says; mostly nothing."""
 
     dtype: str | None = None
     """The precision where none is asked for."""
     margin: int = 0
     """Latents around the picture, for networks that never learnt what a picture's border looks like to a convolution."""
+    steps: int = 2
+    """Denoising steps where none are asked for."""
 
 
 @dataclass(frozen=True)
@@ -44,20 +47,24 @@ class Weights:
     """What results, and files made of them, call it: the folder without its path, `full (cache)` or `tiny (embedded)`."""
 
     @property
-    def wishes(self) -> Wishes:
+    def defaults(self) -> ModelDefaults:
         """What the folder's `seesr.json` says.
 
         Raises:
             WeightsError: it says what cannot be.
         """
-        path = self.root / WISHES
-        said = read_config(path) if path.exists() else {}
-        dtype, margin = said.get("dtype"), said.get("margin", 0)
-        if dtype not in (None, *DTYPES):
-            raise WeightsError(f"{path} wants dtype {dtype!r}; there are {', '.join(DTYPES)}.")
-        if type(margin) is not int or not 0 <= margin <= MOST_MARGIN:
-            raise WeightsError(f"{path} wants margin {margin!r}; it is a whole number of latents, 0 to {MOST_MARGIN}.")
-        return Wishes(dtype, margin)
+        path = self.root / DEFAULTS_FILE
+        said, known = read_config(path) if path.exists() else {}, [field.name for field in fields(ModelDefaults)]
+        if unknown := said.keys() - known:
+            raise WeightsError(f"{path} holds unknown key {min(unknown)!r}; valid keys: {', '.join(known)}.")
+        defaults = ModelDefaults(**said)
+        if defaults.dtype not in (None, *DTYPE_NAMES):
+            raise WeightsError(f"{path} asks for dtype {defaults.dtype!r}; valid: {', '.join(DTYPE_NAMES)}.")
+        for name, low, high in (("margin", 0, MAX_MARGIN), ("steps", *Options.bounds("steps"))):
+            value = getattr(defaults, name)
+            if type(value) is not int or not low <= value <= high:
+                raise WeightsError(f"{path} asks for {name} {value!r}; it is a whole number, {low} to {high}.")
+        return defaults
 
 
 def resolve_weights(given: str | os.PathLike[str] | None = None) -> Weights:

@@ -1,0 +1,1 @@
+"""The base model's VAE: whole, in exact tiles, or in tiles with estimated statistics."""

@@ -1,0 +1,1 @@
+"""The denoiser's own mathematics: image attention, noise schedule, samplers, steering, tiled prediction."""

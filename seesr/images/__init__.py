@@ -1,0 +1,1 @@
+"""Pictures: reading, sizes, colours, transparency, metadata, saving."""

@@ -1,0 +1,42 @@
+"""Which kernel computes the denoiser's attention: xformers' on CUDA where it is installed, else PyTorch's own."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+
+import torch
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0, XFormersAttnProcessor
+from torch import nn
+
+from seesr.machine.out_of_memory import is_out_of_memory
+
+logger = logging.getLogger("seesr")
+
+
+def choose_attention(network: nn.Module, device: torch.device) -> None:
+    """Gives every attention of `network` the kernel that is best on `device`."""
+    # Float32 too: where a result is not finite the network runs again in it.
+    dtypes = {next(network.parameters()).dtype, torch.float32}
+    takes_xformers = device.type == "cuda" and all(xformers_runs(device, dtype) for dtype in dtypes)
+    processor = XFormersAttnProcessor() if takes_xformers else AttnProcessor2_0()
+    for module in network.modules():
+        if isinstance(module, Attention):
+            module.set_processor(processor)
+
+
+def xformers_runs(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether xformers is installed and computes `dtype` there; a warning says it where it is installed and does not."""
+    if importlib.util.find_spec("xformers") is None:
+        return False
+    try:
+        from xformers.ops import memory_efficient_attention
+
+        probe = torch.zeros(1, 2, 1, 64, device=device, dtype=dtype)
+        memory_efficient_attention(probe, probe, probe)
+    except (ImportError, OSError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
+        logger.warning("xformers is installed but does not run here, PyTorch's own attention is taken (%s)", error)
+        return False
+    return True

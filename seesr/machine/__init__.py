@@ -1,0 +1,1 @@
+"""The machine: devices, memory, the allocator, the thread that computes."""

@@ -1,0 +1,177 @@
+"""SeeSR's networks: how each is read from a weights folder, what a pass costs, and each of them as one function."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from PIL import Image
+from torch import Tensor
+
+from seesr.autoencoder.estimated import receptive_field
+from seesr.autoencoder.vae import Tiling, attention_width, decode, encode, largest_exact, load_vae, scale_factor, tiling_mode
+from seesr.cleaner import clean, load_cleaner
+from seesr.components import Components, NetworkSpec
+from seesr.diffusion.denoise import ConditionsForTiles, denoise, initial_latents
+from seesr.diffusion.denoiser import Denoiser, load_controlnet, load_unet
+from seesr.diffusion.image_attention import IMAGE_TOKEN_WIDTH
+from seesr.diffusion.schedule import NoiseSchedule
+from seesr.diffusion.steering import Steering, nearest_to_mean
+from seesr.diffusion.text import load_prompt_encoder
+from seesr.images.resize import resize, to_image, to_tensor
+from seesr.images.sizes import Size, SizeRequirements, Sizes
+from seesr.kernels.group_norm import use_float64_group_norm
+from seesr.kernels.inplace import use_inplace_blocks
+from seesr.machine.device import dtype_of, to_device_of
+from seesr.notes import Notes
+from seesr.options import Options
+from seesr.planning.costs import Costs
+from seesr.planning.nan_guard import guarded
+from seesr.stages import Progress
+from seesr.tagging.ram import load_ram
+from seesr.tiling import Tiles
+from seesr.weights.config import read_config
+from seesr.weights.resolve import CLEANER, Weights
+
+DENOISER = ("unet", "controlnet")
+"""Run together, so an upscaling job moves and releases them together."""
+
+
+def seesr_networks(weights: Weights, dtype: torch.dtype) -> list[NetworkSpec]:
+    """The networks of a weights folder in the published layout, in the order in which they are loaded."""
+    root, base = weights.root, weights.root / "sd-turbo"
+    # A VAE that says so overflows in float16.
+    upcast = dtype == torch.float16 and read_config(base / "vae" / "config.json").get("force_upcast", False)
+    specs = [
+        # First, while there is room: its file stays mapped until DAPE is merged.
+        NetworkSpec("ram", lambda: load_ram(root / "ram", dtype=dtype, token_width=IMAGE_TOKEN_WIDTH)),
+        # Compiled for a CPU, in bfloat16, its blocks take three times as long (docs/speed.md).
+        NetworkSpec(
+            "vae",
+            lambda: _load_vae(base / "vae", torch.float32 if upcast else dtype),
+            contiguous_on_cuda=True,
+            compiled_on_gpu=True,
+        ),
+        NetworkSpec(
+            "unet",
+            lambda: load_unet(base / "unet", root / "seesr" / "unet", dtype),
+            compiled_on_cpu=True,
+            compiled_on_gpu=True,
+            has_denoiser_attention=True,
+        ),
+        NetworkSpec(
+            "controlnet",
+            lambda: load_controlnet(root / "seesr" / "controlnet", dtype),
+            compiled_on_cpu=True,
+            compiled_on_gpu=True,
+            has_denoiser_attention=True,
+        ),
+        NetworkSpec("prompt_encoder", lambda: load_prompt_encoder(base, dtype)),
+    ]
+    if (root / CLEANER).is_dir():
+        # Only the embedded model has one.
+        specs.append(NetworkSpec("cleaner", lambda: load_cleaner(root / CLEANER, dtype)))
+    return specs
+
+
+def _load_vae(folder: Path, dtype: torch.dtype) -> AutoencoderKL:
+    vae = load_vae(folder, dtype)
+    use_float64_group_norm(vae)
+    use_inplace_blocks(vae)
+    return vae
+
+
+def seesr_costs(components: Components) -> Costs:
+    """What the memory plan must know of these networks."""
+    vae, unet = components["vae"], components["unet"]
+    together = [DENOISER, *((name,) for name in components.networks if name not in DENOISER)]
+    sizes = [components.nbytes(*names) for names in together]
+    return Costs(
+        vae_channels=max(vae.config.block_out_channels[:2]),
+        unet_channels=unet.config.block_out_channels[0],
+        factor=scale_factor(vae),
+        itemsize=dtype_of(vae).itemsize,
+        weights=sum(sizes),
+        largest=max(sizes),
+        vae_halo=receptive_field(vae),
+        vae_exact=largest_exact(vae),
+        latent_channels=vae.config.latent_channels,
+        vae_attention=attention_width(vae),
+    )
+
+
+class SeeSRNetworks:
+    """The networks as functions of pictures and latents: each runs on the device, and again in float32 after NaN."""
+
+    def __init__(self, components: Components, weights: Weights) -> None:
+        self.components, self.factor = components, scale_factor(components["vae"])
+        self.denoiser = Denoiser(*(components[name] for name in DENOISER))
+        config = read_config(weights.root / "sd-turbo" / "scheduler" / "scheduler_config.json")
+        self.schedule = NoiseSchedule.from_config(config)
+        minimum, margin = components["unet"].config.sample_size * self.factor, weights.defaults.margin * self.factor
+        self.size_requirements = SizeRequirements(minimum, self.factor, margin)
+
+    @property
+    def has_cleaner(self) -> bool:
+        return "cleaner" in self.components
+
+    @property
+    def tag_count(self) -> int:
+        return self.components["ram"].config.num_tags
+
+    def latent_size(self, sizes: Sizes) -> tuple[int, int]:
+        """(height, width) of the latents of a padded picture."""
+        width, height = (side // self.factor for side in sizes.padded)
+        return height, width
+
+    def tiling_mode(self, height: int, width: int, vae_tile: int) -> str:
+        """What the VAE does with latents of this size: `whole`, `exact tiles` or `estimated tiles`."""
+        return tiling_mode(self.components["vae"], height, width, vae_tile)
+
+    def clean(self, images: list[Image.Image], working: Size, report: Progress, notes: list[Notes]) -> list[Image.Image]:
+        """Takes blur and noise out of RGB pictures; what is to become smaller is reduced first."""
+        cleaner, cleaned = self.components["cleaner"], []
+        with self.components.running("cleaner"):
+            for number, image in enumerate(images):
+                report("clean", number, len(images))
+                pixels = to_tensor(resize(image, min(image.size, working)))
+                cleaned.append(to_image(guarded("clean", [cleaner], partial(clean, cleaner, pixels), [notes[number]])))
+        return cleaned
+
+    def encode(self, image: Tensor, tiling: Tiling, notes: list[Notes]) -> Tensor:
+        """Latents `(B, C, h, w)`, float32, of `image` `(B, 3, H, W)` in 0..1."""
+        vae = self.components["vae"]
+        with self.components.running("vae"):
+            return guarded("encode", [vae], lambda: encode(vae, image, tiling), notes).float()
+
+    def noisy(self, latents: Tensor, seeds: list[int], particles: int) -> Tensor:
+        """The latents from which denoising starts: `(B * particles, C, h, w)`."""
+        return initial_latents(self.schedule, latents, seeds, particles)
+
+    def denoise(
+        self,
+        latents: Tensor,
+        image: Tensor,
+        conditions: ConditionsForTiles,
+        tiles: Tiles,
+        options: Options,
+        steering: Steering,
+        report: Progress,
+        notes: list[Notes],
+    ) -> Tensor:
+        """Latents `(B, C, h, w)` without noise; of several particles the one nearest to their mean."""
+        settings = tiles, options.steps, options.conditioning_scale, steering, report
+
+        def run() -> Tensor:
+            return denoise(self.denoiser, self.schedule, latents, image, conditions, *settings)
+
+        with self.components.running(*DENOISER):
+            return nearest_to_mean(guarded("denoise", [self.denoiser], run, notes), steering.particles)
+
+    def vae_decode(self, latents: Tensor, tiling: Tiling, notes: list[Notes]) -> Tensor:
+        """Pixels `(B, 3, H, W)` in about 0..1, float32."""
+        vae = self.components["vae"]
+        with self.components.running("vae"):
+            return guarded("vae_decode", [vae], lambda: decode(vae, to_device_of(latents, vae), tiling), notes)

@@ -1,0 +1,42 @@
+"""Runs a job with the first memory plan of its ladder that does not run out of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from seesr.errors import Attempt, OutOfMemoryError
+from seesr.machine.memory import free_memory
+from seesr.machine.out_of_memory import clear_tracebacks, is_out_of_memory
+from seesr.planning.plan import MemoryPlan
+
+T = TypeVar("T")
+
+
+def run_with_fallback(ladder: list[MemoryPlan], run: Callable[[MemoryPlan], T]) -> tuple[T, MemoryPlan, list[Attempt]]:
+    """What `run` gives on the first plan whose memory suffices, that plan, and the attempts before it.
+
+    Raises:
+        OutOfMemoryError: it did not suffice on the last one either. Any other error of `run` is raised as it is.
+    """
+    attempts: list[Attempt] = []
+    for plan in ladder:
+        try:
+            return run(plan), plan, attempts
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            attempts.append(Attempt(plan.name, _reason(error)))
+            clear_tracebacks(error)
+        free_memory(plan.device)
+    tried = ", ".join(attempt.rung for attempt in attempts)
+    raise OutOfMemoryError(
+        f"memory ran out with every plan ({tried}; {attempts[-1].reason}). "
+        "Ask for a smaller scale or the preset memory, or close other programs.",
+        attempts,
+    )
+
+
+def _reason(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0].rstrip(".") if text else type(error).__name__
