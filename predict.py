@@ -26,7 +26,6 @@ from seesr.machine.device import dtype_name
 from seesr.machine.worker_thread import WorkerThread
 from seesr.options import Limits, SaveOptions
 from seesr.public_error import sanitize_errors
-from seesr.upscaler import UpscaleResult
 
 
 class Predictor(BasePredictor):
@@ -76,6 +75,12 @@ class Predictor(BasePredictor):
         tags: bool = Input(description="Let RAM name what it sees and add it to the prompt.", default=True),
         conditioning_scale: float = Input(
             description="How strongly the input steers: lower invents more.", default=1.0, ge=0, le=2
+        ),
+        edges: float = Input(
+            description="Edge enhancement before enlarging: makes details stronger, not noise; 0 is off.",
+            default=0.0,
+            ge=0,
+            le=2,
         ),
         color_fix: str = Input(
             description="How the input's colours are given back: wavelet, adain or none.",
@@ -128,30 +133,16 @@ class Predictor(BasePredictor):
         ),
     ) -> Path:
         """Returns the picture file."""
+        inputs = locals() | {"steps": num_inference_steps}
         with self._prediction():
             source = self._fetched(image)
-            options = Options.make(
-                preset,
-                scale=scale,
-                prompt=prompt,
-                steps=num_inference_steps,
-                tags=tags,
-                conditioning_scale=conditioning_scale,
-                color_fix=color_fix,
-                kds=kds,
-                kds_particles=kds_particles,
-                kds_bandwidth=kds_bandwidth,
-                kds_patch=kds_patch,
-                tile=tile,
-                tile_overlap=tile_overlap,
-                tile_tags=tile_tags,
-                vae_tile=vae_tile,
-                sharpen=sharpen,
-                seed=seed,
-            )
+            options = Options.make(preset, **{name: inputs[name] for name in Options.model_fields if name in inputs})
             saving = SaveOptions.make(format=output_format, quality=output_quality, metadata=keep_metadata)
             result = self.thread.run(lambda: self.upscaler.upscale(source, options, _log_step))
-            self._report(result)
+            for line in result.log():
+                print(line)
+            for name, value in result.metrics().items():
+                self.record_metric(name, value)
             # In a folder of its own, where `_fetched` finds nothing.
             target = self.folder / "result" / f"upscaled.{output_format}"
             target.parent.mkdir()
@@ -186,25 +177,6 @@ class Predictor(BasePredictor):
                 shutil.rmtree(path, ignore_errors=True)
             elif path != source:
                 path.unlink(missing_ok=True)
-
-    def _report(self, result: UpscaleResult) -> None:
-        """The log and metrics of a prediction that is done."""
-        record, (width, height) = result.record(), result.sizes.output
-        print(f"seed: {result.seed}")
-        print(f"tags: {', '.join(record['tags']) or 'none'}")
-        print(f"prompt: {result.prompt}")
-        print(f"size: {width}x{height}, way: {result.rung}, VAE: {result.vae}")
-        for attempt in result.attempts:
-            print(f"memory did not suffice for {attempt.rung}: {attempt.reason}")
-        for note in result.notes:
-            print(f"note: {note}")
-        stages = ", ".join(f"{stage} {seconds:.3f}" for stage, seconds in result.seconds.items())
-        print(f"seconds: {sum(result.seconds.values()):.1f} ({stages})")
-        metrics = {"seed": result.seed, "output_width": width, "output_height": height, "rung": result.rung}
-        metrics |= {"attempts": len(result.attempts), "peak_memory_bytes": result.peak_memory}
-        metrics |= {f"seconds.{stage}": seconds for stage, seconds in record["seconds"].items()}
-        for name, value in metrics.items():
-            self.record_metric(name, value)
 
 
 def _log_step(stage: str, done: int, total: int) -> None:

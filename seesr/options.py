@@ -93,6 +93,9 @@ class Options(_Checked):
         description="Width of its kernel: large is faithful, small keeps detail; left out: the median rule.",
     )
     kds_patch: int = Field(2, ge=1, le=16, description="Side of its patches in latent pixels.")
+    edges: float = Field(
+        0.0, ge=0, le=2, description="Edge enhancement before enlarging: makes details stronger, not noise; 0 is off."
+    )
     color_fix: Literal["wavelet", "adain", "none"] = Field(
         "wavelet", description="How the input's colours are given back: wavelet, adain or none."
     )

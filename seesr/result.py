@@ -11,7 +11,9 @@ from PIL import Image
 
 from seesr.errors import Attempt
 from seesr.images.save import save
+from seesr.images.sizes import Sizes
 from seesr.options import Options, SaveOptions
+from seesr.tagging.prompt import Tag
 from seesr.version import __version__
 
 FORMER_STAGE_NAMES = {"read": "decode", "vae_decode": "pixels"}
@@ -84,3 +86,43 @@ class Result:
             "peak_memory": self.peak_memory,
             "seconds": seconds | former,
         }
+
+
+@dataclass(frozen=True, eq=False)
+class UpscaleResult(Result):
+    """An upscaled picture."""
+
+    tags: list[Tag]
+    sizes: Sizes
+    input: Image.Image
+    """The picture that was read: RGB, upright, sRGB."""
+
+    def record(self) -> dict[str, Any]:
+        """As `Result.record`, with tags and sizes."""
+        return super().record() | {
+            "tags": {tag.name: round(tag.confidence, 4) for tag in self.tags},
+            "input_size": self.sizes.input,
+            "output_size": self.sizes.output,
+            "working_size": self.sizes.working,
+        }
+
+    def log(self) -> list[str]:
+        """What a service's log says, line by line."""
+        width, height = self.sizes.output
+        stages = ", ".join(f"{stage} {seconds:.3f}" for stage, seconds in self.seconds.items())
+        return [
+            f"seed: {self.seed}",
+            f"tags: {', '.join(tag.name for tag in self.tags) or 'none'}",
+            f"prompt: {self.prompt}",
+            f"size: {width}x{height}, way: {self.rung}, VAE: {self.vae}",
+            *(f"memory did not suffice for {attempt.rung}: {attempt.reason}" for attempt in self.attempts),
+            *(f"note: {note}" for note in self.notes),
+            f"seconds: {sum(self.seconds.values()):.1f} ({stages})",
+        ]
+
+    def metrics(self) -> dict[str, Any]:
+        """What a service measures, by name."""
+        record, (width, height) = self.record(), self.sizes.output
+        figures = {"seed": self.seed, "output_width": width, "output_height": height, "rung": self.rung}
+        figures |= {"attempts": len(self.attempts), "peak_memory_bytes": self.peak_memory}
+        return figures | {f"seconds.{stage}": seconds for stage, seconds in record["seconds"].items()}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
-from typing import Any
 
 from PIL import Image
 
@@ -17,6 +17,7 @@ from seesr.diffusion.steering import Steering
 from seesr.engine import Engine, Execution
 from seesr.errors import OptionError
 from seesr.images.colour import COLOR_FIXES
+from seesr.images.edges import enhance_edges
 from seesr.images.finish import finish
 from seesr.images.read import ImageSource, Picture, read_picture
 from seesr.images.resize import crop, enlarge, to_image
@@ -26,37 +27,13 @@ from seesr.networks import SeeSRNetworks, seesr_costs, seesr_networks
 from seesr.notes import Notes
 from seesr.options import Limits, Options
 from seesr.planning.plan import MemoryPlan, TileSettings, Workload
-from seesr.result import Result
+from seesr.result import UpscaleResult
 from seesr.stages import Progress, Stages
 from seesr.tagging.prompt import Tag, load_tag_list
 from seesr.weights.resolve import Weights, resolve_weights
 
-
-@dataclass(frozen=True, eq=False)
-class UpscaleResult(Result):
-    """An upscaled picture."""
-
-    tags: list[Tag]
-    sizes: Sizes
-    input: Image.Image
-    """The picture that was read: RGB, upright, sRGB."""
-
-    def record(self) -> dict[str, Any]:
-        """As `Result.record`, with tags and sizes."""
-        return super().record() | {
-            "tags": {tag.name: round(tag.confidence, 4) for tag in self.tags},
-            "input_size": self.sizes.input,
-            "output_size": self.sizes.output,
-            "working_size": self.sizes.working,
-        }
-
-
-@dataclass(frozen=True, eq=False)
-class Job:
-    """One picture to upscale, with its seed."""
-
-    picture: Picture
-    seed: int
+Job = tuple[Picture, int]
+"""A picture to upscale, and its seed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,20 +90,8 @@ class Upscaler:
         """
         if is_debugging():
             show_log()
-        found = resolve_weights(weights)
-        engine = Engine.load(
-            found.name,
-            lambda precision: seesr_networks(found, precision),
-            seesr_costs,
-            found.defaults.dtype,
-            device,
-            dtype,
-            limits,
-            memory_limit,
-            sequential,
-            compiled,
-        )
-        return cls(engine, found)
+        found, on = resolve_weights(weights), (device, dtype, limits, memory_limit, sequential, compiled)
+        return cls(Engine.load(found.name, partial(seesr_networks, found), seesr_costs, found.defaults.dtype, *on), found)
 
     def upscale(
         self, image: ImageSource, options: Options | None = None, progress: Progress | None = None, **values: object
@@ -166,28 +131,26 @@ class Upscaler:
         """
         if options is not None and values:
             raise OptionError(f"give options, or {', '.join(values)} by name, not both.")
-        options, engine = self.with_defaults(options or Options.make(**values)), self.engine
+        options, engine, results = self.with_defaults(options or Options.make(**values)), self.engine, []
         with engine.exclusive():
             stages, began = Stages(), engine.clock()
             with stages.stage("read"):
                 pictures = [read_picture(image, engine.limits) for image in images]
             reading = (engine.clock() - began) / max(1, len(images))
             groups = [list(same) for _, same in groupby(pictures, key=lambda picture: picture.rgb.size)]
-            requirements = self.networks.size_requirements
-            sizes = [
-                plan_sizes(group[0].rgb.size, options.scale, options.max_side, requirements, engine.limits)
-                for group in groups
-            ]
-            results = []
-            for group, size in zip(groups, sizes, strict=True):
-                work = self._workload(size, options)
+            for group, sizes in [(group, self._plan_sizes(group[0], options)) for group in groups]:
+                work = self._workload(sizes, options)
                 count = engine.max_batch(work, min(len(group), together or engine.preferred_batch))
                 for first in range(0, len(group), count):
                     batch = group[first : first + count]
                     report = engine.deadline(len(batch), spent=reading * len(batch)).checked(progress)
-                    results += self._upscale(batch, size, work, options, report, stages)
+                    seeds = [secrets.randbits(32) if options.seed is None else options.seed for _ in batch]
+                    run = partial(self._run, sizes, options, report)
+                    jobs = list(zip(batch, seeds, strict=True))
+                    made = zip(jobs, engine.run(jobs, work, run, stages), strict=True)
+                    results += [self._result(*job, *output, sizes, work, options) for job, output in made]
                     stages = Stages()
-            return results
+        return results
 
     def tags(self, image: ImageSource) -> list[Tag]:
         """What RAM finds in a picture, in the order of its tag list.
@@ -213,30 +176,22 @@ class Upscaler:
         with self.engine.exclusive():
             self.conditioner.clear()
 
-    def _upscale(
-        self, batch: list[Picture], sizes: Sizes, work: Workload, options: Options, report: Progress, stages: Stages
-    ) -> list[UpscaleResult]:
-        jobs = [Job(picture, secrets.randbits(32) if options.seed is None else options.seed) for picture in batch]
-
-        def run(jobs: list[Job], plan: MemoryPlan, stages: Stages) -> list[Output]:
-            return self._run(jobs, sizes, options, plan, stages, report)
-
-        made = self.engine.run(jobs, work, run, stages)
-        return [self._result(job, *one, sizes, work, options) for job, one in zip(jobs, made, strict=True)]
-
     def _run(
-        self, jobs: list[Job], sizes: Sizes, options: Options, plan: MemoryPlan, stages: Stages, report: Progress
+        self, sizes: Sizes, options: Options, report: Progress, jobs: list[Job], plan: MemoryPlan, stages: Stages
     ) -> list[Output]:
         """The pipeline, for pictures of one size together."""
-        networks, notes = self.networks, [Notes(job.picture.notes) for job in jobs]
+        networks, notes = self.networks, [Notes(picture.notes) for picture, _ in jobs]
         tiles, tiling = plan.tiles(*networks.latent_size(sizes)), Tiling(plan.vae_tile, plan.map_memory)
         steering = Steering(options.particles, options.kds_bandwidth, options.kds_patch)
-        inputs = cleaned = [job.picture.rgb for job in jobs]
+        inputs = cleaned = [picture.rgb for picture, _ in jobs]
         if networks.has_cleaner:
             with stages.stage("clean"):
                 cleaned = networks.clean(inputs, sizes.working, report, notes)
+        if options.edges:
+            with stages.stage("edges"):
+                sharp = [enhance_edges(one, options.edges) for one in cleaned]
         with stages.stage("resize") as log:
-            image = log(enlarge(cleaned, sizes))
+            image = log(enlarge(sharp if options.edges else cleaned, sizes))
         report("tags", 0, 1)
         with stages.stage("tags"):
             taggings = [self.conditioner.tag(one) for one in inputs]
@@ -247,21 +202,29 @@ class Upscaler:
         with stages.stage("encode") as log:
             latents = log(networks.encode(image, tiling, notes))
         with stages.stage("denoise") as log:
-            latents = networks.noisy(latents, [job.seed for job in jobs], options.particles)
+            latents = networks.noisy(latents, [seed for _, seed in jobs], options.particles)
             latents = log(networks.denoise(latents, image, conditions.for_tiles, tiles, options, steering, report, notes))
         report("vae_decode", 0, 1)
         with stages.stage("vae_decode") as log:
             pixels = log(networks.vae_decode(latents, tiling, notes))
         with stages.stage("colour") as log:
-            pixels = log(COLOR_FIXES[options.color_fix](pixels, image.to(pixels.device)))
+            source = enlarge(cleaned, sizes) if options.edges else image
+            pixels = log(COLOR_FIXES[options.color_fix](pixels, source.to(pixels.device)))
         with stages.stage("finish"):
             images = [to_image(crop(one, sizes)) for one in pixels.split(1)]
-            images = [finish(one, job.picture, sizes, options.sharpen) for one, job in zip(images, jobs, strict=True)]
+            images = [finish(one, job[0], sizes, options.sharpen) for one, job in zip(images, jobs, strict=True)]
         report("done", 1, 1)
         return [Output(*one) for one in zip(images, taggings, prompts, notes, strict=True)]
 
     def _result(
-        self, job: Job, output: Output, execution: Execution, sizes: Sizes, work: Workload, options: Options
+        self,
+        picture: Picture,
+        seed: int,
+        output: Output,
+        execution: Execution,
+        sizes: Sizes,
+        work: Workload,
+        options: Options,
     ) -> UpscaleResult:
         vae = self.networks.tiling_mode(work.height, work.width, execution.plan.vae_tile)
         output.notes.add(*execution.notes)
@@ -269,8 +232,8 @@ class Upscaler:
             output.notes.add("too large for an exact tiled VAE: its statistics were estimated from sample tiles")
         return UpscaleResult(
             image=output.image,
-            input=job.picture.rgb,
-            seed=job.seed,
+            input=picture.rgb,
+            seed=seed,
             prompt=output.prompt,
             tags=output.tagging.tags,
             sizes=sizes,
@@ -284,6 +247,10 @@ class Upscaler:
             vae=vae,
             peak_memory=execution.peak_memory,
         )
+
+    def _plan_sizes(self, picture: Picture, options: Options) -> Sizes:
+        size, requirements = picture.rgb.size, self.networks.size_requirements
+        return plan_sizes(size, options.scale, options.max_side, requirements, self.engine.limits)
 
     def _workload(self, sizes: Sizes, options: Options) -> Workload:
         height, width = self.networks.latent_size(sizes)

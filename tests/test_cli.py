@@ -110,7 +110,7 @@ def test_memory_that_ran_out_on_the_way_is_said(
     run_pipeline = Upscaler._run
 
     def scarce(self: Upscaler, *arguments: Any) -> Any:
-        if arguments[3].name == "whole":
+        if arguments[4].name == "whole":
             raise MemoryError("no memory for this")
         return run_pipeline(self, *arguments)
 
@@ -137,9 +137,9 @@ def test_pictures_that_go_together_fail_alone(
     passes: list[int] = []
     run_pipeline = Upscaler._run
 
-    def watched(self: Upscaler, jobs: list[Any], *arguments: Any) -> Any:
-        passes.append(len(jobs))
-        return run_pipeline(self, jobs, *arguments)
+    def watched(self: Upscaler, *arguments: Any) -> Any:
+        passes.append(len(arguments[3]))
+        return run_pipeline(self, *arguments)
 
     monkeypatch.setattr(Upscaler, "_run", watched)
     for name in ("a.png", "b.png", "d.png"):

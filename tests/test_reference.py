@@ -14,21 +14,23 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file
 from torch import Tensor
 
 from seesr.autoencoder.vae import decode, encode, load_vae
-from seesr.diffusion.denoiser import Denoiser, load_denoiser
+from seesr.diffusion.denoiser import Denoiser, load_denoiser, load_unet
 from seesr.diffusion.image_attention import IMAGE_TOKENS, build_controlnet, build_unet
 from seesr.diffusion.sampler import Step, ddim_step, ddpm_step, sample
 from seesr.diffusion.schedule import NoiseSchedule
 from seesr.images.colour import adain_fix, wavelet_fix
+from seesr.kernels.winograd import use_winograd
 from seesr.machine.device import to_device
 from seesr.tagging.dape import DROPPED_PARTS, merge_dape
 from seesr.tagging.prompt import load_tag_list
 from seesr.tagging.ram import RAM, RAMConfig, load_ram, published_to_ours
 from seesr.weights.config import read_config
+from seesr.weights.manifest import beside_package
 from seesr.weights.state_dict import read_state_dict
 
 REFERENCE = Path(os.environ.get("SEESR_REFERENCE") or Path(__file__).parent / "reference")
@@ -220,3 +222,32 @@ def test_dape_of_the_tag_encoder_counts_where_its_weights_are_tied() -> None:
     touched = [key for key in ram if not torch.equal(both[key], own[key])]
     assert touched
     assert all(".crossattention.self." in key and key.startswith("tagging_head.") for key in touched)
+
+
+def base_and_ours(root: Path) -> tuple[UNet2DConditionModel, UNet2DConditionModel]:
+    """The base's UNet as stock diffusers loads it, and the one with SeeSR's image transformers."""
+    return UNet2DConditionModel.from_pretrained(root / "sd-turbo" / "unet").eval(), load_unet(
+        root / "sd-turbo" / "unet", root / "seesr" / "unet"
+    )
+
+
+@pytest.mark.parametrize("root", [REFERENCE, beside_package("tiny")], ids=["reference", "tiny"])
+def test_without_image_tokens_the_unet_is_the_base_s_own(root: Path) -> None:
+    """So one loaded UNet serves upscaling and generating. Contiguous and without Winograd no bit differs."""
+    stock, ours = base_and_ours(root)
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(2, stock.config.in_channels, 24, 20, generator=generator)
+    embeds = torch.randn(2, 77, stock.config.cross_attention_dim, generator=generator)
+
+    def predict(unet: UNet2DConditionModel, timestep: int) -> Tensor:
+        return unet(latents, timestep, encoder_hidden_states=embeds).sample
+
+    expected = [predict(stock, timestep) for timestep in STEP_TIMESTEPS]
+    for timestep, wanted in zip(STEP_TIMESTEPS, expected, strict=True):
+        assert torch.equal(predict(ours, timestep), wanted)
+    use_winograd(ours)
+    to_device(ours, torch.device("cpu"))
+    for timestep, wanted in zip(STEP_TIMESTEPS, expected, strict=True):
+        assert_close(
+            f"{root.name}: as it runs, step {timestep}", predict(ours, timestep), wanted, 1e-3 * wanted.std().item()
+        )

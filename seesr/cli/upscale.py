@@ -26,7 +26,8 @@ from seesr.options import Options, SaveOptions
 if TYPE_CHECKING:
     from PIL import Image
 
-    from seesr.upscaler import Upscaler, UpscaleResult
+    from seesr.result import UpscaleResult
+    from seesr.upscaler import Upscaler
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Why no further picture can be written either."""
