@@ -105,7 +105,9 @@ def describe(result: Result) -> dict[str, Any]:
         "profile": hashlib.sha256(result.image.info.get("icc_profile") or b"").hexdigest()[:12],
         "exif": hashlib.sha256(result.image.info.get("exif") or b"").hexdigest()[:12],
         "tags": {tag.name: tag.confidence for tag in result.tags},
-        "sizes": [list(size) for size in (result.sizes.input, result.sizes.output, result.sizes.working, result.sizes.padded)],
+        "sizes": [
+            list(size) for size in (result.sizes.input, result.sizes.output, result.sizes.working, result.sizes.padded)
+        ],
         "rung": result.rung,
         "attempts": [attempt.rung for attempt in result.attempts],
         "vae": result.vae,
@@ -128,6 +130,7 @@ def compare(before: dict[str, list[dict[str, Any]]], now: dict[str, list[dict[st
     count = 0
     for name in before:
         for number, (old, new) in enumerate(zip(before[name], now[name], strict=True)):
+            new["settings"] = {key: new["settings"].get(key) for key in old["settings"]}  # options may be added
             for key in old:
                 if old[key] != new[key]:
                     print(f"{name}[{number}].{key}: {old[key]} -> {new[key]}")

