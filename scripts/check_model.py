@@ -1,10 +1,10 @@
 """What `seesr evaluate` does not tell of weights: cleaner and autoencoder alone, use of tags, colours, tagger.
 
-    ./scripts/start_seesr.sh python scripts/check_model.py cleaner PHOTOS
-    ./scripts/start_seesr.sh python scripts/check_model.py autoencoder TRUTHS
-    ./scripts/start_seesr.sh python scripts/check_model.py semantics LOW HIGH
-    ./scripts/start_seesr.sh python scripts/check_model.py colour LOW
-    ./scripts/start_seesr.sh python scripts/check_model.py tagger TAGGED
+    ./scripts/start_seesr.sh python -m scripts.check_model cleaner PHOTOS
+    ./scripts/start_seesr.sh python -m scripts.check_model autoencoder TRUTHS
+    ./scripts/start_seesr.sh python -m scripts.check_model semantics LOW HIGH
+    ./scripts/start_seesr.sh python -m scripts.check_model colour LOW
+    ./scripts/start_seesr.sh python -m scripts.check_model tagger TAGGED
 
 Each takes `--weights`. `autoencoder` and `semantics` need what `evaluate` fetches.
 """
@@ -20,18 +20,20 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from photographs import SCALE, picture_paths, read_picture, read_pictures
 from PIL import Image, ImageFilter
 from rich.console import Console
 from rich.table import Table
-from tagger import TaggedPictures, average_precision, given_by_halves, held_out_confidences, report
 
+from scripts.training.photographs import SCALE, picture_paths, read_picture, read_pictures
+from scripts.training.tag_metrics import average_precision, held_out_confidences, print_report
+from scripts.training.tagged_pictures import TaggedPictures
+from scripts.training.thresholds import given_by_halves
 from seesr import Upscaler
 from seesr.autoencoder.vae import decode, encode
 from seesr.cleaner import clean
 from seesr.evaluation.degradation import crop_to_multiple, downscale_bicubic
-from seesr.evaluation.evaluate import from_pairs
-from seesr.evaluation.metrics import Scales
+from seesr.evaluation.evaluate import pairs_from_folders
+from seesr.evaluation.metrics import Metrics
 from seesr.evaluation.stlpips import STLPIPS
 from seesr.images.resize import to_image, to_tensor
 
@@ -64,8 +66,8 @@ DAMAGES: dict[str, Callable[[Image.Image], Image.Image]] = {
 @app.command()
 def cleaner(photographs: Path, weights: Weights = None) -> None:
     """Error to the good picture, a reduced photograph, before and after cleaning what was damaged in a known way."""
-    network = Upscaler.load(weights).models.cleaner
-    if network is None:
+    components = Upscaler.load(weights).engine.components
+    if "cleaner" not in components:
         raise typer.BadParameter("these weights have no cleaner.")
     paths = picture_paths(photographs)
     table = Table("", *(path.stem for path in paths))
@@ -75,7 +77,7 @@ def cleaner(photographs: Path, weights: Weights = None) -> None:
             good = downscale_bicubic(crop_to_multiple(read_picture(path), SCALE), SCALE)
             bad = damage(good)
             with torch.inference_mode():
-                cleaned = to_image(clean(network, to_tensor(bad)))
+                cleaned = to_image(clean(components["cleaner"], to_tensor(bad)))
             before, after = (np.sqrt(np.square(_array(one) - _array(good)).mean()) for one in (bad, cleaned))
             row.append(f"{before:.1f}, {after:.1f}")
         table.add_row(name, *row)
@@ -86,23 +88,23 @@ def cleaner(photographs: Path, weights: Weights = None) -> None:
 @app.command()
 def autoencoder(truths: Path, weights: Weights = None) -> None:
     """Encodes and decodes each picture."""
-    vae, scales = Upscaler.load(weights).models.vae, _scales()
+    vae, metrics = Upscaler.load(weights).engine.components["vae"], _metrics()
     figures = []
     for image in read_pictures(truths):
         truth = crop_to_multiple(image, 8)
         with torch.inference_mode():
             again = decode(vae, encode(vae, to_tensor(truth).to(vae.dtype)))
-        figures.append(scales(to_image(again), truth))
+        figures.append(metrics(to_image(again), truth))
     _print_means({"autoencoder alone": figures})
 
 
 @app.command()
 def semantics(low: Path, high: Path, weights: Weights = None, steps: int = 1) -> None:
     """The same pictures with the right tags, those that RAM finds in the truths, with none, and with another picture's."""
-    cases = list(from_pairs(low, high))
+    cases = list(pairs_from_folders(low, high))
     if len(cases) < 2:
         raise typer.BadParameter(f"{low} has 1 picture; there must be another, whose tags are wrong for it.")
-    upscaler, scales = Upscaler.load(weights), _scales()
+    upscaler, metrics = Upscaler.load(weights), _metrics()
     names = [_most_certain(upscaler, case.truth) for case in cases]
     told = {
         "right tags": names,
@@ -118,7 +120,7 @@ def semantics(low: Path, high: Path, weights: Weights = None, steps: int = 1) ->
     }
     _print_means(
         {
-            kind: [scales(image, case.truth) for image, case in zip(made, cases, strict=True)]
+            kind: [metrics(image, case.truth) for image, case in zip(made, cases, strict=True)]
             for kind, made in outputs.items()
         }
     )
@@ -151,13 +153,13 @@ def tagger(
     weights were chosen on all of them.
     """
     upscaler = Upscaler.load(weights)
-    ram, tag_list, data = upscaler.models.ram, upscaler.models.tag_list, TaggedPictures.read(tagged)
-    if data.tags != tag_list.names:
+    ram, names, data = upscaler.engine.components["ram"], upscaler.conditioner.tag_list.names, TaggedPictures.read(tagged)
+    if data.tags != names:
         raise typer.BadParameter(f"the tags of {tagged} are not those of the weights.")
     labels, views = data.labels[data.held_out], held_out_confidences(ram, data)
     confidences, given = views[:, 0], given_by_halves(views, labels)[:, 0]
     table, precisions = Table("tag", "pictures", "average precision", "given", "precision", "recall"), []
-    for index, name in enumerate(tag_list.names):
+    for index, name in enumerate(names):
         true, count = labels[:, index].bool(), int(given[:, index].sum())
         if not true.any():
             continue
@@ -169,18 +171,18 @@ def tagger(
             table.add_row(name, str(int(true.sum())), f"{precisions[-1]:.2f}", str(count), share, recall)
     Console(width=100).print(table)
     print(f"{len(labels)} pictures: mean average precision of tags {statistics.fmean(precisions):.3f}")
-    report(views, labels)
+    print_report(views, labels)
 
 
 def _most_certain(upscaler: Upscaler, image: Image.Image) -> str:
-    ram = upscaler.models.ram
+    ram = upscaler.engine.components["ram"]
     with torch.inference_mode():
         logits = ram(to_tensor(image).to(ram.image_proj.weight))[1][0]
-    return ", ".join(upscaler.models.tag_list.names[index] for index in logits.topk(WORDS).indices.tolist())
+    return ", ".join(upscaler.conditioner.tag_list.names[index] for index in logits.topk(WORDS).indices.tolist())
 
 
-def _scales() -> Scales:
-    return Scales(STLPIPS("alex").eval(), None)
+def _metrics() -> Metrics:
+    return Metrics(STLPIPS("alex").eval(), None)
 
 
 def _array(image: Image.Image) -> np.ndarray:

@@ -15,9 +15,9 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from seesr.cli import main as seesr
-from seesr.evaluation.command import NIQE_FILE
-from seesr.files import whole_file
+from seesr.cli.app import main as seesr
+from seesr.cli.evaluate import NIQE_FILE
+from seesr.files import atomic_write
 from seesr.weights.cache import Cache
 
 NIQE_SHA256 = "2a7c182a68c9e7f1b2e2e5ec723279d6f65d912b6fcaf37eb2bf03d7367c4296"
@@ -42,7 +42,7 @@ def fetch_niqe(target: Path) -> None:
             found = content.extractfile(member).read()
     if hashlib.sha256(found).hexdigest() != NIQE_SHA256:
         raise SystemExit(f"{NIQE_FILE} in {archive.name} is not the one that is known.")
-    with whole_file(target) as temporary:
+    with atomic_write(target) as temporary:
         temporary.write_bytes(found)
 
 

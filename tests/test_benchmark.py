@@ -1,63 +1,61 @@
-"""`scripts/benchmark.py` on the embedded model: what it times, counts, leaves out and refuses."""
+"""The benchmark on the embedded model: what it times, counts, leaves out and refuses."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib
 import json
 import statistics
 import time
 from collections.abc import Callable
-from types import ModuleType
-from typing import Any
 
 import pytest
 import torch
-from conftest import SCRIPTS, Outcome, Run
+from conftest import Outcome, Run
 from torch import nn
 
-from seesr import Options, Upscaler, cli
+from scripts.benchmark import machine
+from scripts.benchmark.__main__ import main
+from scripts.benchmark.contenders import Contender, contend
+from scripts.benchmark.measurement import Measurement
+from scripts.benchmark.ours import Ours
+from scripts.benchmark.published import plain_attention
+from scripts.benchmark.timing import count, counting, measure
+from seesr import Options, Upscaler
+from seesr.cli.app import app
 from seesr.images.sizes import Sizes, plan_sizes
 from seesr.result import Result
 from seesr.stages import Stages
 from seesr.weights.config import read_config
 from seesr.weights.manifest import beside_package
 
-OURS = ["decode", "clean", "resize", "tags", "prompt", "encode", "denoise", "pixels", "colour", "finish", "rest"]
-NETWORKS = ["tags", "prompt", "encode", "denoise", "pixels"]
-WITHOUT_OPERATIONS = {"decode", "resize", "finish", "rest"}
+OURS = ["read", "clean", "resize", "tags", "prompt", "encode", "denoise", "vae_decode", "colour", "finish", "rest"]
+NETWORKS = ["tags", "prompt", "encode", "denoise", "vae_decode"]
+WITHOUT_OPERATIONS = {"read", "resize", "finish", "rest"}
 CPU = torch.device("cpu")
 SMALL = ("--weights", beside_package("tiny"), "--device", "cpu", "--dtype", "float32", "--repeat", 1)
 
 
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    return importlib.import_module("benchmark")
-
-
-@pytest.fixture
-def benchmark(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The script, without what takes long and says nothing of a picture."""
-    monkeypatch.setattr(script, "startup_seconds", lambda: 1.0)
-    monkeypatch.setattr(script, "MATMUL_SIDE", 128)
-    return script
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without what takes long and says nothing of a picture."""
+    monkeypatch.setattr("scripts.benchmark.report.startup_seconds", lambda: 1.0)
+    monkeypatch.setattr(machine, "MATMUL_SIDE", 128)
 
 
 def small(upscaler: Upscaler) -> Sizes:
-    return plan_sizes((32, 32), 4.0, None, upscaler.models.needs, upscaler.engine.limits)
+    return plan_sizes((32, 32), 4.0, None, upscaler.networks.size_requirements, upscaler.engine.limits)
 
 
-def new_measured(benchmark: ModuleType) -> Any:
-    return benchmark.Measured("", torch.float32)
+def new_measurement() -> Measurement:
+    return Measurement("", torch.float32)
 
 
 @pytest.fixture
-def run(benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, run_main: Run) -> Run:
+def run(monkeypatch: pytest.MonkeyPatch, run_main: Run) -> Run:
     def run(*arguments: object) -> Outcome:
-        monkeypatch.setattr(cli.app, "registered_commands", [*cli.app.registered_commands])
-        return run_main(benchmark.run, *arguments)
+        monkeypatch.setattr(app, "registered_commands", [*app.registered_commands])
+        return run_main(main, *arguments)
 
     return run
 
@@ -70,8 +68,8 @@ def operations_of_the_text_encoder() -> int:
     return config["num_hidden_layers"] * (matrices + attention)
 
 
-def test_start_up_is_timed_in_a_process_of_its_own(script: ModuleType) -> None:
-    assert 0 < script.startup_seconds(runs=1) < 30
+def test_start_up_is_timed_in_a_process_of_its_own() -> None:
+    assert 0 < machine.startup_seconds(runs=1) < 30
 
 
 @pytest.mark.parametrize("baseline", [True, False])
@@ -113,15 +111,16 @@ def test_a_size_that_is_worked_on_larger_has_no_baseline(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("which", "name", "left"), [("Published", "published", [True, False]), ("Ours", "seesr", [False, True])]
+    ("which", "name", "left"),
+    [("published.Published", "published", [True, False]), ("command.Ours", "seesr", [False, True])],
 )
 def test_what_is_out_of_memory_leaves_the_rest(
-    run: Run, benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, which: str, name: str, left: list[bool]
+    run: Run, monkeypatch: pytest.MonkeyPatch, which: str, name: str, left: list[bool]
 ) -> None:
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(benchmark, which, fail)
+    monkeypatch.setattr(f"scripts.benchmark.{which}", fail)
     error: Exception = torch.OutOfMemoryError("CUDA out of memory.")
     outcome = run(*SMALL, "--size", "32x32")
     assert outcome.code == 0
@@ -138,9 +137,9 @@ def test_what_is_out_of_memory_leaves_the_rest(
 class Scripted:
     """A contender whose runs take given seconds, and run out of memory where none are given."""
 
-    def __init__(self, benchmark: ModuleType, name: str, seconds: list[dict[str, float] | None]) -> None:
+    def __init__(self, name: str, seconds: list[dict[str, float] | None]) -> None:
         self.loads, self.left = 0, iter(seconds)
-        self.contender = benchmark.Contender(name, torch.float32, self.load, enlarges=True)
+        self.contender = Contender(name, torch.float32, self.load, enlarges=True)
 
     def load(self) -> Callable[[Sizes, Stages], str]:
         self.loads += 1
@@ -154,23 +153,23 @@ class Scripted:
         return "whole"
 
 
-def test_contenders_take_turns_and_the_fastest_of_each_stage_counts(benchmark: ModuleType, upscaler: Upscaler) -> None:
+def test_contenders_take_turns_and_the_fastest_of_each_stage_counts(upscaler: Upscaler) -> None:
     runs = [{"x": seconds} for seconds in (3.0, 5.0, 4.0, 1.0, 2.0, 6.0)]
-    first, second = Scripted(benchmark, "a", runs), Scripted(benchmark, "b", [{"x": 7.0, "y": 1.0}] * 5)
-    ((a, b),) = benchmark.contend([first.contender, second.contender], CPU, [small(upscaler)], turns=2)
+    first, second = Scripted("a", runs), Scripted("b", [{"x": 7.0, "y": 1.0}] * 5)
+    ((a, b),) = contend([first.contender, second.contender], CPU, [small(upscaler)], turns=2)
     assert (first.loads, second.loads) == (2, 2)
     assert a.seconds == {"x": 1.0}, "of 5 and 1, which followed runs to warm up"
     assert b.seconds == {"x": 7.0, "y": 1.0}
     assert b.times(a) == statistics.median([8 / 5, 8 / 1])
     assert [*first.left] == [{"x": 6.0}], "after two runs in the first turn, three in the last"
-    assert a.ways == ["whole"] * 2
+    assert a.plans == ["whole"] * 2
 
 
-def test_memory_that_runs_out_in_one_run_spares_the_others(benchmark: ModuleType, upscaler: Upscaler) -> None:
+def test_memory_that_runs_out_in_one_run_spares_the_others(upscaler: Upscaler) -> None:
     second = {"x": 1.0}
     timed = [second] * 2
-    contender = Scripted(benchmark, "a", [*timed, *timed, second, None, *timed, None])
-    ((smaller,), (larger,)) = benchmark.contend([contender.contender], CPU, [small(upscaler)] * 2, turns=2)
+    contender = Scripted("a", [*timed, *timed, second, None, *timed, None])
+    ((smaller,), (larger,)) = contend([contender.contender], CPU, [small(upscaler)] * 2, turns=2)
     assert (smaller.missing, smaller.turns) == ("memory ran out", [])
     assert (larger.missing, larger.seconds, larger.flop) == ("", second, {}), "memory ran out while operations were counted"
     record = larger.record(smaller)
@@ -178,15 +177,15 @@ def test_memory_that_runs_out_in_one_run_spares_the_others(benchmark: ModuleType
     assert "flop" not in record["stages"]["x"]
 
 
-def test_another_way_than_whole_is_told(run: Run, benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    usual = benchmark.Options.make
-    monkeypatch.setattr(benchmark.Options, "make", lambda **values: usual(**values, vae_tile=16))
+def test_another_plan_than_whole_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = Options.make
+    monkeypatch.setattr(Options, "make", lambda **values: usual(**values, vae_tile=16))
     outcome = run(*SMALL, "--size", "32x32", "--no-baseline")
     assert "seesr (float32) went, turn by turn: tiled VAE.\n" in outcome.out
 
 
 def test_what_the_stages_leave_out_counts_and_what_was_said_is_told(
-    benchmark: ModuleType, upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch
+    upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usual = upscaler.upscale
 
@@ -196,7 +195,7 @@ def test_what_the_stages_leave_out_counts_and_what_was_said_is_told(
 
     monkeypatch.setattr(upscaler, "upscale", slow)
     stages = Stages()
-    assert benchmark.Ours(upscaler, Options.make(steps=1, seed=0))(small(upscaler), stages) == "whole, something was said"
+    assert Ours(upscaler, Options.make(steps=1, seed=0))(small(upscaler), stages) == "whole, something was said"
     assert stages.seconds["rest"] >= 0.3
 
 
@@ -212,30 +211,30 @@ def cells(table: str, row: str) -> list[str]:
     return [cell.strip() for cell in line.split("│")[2:-1]]
 
 
-def test_attention_on_a_cpu_is_counted(benchmark: ModuleType) -> None:
+def test_attention_on_a_cpu_is_counted() -> None:
     query, key, value = torch.randn(2, 3, 5, 8), torch.randn(2, 3, 7, 8), torch.randn(2, 3, 7, 8)
-    with benchmark.counting() as counter, torch.inference_mode():
+    with counting() as counter, torch.inference_mode():
         nn.functional.scaled_dot_product_attention(query, key, value)
     scores, result = 2 * 3 * 5 * 7 * 8, 2 * 3 * 5 * 8 * 7
     assert counter.get_total_flops() == 2 * (scores + result)
 
 
-def test_products_that_give_another_precision_are_counted(benchmark: ModuleType) -> None:
+def test_products_that_give_another_precision_are_counted() -> None:
     first, second = (torch.empty(shape, dtype=torch.bfloat16, device="meta") for shape in ((2, 3, 5), (2, 5, 7)))
-    with benchmark.counting() as counter, torch.inference_mode():
+    with counting() as counter, torch.inference_mode():
         torch.bmm(first, second, out_dtype=torch.float32)
         torch.bmm(first, second)
     assert counter.get_total_flops() == 2 * (2 * 2 * 3 * 5 * 7)
 
 
-def test_the_vae_is_counted_in_tiles_too(benchmark: ModuleType, upscaler: Upscaler) -> None:
+def test_the_vae_is_counted_in_tiles_too(upscaler: Upscaler) -> None:
     def flop(**values: object) -> dict[str, int]:
-        ours, measured = benchmark.Ours(upscaler, Options.make(steps=1, seed=0, **values)), new_measured(benchmark)
-        benchmark.count(measured, functools.partial(ours, small(upscaler)))
-        return measured.flop
+        ours, measurement = Ours(upscaler, Options.make(steps=1, seed=0, **values)), new_measurement()
+        count(measurement, functools.partial(ours, small(upscaler)))
+        return measurement.flop
 
     whole, tiled = flop(), flop(vae_tile=16)
-    for stage in ("encode", "pixels"):
+    for stage in ("encode", "vae_decode"):
         assert whole[stage] <= tiled[stage] < 1.5 * whole[stage]
     assert tiled["denoise"] == whole["denoise"]
 
@@ -251,7 +250,7 @@ class Block(nn.Module):
         return self.linear(rows)
 
 
-def test_compiled_blocks_are_compiled_when_they_are_timed(benchmark: ModuleType) -> None:
+def test_compiled_blocks_are_compiled_when_they_are_timed() -> None:
     block, compiled = Block(), []
 
     def compile_it(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> Callable[..., object]:
@@ -264,19 +263,19 @@ def test_compiled_blocks_are_compiled_when_they_are_timed(benchmark: ModuleType)
 
     block.compile(backend=compile_it, dynamic=False)
 
-    def measure(rows: int) -> dict[str, int]:
+    def operations(rows: int) -> dict[str, int]:
         def run(stages: Stages) -> str:
             with torch.inference_mode(), stages.stage("block"):
                 block(torch.randn(rows, 4))
             return "whole"
 
-        measured = new_measured(benchmark)
-        benchmark.measure(measured, CPU, run)
-        benchmark.count(measured, run)
-        return measured.flop
+        measurement = new_measurement()
+        measure(measurement, CPU, run)
+        count(measurement, run)
+        return measurement.flop
 
-    assert measure(3) == {"block": 2 * 3 * 4 * 4}
-    assert measure(5) == {"block": 2 * 5 * 4 * 4}
+    assert operations(3) == {"block": 2 * 3 * 4 * 4}
+    assert operations(5) == {"block": 2 * 5 * 4 * 4}
     assert compiled == [2, 2], "graphs, each run to warm up and to be timed, but not to be counted"
 
 
@@ -287,7 +286,7 @@ def test_compiled_blocks_are_compiled_when_they_are_timed(benchmark: ModuleType)
         (["--size", "0x0"], "size is '0x0'"),
         (["--size", "32"], "size is '32'"),
         (["--device", "cuda:99"], "device 'cuda:99' is not available"),
-        (["--weights", "nowhere"], "nowhere is no weights folder"),
+        (["--weights", "nowhere"], "nowhere is not a weights folder"),
         (["--weights", "tiny", "--size", "32x32", "--size", "9000x8"], "at most 8192 pixels"),
     ],
 )
@@ -305,8 +304,8 @@ def test_help_says_where_full_weights_come_from(run: Run) -> None:
     assert "scripts/make_random_weights.py FOLDER" in outcome.out
 
 
-def test_the_baseline_s_attention_is_the_same_in_two_products(benchmark: ModuleType) -> None:
+def test_the_baseline_s_attention_is_the_same_in_two_products() -> None:
     query, key, value = torch.randn(3, 2, 4, 9, 8)
     for given in ({}, {"attn_mask": torch.randn(2, 4, 9, 9)}):
         expected = nn.functional.scaled_dot_product_attention(query, key, value, **given)
-        assert (benchmark.plain_attention(query, key, value, **given) - expected).abs().max() < 1e-5
+        assert (plain_attention(query, key, value, **given) - expected).abs().max() < 1e-5

@@ -1,57 +1,43 @@
-"""The training scripts, a few steps of each on small crops: what they log, keep, go on from, refuse and export."""
+"""Training, a few steps of each stage on small crops: what it logs, keeps, goes on from, refuses and exports."""
 
 from __future__ import annotations
 
 import copy
 import csv
-import importlib
 import itertools
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 import typer
-from conftest import IMAGES, SCRIPTS
+from conftest import IMAGES
 from PIL import Image
 from torch import Tensor, nn
+from transformers import CLIPTokenizer
 
+from scripts import check_model
+from scripts.training import imagenet, losses, thresholds
+from scripts.training.batches import batches
+from scripts.training.cleaner import CONFIG, cleaner
+from scripts.training.export import export
+from scripts.training.networks import Networks
+from scripts.training.photographs import HELD_OUT, Photographs
+from scripts.training.ram import RAM_CONFIG, ram, start_ram
+from scripts.training.run import Run
+from scripts.training.sr import sr
+from scripts.training.tagged_pictures import SIDE as TAGGER_SIDE
+from scripts.training.tagged_pictures import TaggedPictures
+from scripts.training.tokenizer import VOCABULARY, train_tokenizer
+from seesr.cleaner import Cleaner, load_cleaner
+from seesr.diffusion.text import load_prompt_encoder
 from seesr.tagging.prompt import load_tag_list
+from seesr.tagging.ram import RAM, RAMConfig, load_ram
 from seesr.upscaler import Upscaler
 from seesr.weights.manifest import beside_package
 from seesr.weights.resolve import CLEANER, TINY
 
 SIDE = 256
-
-
-@pytest.fixture(scope="module")
-def scripts() -> Iterator[None]:
-    sys.path.insert(0, str(SCRIPTS))
-    yield
-    sys.path.remove(str(SCRIPTS))
-
-
-@pytest.fixture(scope="module")
-def training(scripts: None) -> ModuleType:
-    return importlib.import_module("training")
-
-
-@pytest.fixture(scope="module")
-def photographs_script(scripts: None) -> ModuleType:
-    return importlib.import_module("photographs")
-
-
-@pytest.fixture(scope="module")
-def losses(scripts: None) -> ModuleType:
-    return importlib.import_module("losses")
-
-
-@pytest.fixture(scope="module")
-def train_tiny(scripts: None) -> ModuleType:
-    return importlib.import_module("train_tiny")
 
 
 @pytest.fixture(scope="module")
@@ -76,35 +62,33 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
 
 
-def killed_after(step: int, training: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def killed_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets a run save at `step`, train one more, and end there as by Ctrl-C."""
-    optimize = training.Run.optimize
+    optimize = Run.optimize
 
-    def interrupted(run: object, *arguments: object) -> None:
+    def interrupted(run: Run, *arguments: object) -> None:
         optimize(run, *arguments)
         if run.step == step:
             run.save()
         if run.step == step + 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(training.Run, "optimize", interrupted)
+    monkeypatch.setattr(Run, "optimize", interrupted)
 
 
-def test_a_killed_run_goes_on_where_it_was(
-    training: ModuleType, train_tiny: ModuleType, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_run_goes_on_where_it_was(photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def train(**changed: object) -> None:
-        train_tiny.cleaner(**{"images": photographs, "work": tmp_path, "steps": 5, "batch": 2} | changed)
+        cleaner(**{"images": photographs, "work": tmp_path, "steps": 5, "batch": 2} | changed)
 
     with monkeypatch.context() as patch:
-        killed_after(2, training, patch)
+        killed_after(2, patch)
         with pytest.raises(KeyboardInterrupt):
             train()
     state = torch.load(tmp_path / "cleaner.pt", weights_only=True)
-    again = training.Run(
+    again = Run(
         "cleaner",
         tmp_path,
-        {"cleaner": train_tiny.cleaning.Cleaner(**train_tiny.cleaning.CONFIG)},
+        {"cleaner": Cleaner(**CONFIG)},
         steps=5,
         learning_rate=1e-3,
         settings={
@@ -133,14 +117,14 @@ def test_a_killed_run_goes_on_where_it_was(
     unbroken = torch.load(tmp_path / "unbroken" / "cleaner.pt", weights_only=True)["models"]["cleaner"]
     for key, tensor in state["models"]["cleaner"].items():
         assert torch.allclose(tensor, unbroken[key], atol=1e-6), "what is drawn does not depend on where it was broken"
-    written = train_tiny.load_cleaner(tmp_path / CLEANER).state_dict()
+    written = load_cleaner(tmp_path / CLEANER).state_dict()
     for key, tensor in state["average"]["cleaner"].items():
         assert torch.equal(written[key].half(), tensor.half())
 
 
 @pytest.mark.parametrize("period", [2, 4])
 @pytest.mark.parametrize("dim", [2, 3])
-def test_lines_that_stand_apart_cost(losses: ModuleType, period: int, dim: int) -> None:
+def test_lines_that_stand_apart_cost(period: int, dim: int) -> None:
     truth = torch.rand(1, 3, 112, 112)
     apart = torch.arange(112).remainder(period).eq(0).float() * 0.1
     lined = truth + (apart if dim == 3 else apart[:, None])
@@ -149,7 +133,7 @@ def test_lines_that_stand_apart_cost(losses: ModuleType, period: int, dim: int) 
 
 
 @pytest.mark.parametrize("period", [4, 16])
-def test_a_grid_whose_lines_are_all_alike_costs_too(losses: ModuleType, period: int) -> None:
+def test_a_grid_whose_lines_are_all_alike_costs_too(period: int) -> None:
     truth, wave = torch.rand(1, 3, 112, 112), 0.1 * torch.cos(2 * torch.pi * torch.arange(112) / period)
     grid = wave[:, None] * wave / 0.1
     assert grid.mean(dim=0).abs().max() < 1e-6
@@ -170,7 +154,7 @@ def hatching(period: float, degrees: float, phase: float = 0.0, strength: float 
 
 @pytest.mark.parametrize("period", [2.7, 4.0, 6.1])
 @pytest.mark.parametrize("degrees", [0, 20, 45, 90, 135, 160])
-def test_a_hatching_costs_whatever_its_direction_period_and_phase(losses: ModuleType, degrees: float, period: float) -> None:
+def test_a_hatching_costs_whatever_its_direction_period_and_phase(degrees: float, period: float) -> None:
     truth = noise(0)
     as_much_noise = losses.direction_loss(truth + 3 * 0.5**0.5 * noise(1), truth).item()
     costs = [losses.direction_loss(truth + hatching(period, degrees, phase), truth).item() for phase in (0.0, 0.3)]
@@ -178,7 +162,7 @@ def test_a_hatching_costs_whatever_its_direction_period_and_phase(losses: Module
     assert costs[0] == pytest.approx(costs[1], rel=0.1)
 
 
-def test_directions_are_weighed_against_those_of_the_target(losses: ModuleType) -> None:
+def test_directions_are_weighed_against_those_of_the_target() -> None:
     truth = noise(0)
     hatched = truth + hatching(4.0, 45)
     same, other = (losses.direction_loss(truth + hatching(4.0, d, 0.3), hatched).item() for d in (45, 135))
@@ -189,7 +173,7 @@ def test_directions_are_weighed_against_those_of_the_target(losses: ModuleType) 
     assert losses.direction_loss(truth + coloured, truth).item() < 1e-6, "of brightness alone"
 
 
-def test_what_nobody_sees_has_no_direction(losses: ModuleType) -> None:
+def test_what_nobody_sees_has_no_direction() -> None:
     unseen = torch.zeros(1, 3, 112, 112, requires_grad=True)
     faint, visible = (losses.direction_loss(unseen + hatching(4.0, 0, 0.0, s), unseen).item() for s in (0.001, 0.03))
     assert faint < 0.1 * visible
@@ -203,7 +187,7 @@ def blurred(images: Tensor, sigma: float) -> Tensor:
     return torch.fft.irfft2(torch.fft.rfft2(images) * torch.exp(-2 * (torch.pi * sigma) ** 2 * squares))
 
 
-def test_too_soft_and_too_harsh_costs_wherever_the_details_are(losses: ModuleType) -> None:
+def test_too_soft_and_too_harsh_costs_wherever_the_details_are() -> None:
     truth = blurred(3 * noise(0), 0.8)
     costs = [losses.sharpness_loss(blurred(truth, sigma), truth).item() for sigma in (0.0, 0.5, 1.0, 2.0)]
     assert costs == sorted(costs)
@@ -223,7 +207,7 @@ def test_too_soft_and_too_harsh_costs_wherever_the_details_are(losses: ModuleTyp
         )
 
 
-def test_the_perceptual_network_judges_brightness_alone(losses: ModuleType) -> None:
+def test_the_perceptual_network_judges_brightness_alone() -> None:
     generator, windows = torch.Generator().manual_seed(0), []
     output, target = (torch.rand(2, 3, 112, 112, generator=generator) for _ in range(2))
     output.requires_grad_()
@@ -245,7 +229,7 @@ def test_the_perceptual_network_judges_brightness_alone(losses: ModuleType) -> N
     assert not torch.equal(*windows), "each time elsewhere"
 
 
-def test_the_perceptual_loss_joins_and_those_on_directions_and_sharpness_after_it(losses: ModuleType) -> None:
+def test_the_perceptual_loss_joins_and_those_on_directions_and_sharpness_after_it() -> None:
     balance = losses.Balance(0.1, 0.5, perceptual_weight=0.5, grid_weight=3.0, direction_weight=0.1, sharpness_weight=0.05)
     times = (0.0, 0.1, 0.3, 0.5, 0.625, 0.75, 1.0)
     assert [balance.perceptual_growth(at) for at in times] == pytest.approx([0, 0, 0.5, 1, 1, 1, 1])
@@ -259,20 +243,18 @@ def test_the_perceptual_loss_joins_and_those_on_directions_and_sharpness_after_i
     assert totals == pytest.approx([1, 1, 0.5, 0.5, 0.03, 0.03, 0.3, 3, 0, 0.1, 0, 0.05, 0, 0.5])
 
 
-def test_the_vocabulary_of_some_tags_is_the_same_each_time(train_tiny: ModuleType, tmp_path: Path) -> None:
+def test_the_vocabulary_of_some_tags_is_the_same_each_time(tmp_path: Path) -> None:
     tags = load_tag_list(beside_package(TINY) / "ram", 160).names
     for number in range(4):  # in whose order ties are broken differs within a process too, unless it is prescribed
-        train_tiny.train_tokenizer(tags, tmp_path / str(number))
+        train_tokenizer(tags, tmp_path / str(number))
     for name in ("vocab.json", "merges.txt"):
         assert len({(tmp_path / str(number) / name).read_bytes() for number in range(4)}) == 1
-    tokenizer = train_tiny.CLIPTokenizer.from_pretrained(tmp_path / "0")
-    assert len(tokenizer) == train_tiny.VOCABULARY
+    tokenizer = CLIPTokenizer.from_pretrained(tmp_path / "0")
+    assert len(tokenizer) == VOCABULARY
     assert tokenizer.unk_token_id not in tokenizer(", ".join(tags), add_special_tokens=False, truncation=False).input_ids
 
 
-def test_training_the_whole_and_exporting_it(
-    training: ModuleType, train_tiny: ModuleType, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_training_the_whole_and_exporting_it(photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the stead of the perceptual network, which is not there where tests run, a plain difference."""
 
     class Difference(nn.Module):
@@ -287,8 +269,8 @@ def test_training_the_whole_and_exporting_it(
         def forward(self, first: Tensor, second: Tensor) -> Tensor:
             return (first - second).abs().mean(dim=(1, 2, 3))
 
-    monkeypatch.setattr(train_tiny, "STLPIPS", Difference)
-    monkeypatch.setattr(train_tiny, "SNAPSHOT_EVERY", 2)
+    monkeypatch.setattr("scripts.training.sr.STLPIPS", Difference)
+    monkeypatch.setattr("scripts.training.sr.SNAPSHOT_EVERY", 2)
     work, output, shipped = tmp_path / "work", tmp_path / "weights", beside_package(TINY)
 
     def train(**changed: object) -> None:
@@ -300,29 +282,29 @@ def test_training_the_whole_and_exporting_it(
             "perceptual_from": -1.0,
             "perceptual_full": 0.0,
         }
-        train_tiny.sr(**usual | {"ram": shipped / "ram", "cleaner": shipped / CLEANER} | changed)
+        sr(**usual | {"ram": shipped / "ram", "cleaner": shipped / CLEANER} | changed)
 
     with monkeypatch.context() as patch:
-        killed_after(1, training, patch)
+        killed_after(1, patch)
         with pytest.raises(KeyboardInterrupt):
             train()
     train()
     assert logged_steps(work / "sr.csv") == [1, 2, 3]
     train(work=tmp_path / "unbroken")
     broken, unbroken = (torch.load(folder / "sr.pt", weights_only=True) for folder in (work, tmp_path / "unbroken"))
-    for part in train_tiny.PARTS:
+    for part in Networks._fields:
         for key, tensor in broken["models"][part].items():
             assert torch.allclose(tensor, unbroken["models"][part][key], atol=1e-5), "the same pictures and the same noise"
     weights = [broken["settings"][f"{name}_weight"] for name in ("perceptual", "grid", "direction", "sharpness")]
     assert weights == [0.5, 3.0, 0.1, 0.05]
     shown = Image.open(work / "sr_000003.png")
-    assert shown.size == (3 * 128, 128 * train_tiny.HELD_OUT), "what went in, what came out, the truth"
+    assert shown.size == (3 * 128, 128 * HELD_OUT), "what went in, what came out, the truth"
     with pytest.raises(typer.BadParameter, match="leaves those on directions and sharpness no time"):
         train(perceptual_full=0.8)
     with pytest.raises(typer.BadParameter, match="exists and is not"):
-        train_tiny.sr(images=photographs, work=work, steps=2, batch=2, ram=shipped / CLEANER)
-    train_tiny.export(work, tmp_path / "earlier", step=2)
-    train_tiny.export(work, output)
+        sr(images=photographs, work=work, steps=2, batch=2, ram=shipped / CLEANER)
+    export(work, tmp_path / "earlier", step=2)
+    export(work, output)
     schedule = Path("sd-turbo", "scheduler", "scheduler_config.json")
     assert (output / schedule).read_bytes() == (shipped / schedule).read_bytes(), "the shipped weights are of this script"
     picture = Image.open(photographs / "00.png")
@@ -337,24 +319,24 @@ def test_training_the_whole_and_exporting_it(
 
     # Another seed draws another text encoder, were these weights not taken.
     train(work=tmp_path / "further", steps=1, seed=1, start=output, checkpointing=True)
-    begun = train_tiny.load_prompt_encoder(output / "sd-turbo").state_dict()
+    begun = load_prompt_encoder(output / "sd-turbo").state_dict()
     state = torch.load(tmp_path / "further" / "sr.pt", weights_only=True)
     for key, tensor in state["models"]["text"].items():
         assert torch.allclose(tensor, begun[key], atol=1e-5), "one step of the warm-up changes next to nothing"
 
 
-def test_export_wants_all_parts(train_tiny: ModuleType, tmp_path: Path) -> None:
+def test_export_wants_all_parts(tmp_path: Path) -> None:
     with pytest.raises(typer.BadParameter, match=r"sr_000500\.pt does not exist"):
-        train_tiny.export(tmp_path, tmp_path / "weights", step=500)
+        export(tmp_path, tmp_path / "weights", step=500)
     with pytest.raises(typer.BadParameter, match="train all parts first"):
-        train_tiny.export(tmp_path, tmp_path / "weights")
+        export(tmp_path, tmp_path / "weights")
     assert not (tmp_path / "weights").exists()
 
 
 @pytest.fixture
-def encoder_weights(train_tiny: ModuleType, monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
+def encoder_weights(monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
     """In the stead of the encoder's package, which is not there where tests run: random ones of its names and shapes."""
-    encoder = train_tiny.tagger.RAM(train_tiny.tagger.RAMConfig.from_dict(train_tiny.tagger.RAM_CONFIG)).visual_encoder
+    encoder = RAM(RAMConfig.from_dict(RAM_CONFIG)).visual_encoder
     generator, weights = torch.Generator().manual_seed(0), {}
 
     def add(convolution: nn.Conv2d, name: str, norm: str) -> None:
@@ -372,19 +354,19 @@ def encoder_weights(train_tiny: ModuleType, monkeypatch: pytest.MonkeyPatch) -> 
     add(encoder.head, "_conv_head", "_bn1")
     weights["_fc.weight"] = torch.randn(1000, encoder.head.out_channels, generator=generator) / 10
     weights["_fc.bias"] = torch.zeros(1000)
-    monkeypatch.setattr(train_tiny.imagenet, "encoder_weights", lambda: weights)
-    monkeypatch.setattr(train_tiny.imagenet, "encoder_is_installed", lambda: True)
+    monkeypatch.setattr(imagenet, "encoder_weights", lambda: weights)
+    monkeypatch.setattr(imagenet, "encoder_is_installed", lambda: True)
     return weights
 
 
-def test_the_encoder_computes_what_its_package_does(train_tiny: ModuleType, encoder_weights: dict[str, Tensor]) -> None:
+def test_the_encoder_computes_what_its_package_does(encoder_weights: dict[str, Tensor]) -> None:
     """Convolution and normalisation one after the other, of pictures as the package wants them, against both in one."""
-    ram = train_tiny.tagger.start_ram(4, encoder_weights)
+    model = start_ram(4, encoder_weights)
     seen: dict[nn.Module, tuple[Tensor, Tensor]] = {}
-    for module in ram.visual_encoder.modules():
+    for module in model.visual_encoder.modules():
         if isinstance(module, nn.Conv2d):
             module.register_forward_hook(lambda module, given, made: seen.__setitem__(module, (given[0], made)))
-    image = torch.rand(1, 3, train_tiny.tagger.SIDE, train_tiny.tagger.SIDE, generator=torch.Generator().manual_seed(1))
+    image = torch.rand(1, 3, TAGGER_SIDE, TAGGER_SIDE, generator=torch.Generator().manual_seed(1))
 
     def apart(convolution: nn.Conv2d, given: Tensor, name: str, norm: str) -> Tensor:
         bare = copy.deepcopy(convolution)
@@ -394,9 +376,9 @@ def test_the_encoder_computes_what_its_package_does(train_tiny: ModuleType, enco
         )
         return nn.functional.batch_norm(bare.forward(given), mean, var, weight, bias, eps=1e-3)
 
-    encoder = ram.visual_encoder
+    encoder = model.visual_encoder
     with torch.no_grad():
-        ram.encode(image)
+        model.encode(image)
         # The zeros on the right and below are another grey for the package than for RAM.
         stem = apart(encoder.stem, (255 * image - 127) / 128, "_conv_stem", "_bn0")
         assert torch.allclose(seen[encoder.stem][1][..., :-1, :-1], stem[..., :-1, :-1], atol=1e-4)
@@ -412,8 +394,8 @@ def test_the_encoder_computes_what_its_package_does(train_tiny: ModuleType, enco
             assert torch.allclose(made, apart(layer, given, *names), atol=1e-4)
 
 
-def test_what_the_classifier_knows_is_imagined(train_tiny: ModuleType, encoder_weights: dict[str, Tensor]) -> None:
-    known = train_tiny.imagenet.KnownTags.create(["cat", "rocket", "dog"], encoder_weights, torch.device("cpu"))
+def test_what_the_classifier_knows_is_imagined(encoder_weights: dict[str, Tensor]) -> None:
+    known = imagenet.KnownTags.create(["cat", "rocket", "dog"], encoder_weights, torch.device("cpu"))
     assert known.columns == [0, 2]
     assert [row.nonzero().flatten().tolist() for row in known.members] == [[*range(281, 286)], [*range(151, 269)]]
     generator = torch.Generator().manual_seed(0)
@@ -435,80 +417,76 @@ def test_what_the_classifier_knows_is_imagined(train_tiny: ModuleType, encoder_w
     assert torch.equal(known.complete(torch.ones(16, 3), imagined), torch.ones(16, 3)), "labels are only raised"
 
 
-def test_training_the_tagger_and_writing_it(
-    train_tiny: ModuleType, encoder_weights: dict[str, Tensor], photographs: Path, tmp_path: Path
-) -> None:
-    tagger = train_tiny.tagger
+def test_training_the_tagger_and_writing_it(encoder_weights: dict[str, Tensor], photographs: Path, tmp_path: Path) -> None:
     folder, work = tmp_path / "tagged", tmp_path / "work"
     folder.mkdir()
     (folder / "images").symlink_to(photographs)
     tags = ("woman | rocket", "cat", "coffee")
     (folder / "labels.tsv").write_text("".join(f"{number:02d}.png\t{tags[number % 3]}\n" for number in range(20)))
-    train_tiny.ram(tags=folder, work=work, steps=2, dape_steps=2, batch=2)
+    ram(tags=folder, work=work, steps=2, dape_steps=2, batch=2)
     assert logged_steps(work / "ram.csv") == logged_steps(work / "dape.csv") == [1, 2]
-    assert train_tiny.load_tag_list(work / "ram", 4).names == ["cat", "coffee", "rocket", "woman"]
+    assert load_tag_list(work / "ram", 4).names == ["cat", "coffee", "rocket", "woman"]
     trained = torch.load(work / "ram.pt", weights_only=True)["average"]["ram"]
-    begun = tagger.start_ram(4, encoder_weights).state_dict()
+    begun = start_ram(4, encoder_weights).state_dict()
     assert trained.keys() == begun.keys()
     for key, tensor in trained.items():
         assert torch.equal(tensor, begun[key]) == key.startswith("visual_encoder."), "the encoder keeps what it knows"
     (folder / "labels.tsv").write_text("".join(f"{number:02d}.png\t{tags[number % 2]}\n" for number in range(20)))
     with pytest.raises(typer.BadParameter, match="began with labels"):
-        train_tiny.ram(tags=folder, work=work, steps=2, dape_steps=2, batch=2)
-    bare = tagger.RAM(tagger.RAMConfig.from_dict(tagger.RAM_CONFIG | {"num_tags": 4}))
+        ram(tags=folder, work=work, steps=2, dape_steps=2, batch=2)
+    bare = RAM(RAMConfig.from_dict(RAM_CONFIG | {"num_tags": 4}))
     bare.load_state_dict(trained)
-    image = torch.rand(1, 3, tagger.SIDE, tagger.SIDE, generator=torch.Generator().manual_seed(0))
+    image = torch.rand(1, 3, TAGGER_SIDE, TAGGER_SIDE, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        (tokens, logits), (plain_tokens, _) = train_tiny.load_ram(work / "ram")(image), bare(image)
+        (tokens, logits), (plain_tokens, _) = load_ram(work / "ram")(image), bare(image)
     assert logits.shape == (1, 4)
     assert tokens.shape == plain_tokens.shape
     change = (tokens - plain_tokens).abs().max()
     assert 1e-6 < change < 0.5 * plain_tokens.abs().max(), "DAPE is merged, after two steps with little in it"
 
 
-def test_a_tag_brings_along_what_it_is_a_case_of(train_tiny: ModuleType, photographs: Path, tmp_path: Path) -> None:
+def test_a_tag_brings_along_what_it_is_a_case_of(photographs: Path, tmp_path: Path) -> None:
     (tmp_path / "images").symlink_to(photographs)
     tags = ("dalmatian", "dog", "strawberry | dog")
     (tmp_path / "labels.tsv").write_text("".join(f"{number:02d}.png\t{tags[number % 3]}\n" for number in range(21)))
-    data = train_tiny.tagger.TaggedPictures.read(tmp_path)
+    data = TaggedPictures.read(tmp_path)
     assert data.tags == ["dalmatian", "dog", "strawberry"], "nothing of fruit, which no picture is said to show"
     assert data.labels[:3].tolist() == [[1, 1, 0], [0, 1, 0], [0, 1, 1]]
 
 
-def test_a_picture_may_have_no_tag(train_tiny: ModuleType, photographs: Path, tmp_path: Path) -> None:
+def test_a_picture_may_have_no_tag(photographs: Path, tmp_path: Path) -> None:
     (tmp_path / "images").symlink_to(photographs)
     tags = ("", "|cat|", "cat | ")
     (tmp_path / "labels.tsv").write_text("".join(f"{number:02d}.png\t{tags[number % 3]}\n" for number in range(21)))
-    data = train_tiny.tagger.TaggedPictures.read(tmp_path)
+    data = TaggedPictures.read(tmp_path)
     assert data.tags == ["cat"]
     assert data.labels[:3].tolist() == [[0], [1], [1]]
 
 
-def test_each_half_is_judged_by_the_thresholds_of_the_other(train_tiny: ModuleType) -> None:
+def test_each_half_is_judged_by_the_thresholds_of_the_other() -> None:
     """Of the even pictures a tag is right from 0.65 on, of the odd ones from 0.95; another one is given seldom."""
     confidences = torch.tensor([[0.95, 0.1], [0.95, 0.1], [0.65, 0.1], [0.85, 0.1]] * 5 + [[0.1, 0.99]] * 2)
     labels = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 0.0]] * 5 + [[0.0, 1.0]] * 2)
-    given = train_tiny.tagger.given_by_halves(confidences[:, None], labels)[:, 0]
+    given = thresholds.given_by_halves(confidences[:, None], labels)[:, 0]
     assert given[:20:2, 0].tolist() == [True, False] * 5, "with the odd ones' threshold"
     assert given[1:20:2, 0].tolist() == [True, True] * 5, "with the even ones'"
     assert given[:, 1].tolist() == [False] * 20 + [True] * 2
 
 
-def test_a_threshold_is_the_lowest_that_is_right_often_enough(train_tiny: ModuleType) -> None:
+def test_a_threshold_is_the_lowest_that_is_right_often_enough() -> None:
     """Two tags that are given often, of which one is right only when more certain, and one that is given seldom."""
     confidences = torch.tensor([[0.95, 0.9, 0.9]] * 2 + [[0.95, 0.9, 0.6]] + [[0.95, 0.9, 0.1]] + [[0.75, 0.8, 0.1]] * 4)
     labels = torch.tensor([[1.0, 1.0, 1.0]] * 2 + [[1.0, 1.0, 0.0]] * 2 + [[0.0, 1.0, 0.0]] * 4)
     views = confidences[:, None].expand(-1, 2, -1)
-    doubtful, sure, seldom = train_tiny.tagger.choose_thresholds(views, labels)
+    doubtful, sure, seldom = thresholds.choose_thresholds(views, labels)
     assert doubtful == pytest.approx(0.75, abs=0.011)
     assert seldom == pytest.approx(0.6, abs=0.011)
     assert sure == seldom, "where its own could be lower, the common one holds"
-    wrong = train_tiny.tagger.choose_thresholds(views, torch.zeros_like(labels))
-    assert wrong == [train_tiny.tagger.NEVER] * 3
+    wrong = thresholds.choose_thresholds(views, torch.zeros_like(labels))
+    assert wrong == [thresholds.NEVER] * 3
 
 
-def test_the_cleaner_takes_back_blur(scripts: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    check_model = importlib.import_module("check_model")
+def test_the_cleaner_takes_back_blur(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Image.open(IMAGES / "chelsea.png").save(tmp_path / "cat.png")
     check_model.cleaner(tmp_path, str(beside_package(TINY)))
     rows = {
@@ -520,54 +498,50 @@ def test_the_cleaner_takes_back_blur(scripts: None, tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.parametrize("size", [28, 50])
-def test_a_crop_that_the_cleaner_cannot_take_is_refused(train_tiny: ModuleType, tmp_path: Path, size: int) -> None:
+def test_a_crop_that_the_cleaner_cannot_take_is_refused(tmp_path: Path, size: int) -> None:
     with pytest.raises(typer.BadParameter, match=f"--size {size} is not a multiple of 4 from 32 on"):
-        train_tiny.cleaner(images=tmp_path, work=tmp_path / "work", size=size)
+        cleaner(images=tmp_path, work=tmp_path / "work", size=size)
     assert not (tmp_path / "work").exists()
 
 
-def test_wrong_tags_need_another_picture(scripts: None, tmp_path: Path) -> None:
-    check_model = importlib.import_module("check_model")
+def test_wrong_tags_need_another_picture(tmp_path: Path) -> None:
     Image.open(IMAGES / "chelsea.png").save(tmp_path / "cat.png")
     with pytest.raises(typer.BadParameter, match="has 1 picture; there must be another"):
         check_model.semantics(tmp_path, tmp_path, str(beside_package(TINY)))
 
 
-def test_pictures_that_are_no_use_are_named(photographs_script: ModuleType, photographs: Path, tmp_path: Path) -> None:
-    assert len(photographs_script.Photographs(photographs, 64, 24).images) == 24
+def test_pictures_that_are_no_use_are_named(photographs: Path, tmp_path: Path) -> None:
+    assert len(Photographs(photographs, 64, 24).images) == 24
     with pytest.raises(typer.BadParameter, match="0 pictures with sides of 264 pixels or more, not 24"):
-        photographs_script.Photographs(photographs, 264, 24)
+        Photographs(photographs, 264, 24)
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
     with pytest.raises(typer.BadParameter, match=r"broken\.jpg"):
-        photographs_script.Photographs(tmp_path, 64, 1)
+        Photographs(tmp_path, 64, 1)
 
 
-def test_what_fails_beside_fails_the_run(photographs_script: ModuleType) -> None:
+def test_what_fails_beside_fails_the_run() -> None:
     def draw(rng: np.random.Generator) -> list[tuple[np.float64]]:
         raise OSError("gone")
 
     with pytest.raises(OSError, match="gone"):
-        next(photographs_script.batches(draw, 2, seed=0))
+        next(batches(draw, 2, seed=0))
 
 
-def test_a_batch_is_decided_by_its_number(photographs_script: ModuleType) -> None:
+def test_a_batch_is_decided_by_its_number() -> None:
     def draw(rng: np.random.Generator) -> list[tuple[np.float64]]:
         return [(np.float64(rng.random()),) for _ in range(3)]
 
-    given, later = (
-        [values for (values,) in itertools.islice(photographs_script.batches(draw, 4, 1, first), 20 - first)]
-        for first in (0, 5)
-    )
+    given, later = ([values for (values,) in itertools.islice(batches(draw, 4, 1, first), 20 - first)] for first in (0, 5))
     assert all(values.shape == (4,) for values in given)
     assert len(np.unique(given)) == 80, "each is drawn anew"
     assert np.array_equal(given[5:], later)
-    (other,) = next(photographs_script.batches(draw, 4, seed=2))
+    (other,) = next(batches(draw, 4, seed=2))
     assert not np.isin(other, given).any()
 
 
-def test_the_learning_rate_is_steady_before_it_falls(training: ModuleType, tmp_path: Path) -> None:
+def test_the_learning_rate_is_steady_before_it_falls(tmp_path: Path) -> None:
     model = nn.Linear(2, 1)
-    run = training.Run("part", tmp_path, {"model": model}, steps=1000, learning_rate=1e-3, steady=0.5)
+    run = Run("part", tmp_path, {"model": model}, steps=1000, learning_rate=1e-3, steady=0.5)
     rates = {}
     for step in (0, 99, 300, 500, 750, 999):
         run.step = step
@@ -579,9 +553,9 @@ def test_the_learning_rate_is_steady_before_it_falls(training: ModuleType, tmp_p
     assert rates[999] == pytest.approx(0.02e-3, rel=0.01)
 
 
-def test_a_loss_that_is_no_number_ends_the_run(training: ModuleType, tmp_path: Path) -> None:
+def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
     model = nn.Linear(2, 1)
-    run = training.Run("part", tmp_path, {"model": model}, steps=10, learning_rate=1e-3)
+    run = Run("part", tmp_path, {"model": model}, steps=10, learning_rate=1e-3)
     run.optimize(model(torch.ones(1, 2)).sum(), {})
     before = model.weight.clone()
     with pytest.raises(RuntimeError, match="non-finite"):

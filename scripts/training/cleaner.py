@@ -1,18 +1,26 @@
-"""Trains the cleaner: from a photograph reduced on the real way to the same photograph reduced plainly, by bicubic."""
+"""Stage `cleaner`: from a photograph reduced on the real way to the same photograph reduced plainly, by bicubic."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from photographs import SCALE, Crop, Draw, Photographs, batches, crop_pair, low_resolution, one_batch, to_pixels
+import typer
 from torch import Tensor, nn
-from training import Run, autocast, place, save_picture, training_device, write_model
 
+from scripts.training.batches import Crop, Draw, batches, one_batch, to_pixels
+from scripts.training.device import autocast, training_device
+from scripts.training.files import save_picture, write_model
+from scripts.training.options import Images, Work, require
+from scripts.training.photographs import SCALE, Photographs, crop_pair, low_resolution, read_split
+from scripts.training.run import Run
 from seesr.cleaner import Cleaner
 from seesr.evaluation.degradation import downscale_bicubic
+from seesr.machine.device import to_device
+from seesr.weights.resolve import CLEANER
 
 CONFIG = {"channels": [32, 64, 128], "layers": 3}
 MARGIN = 4
@@ -24,13 +32,29 @@ PER_IMAGE = 4
 """Crops of each photograph."""
 
 
+def cleaner(
+    images: Images,
+    work: Work,
+    steps: int = 4000,
+    batch: int = 16,
+    size: Annotated[int, typer.Option(help="Side of a crop of the reduced photograph.")] = 64,
+    seed: int = 0,
+) -> None:
+    """The network that brings bad pictures to what the others are taught on."""
+    # Its maps are halved twice, and its losses leave a border out.
+    require(size >= 32 and size % 4 == 0, f"--size {size} is not a multiple of 4 from 32 on")
+    photographs, held_out = read_split(images, SCALE * size)
+    model = train_cleaner(photographs, held_out, work, steps, batch, size, seed)
+    write_model(work / CLEANER, CONFIG, model.state_dict())
+
+
 def train_cleaner(
     photographs: Photographs, held_out: Photographs, work: Path, steps: int, batch: int, size: int, seed: int
 ) -> Cleaner:
     """The average of weights over the last steps."""
     torch.manual_seed(seed)
-    device = training_device()
-    model = place(_start(Cleaner(**CONFIG)), device)
+    device, model = training_device(), _fresh_cleaner()
+    to_device(model, device)
     settings = {"batch": batch, "size": size, "photographs": len(photographs.images), "seed": seed}
     run = Run("cleaner", work, {"cleaner": model}, steps, learning_rate=1e-3, settings=settings)
     drawn = batches(_pairs(photographs, size), batch, seed, run.step)
@@ -50,13 +74,9 @@ def train_cleaner(
     return model
 
 
-def write_cleaner(folder: Path, cleaner: Cleaner) -> None:
-    """A `cleaner/` folder."""
-    write_model(folder, CONFIG, cleaner.state_dict())
-
-
-def _start(cleaner: Cleaner) -> Cleaner:
-    """Fresh weights with which blocks and the whole change little."""
+def _fresh_cleaner() -> Cleaner:
+    """With weights by which blocks and the whole change little."""
+    cleaner = Cleaner(**CONFIG)
     for name, parameter in cleaner.named_parameters():
         if parameter.ndim == 1:
             nn.init.zeros_(parameter)

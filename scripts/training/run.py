@@ -1,9 +1,9 @@
-"""What every training stage shares: the optimizer's run with its checkpoints, the average of weights, devices, files."""
+"""One stage's training run: optimizer, learning rate, checkpoints, log, and the average of weights."""
 
 from __future__ import annotations
 
 import csv
-import json
+import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,15 +13,11 @@ from pathlib import Path
 
 import torch
 import typer
-from identity_start import is_delicate
-from PIL import Image
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from seesr.files import whole_file
-from seesr.runtime.device import cpu_is_fastest_in_bfloat16
-from seesr.weights.state_dict import DIFFUSERS_FILE
+from scripts.training.identity_start import is_delicate
+from seesr.files import atomic_write
 
 DELICATE_FACTOR = 0.3
 """Learning rate of what carries the picture, relative to the rest."""
@@ -193,7 +189,7 @@ class Run:
 
 
 def _save(state: dict[str, object], path: Path) -> None:
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         torch.save(state, temporary)
 
 
@@ -202,38 +198,9 @@ def snapshot_name(stage: str, step: int) -> str:
     return f"{stage}_{step:06d}.pt"
 
 
-def training_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def autocast(device: torch.device) -> torch.autocast:
-    """bfloat16 where it is fast, else nothing."""
-    fast = device.type == "cuda" or cpu_is_fastest_in_bfloat16()
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast)
-
-
-def place(module: nn.Module, device: torch.device) -> nn.Module:
-    return module.to(device, memory_format=torch.channels_last)
-
-
-def save_picture(path: Path, *columns: Tensor) -> None:
-    """Batches `(B, 3, H, W)` in -1..1 side by side, a row each picture, as a PNG."""
-    rows = torch.cat([torch.cat(list(column.cpu()), dim=1) for column in columns], dim=2)
-    pixels = ((rows.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
-    Image.fromarray(pixels).save(path)
-
-
-def write_model(folder: Path, config: dict, tensors: Mapping[str, Tensor], stem: str = DIFFUSERS_FILE) -> None:
-    """`config.json` and the tensors beside it, as `write_tensors` does."""
-    write_json(folder / "config.json", config)
-    write_tensors(folder / f"{stem}.safetensors", tensors)
-
-
-def write_json(path: Path, content: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n")
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """In float16."""
-    save_file({key: tensor.detach().half().contiguous() for key, tensor in tensors.items()}, path)
+def short_digest(*contents: bytes) -> str:
+    """Of a few digits, for the eye too: what tells one setting from others."""
+    digits = hashlib.sha256()
+    for content in contents:
+        digits.update(content)
+    return digits.hexdigest()[:12]

@@ -1,0 +1,55 @@
+"""Command `export`: the trained networks as a weights folder."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from scripts.training.configs import CONTROLNET_CONFIG, SCHEDULER_CONFIG, UNET_CONFIG, VAE_CONFIG
+from scripts.training.files import write_json, write_model
+from scripts.training.losses import LATENT_SIDE
+from scripts.training.networks import build_networks
+from scripts.training.options import Work, require
+from scripts.training.run import snapshot_name
+from scripts.training.sr import MARGIN
+from seesr.weights.resolve import CLEANER, DEFAULTS_FILE
+
+
+def export(
+    work: Work,
+    output: Annotated[Path, typer.Option(help="Folder to write, e.g. weights/tiny.")],
+    step: Annotated[int | None, typer.Option(help="Of `sr`, a multiple of 500, instead of where it is now.")] = None,
+) -> None:
+    """Writes the trained models in the published folder layout, in float16."""
+    checkpoint = "sr.pt" if step is None else snapshot_name("sr", step)
+    for part in (checkpoint, "tokenizer", "ram", CLEANER):
+        require((work / part).exists(), f"{work / part} does not exist: train all parts first")
+    networks = build_networks(work / "tokenizer")
+    trained = torch.load(work / checkpoint, map_location="cpu", weights_only=True)
+    for name, network in networks._asdict().items():
+        network.load_state_dict(trained["average"][name])
+    base, seesr = (output / part for part in ("sd-turbo", "seesr"))
+
+    unet = networks.denoiser.unet.state_dict()
+    image_attention = {key: tensor for key, tensor in unet.items() if ".image_attentions." in key}
+    unet_config = UNET_CONFIG | {"_class_name": "UNet2DConditionModel"}
+    write_model(base / "unet", unet_config, {key: unet[key] for key in unet.keys() - image_attention.keys()})
+    write_model(seesr / "unet", unet_config | {"use_image_cross_attention": True}, image_attention)
+    controlnet_config = CONTROLNET_CONFIG | {"_class_name": "ControlNetModel", "use_image_cross_attention": True}
+    write_model(seesr / "controlnet", controlnet_config, networks.denoiser.controlnet.state_dict())
+    vae_config = VAE_CONFIG | {"_class_name": "AutoencoderKL", "scaling_factor": 1.0}
+    write_model(base / "vae", vae_config, networks.vae.state_dict())
+    text_encoder = networks.text.text_encoder
+    write_model(base / "text_encoder", text_encoder.config.to_dict(), text_encoder.state_dict(), "model")
+    write_json(base / "scheduler" / "scheduler_config.json", SCHEDULER_CONFIG)
+    shutil.copytree(work / "tokenizer", base / "tokenizer", dirs_exist_ok=True)
+    for part in ("ram", CLEANER):
+        shutil.copytree(work / part, output / part, dirs_exist_ok=True)
+    # In bfloat16 so small networks with one group a norm leave blotches of colour; of borders the losses leave MARGIN out.
+    write_json(output / DEFAULTS_FILE, {"dtype": "float32", "margin": MARGIN // LATENT_SIDE})
+    size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
+    print(f"{output}: sr after {trained['step']} steps, {size / 2**20:.1f} MiB")
