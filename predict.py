@@ -21,7 +21,7 @@ from PIL import Image
 from seesr import Options, Upscaler
 from seesr.errors import InputError
 from seesr.images.read import EncodedImage
-from seesr.machine.allocator import single_malloc_arena, trim
+from seesr.machine.allocator import single_malloc_arena, trim_heap
 from seesr.machine.device import dtype_name
 from seesr.machine.worker_thread import WorkerThread
 from seesr.options import Limits, SaveOptions
@@ -57,69 +57,70 @@ class Predictor(BasePredictor):
     def predict(
         self,
         image: Path = Input(description="The picture to upscale: JPEG, PNG, WebP, TIFF, HEIC, AVIF, GIF or BMP."),
-        scale: float = Input(description="Output side over input side; any number.", default=4.0, ge=1, le=8),
+        scale: float = Input(description="Output side over input side; may be fractional.", default=4.0, ge=1, le=8),
         prompt: str = Input(
-            description="What is in the picture, in your words; tags are added to it.", default="", max_length=1000
+            description="Description of the picture in your own words; the tags are appended.", default="", max_length=1000
         ),
         num_inference_steps: int | None = Input(
-            description="Denoising steps: 1 is fastest, 4 adds most; left out: what the weights ask for, mostly 2.",
+            description="Denoising steps: 1 is fastest, 4 adds most detail; the default depends on the weights, usually 2.",
             default=None,
             ge=1,
             le=4,
         ),
         preset: str | None = Input(
-            description="speed, quality or memory; what is given beside it wins.",
+            description="speed, quality or memory; inputs that are given explicitly take precedence.",
             default=None,
             choices=["speed", "quality", "memory"],
         ),
-        tags: bool = Input(description="Let RAM name what it sees and add it to the prompt.", default=True),
+        tags: bool = Input(description="Add the tags that RAM recognises in the picture to the prompt.", default=True),
         conditioning_scale: float = Input(
-            description="How strongly the input steers: lower invents more.", default=1.0, ge=0, le=2
+            description="Strength of the ControlNet; lower values invent more detail.", default=1.0, ge=0, le=2
         ),
         edges: float = Input(
-            description="Edge enhancement before enlarging: makes details stronger, not noise; 0 is off.",
+            description="Edge enhancement before upscaling: strengthens details but not noise; 0 is off.",
             default=0.0,
             ge=0,
             le=2,
         ),
         color_fix: str = Input(
-            description="How the input's colours are given back: wavelet, adain or none.",
+            description="Method that restores the input's colours: wavelet, adain or none.",
             default="wavelet",
             choices=["wavelet", "adain", "none"],
         ),
         kds: bool = Input(
-            description="Kernel density steering: several tries, drawn to what most agree on; slower.", default=False
+            description="Kernel density steering: several particles, moved towards what most of them agree on; slower.",
+            default=False,
         ),
-        kds_particles: int = Input(description="Tries of kernel density steering.", default=10, ge=1, le=16),
+        kds_particles: int = Input(description="Number of particles of kernel density steering.", default=10, ge=1, le=16),
         kds_bandwidth: float | None = Input(
-            description="Width of its kernel: large is faithful, small keeps detail; left out: the median rule.",
+            description="Bandwidth of its kernel: large is faithful, small keeps detail; by default the median distance.",
             default=None,
             ge=0.001,
             le=1000,
         ),
         kds_patch: int = Input(description="Side of its patches in latent pixels.", default=2, ge=1, le=16),
         tile: int | None = Input(
-            description="Side of the diffusion's tiles in latent pixels; 0 is never, else at least 16.",
+            description="Side of the diffusion tiles in latent pixels, at least 16; 0 means no tiling.",
             default=None,
             ge=0,
             le=1024,
         ),
         tile_overlap: int | None = Input(
-            description="Latent pixels that neighbours share, at most half a tile; a third if left out.",
+            description="Overlap of diffusion tiles in latent pixels, at most half a tile; by default a third.",
             default=None,
             ge=0,
             le=512,
         ),
-        tile_tags: bool = Input(description="Let RAM look at each tile's own part of the picture.", default=False),
+        tile_tags: bool = Input(description="Let RAM tag the part of the picture that each tile covers.", default=False),
         vae_tile: int | None = Input(
-            description="Side of the VAE's tiles in latent pixels; 0 is never, else at least 16.",
+            description="Side of the VAE tiles in latent pixels, at least 16; 0 means no tiling.",
             default=None,
             ge=0,
             le=1024,
         ),
-        sharpen: float = Input(description="Unsharp mask at the end; 0 is off.", default=0.0, ge=0, le=2),
+        sharpen: float = Input(description="Strength of an unsharp mask on the result; 0 is off.", default=0.0, ge=0, le=2),
         seed: int | None = Input(
-            description="Same seed, same picture; without one a seed is drawn and reported.",
+            description="The same seed gives the same picture; by default a random seed is drawn and reported.",
             default=None,
             ge=0,
             le=4294967295,
@@ -127,10 +128,10 @@ class Predictor(BasePredictor):
         output_format: str = Input(
             description="File format of the result.", default="png", choices=["png", "jpg", "webp", "tiff", "bmp", "avif"]
         ),
-        output_quality: int = Input(description="Of jpg, webp and avif: 100 is best and largest.", default=95, ge=1, le=100),
-        keep_metadata: bool = Input(
-            description="Keep what the input's file says: camera, date, author, place.", default=False
+        output_quality: int = Input(
+            description="Quality of jpg, webp and avif: 100 is best and gives the largest file.", default=95, ge=1, le=100
         ),
+        keep_metadata: bool = Input(description="Keep the input's EXIF: camera, date, author, GPS position.", default=False),
     ) -> Path:
         """Returns the picture file."""
         inputs = locals() | {"steps": num_inference_steps}
@@ -159,7 +160,7 @@ class Predictor(BasePredictor):
             self._clear()
             raise
         finally:
-            trim()
+            trim_heap()
 
     def _fetched(self, image: Path) -> EncodedImage:
         """What Cog fetched or was sent. It hands on a path of the server's own disk as well: that is refused."""

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from seesr.kernels.denoiser_attention import choose_attention
+from seesr.kernels.denoiser_attention import set_attention_processor
 from seesr.kernels.winograd import use_winograd
-from seesr.machine.allocator import trim
-from seesr.machine.device import CPU, dtype_of, dtype_on, to_device
+from seesr.machine.allocator import trim_heap
+from seesr.machine.device import CPU, dtype_of, supported_dtype, to_device
 from seesr.planning.nan_guard import in_float32, restore_fully
 from seesr.planning.plan import MemoryPlan
 
@@ -98,9 +98,9 @@ class Components:
         if self._attention_for != plan.device:
             for spec in self._specs.values():
                 if spec.has_denoiser_attention:
-                    choose_attention(self.networks[spec.name], plan.device)
+                    set_attention_processor(self.networks[spec.name], plan.device)
             self._attention_for = plan.device
-        halves = [one for one in self.networks.values() if dtype_on(plan.device, dtype_of(one)) != dtype_of(one)]
+        halves = [one for one in self.networks.values() if supported_dtype(plan.device, dtype_of(one)) != dtype_of(one)]
         eager = self.compiled and plan.device != self.device
         self._plan = plan
         try:
@@ -156,7 +156,7 @@ def offload_to_meta(network: nn.Module) -> None:
     for module in network.modules():
         for name, weight in module.named_parameters(recurse=False):
             setattr(module, name, nn.Parameter(weight.to("meta"), requires_grad=False))
-    trim()
+    trim_heap()
 
 
 def reload_weights(network: nn.Module, source: nn.Module) -> None:

@@ -11,15 +11,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from seesr.autoencoder.vae import scale_factor
+from seesr.autoencoder.vae import vae_scale_factor
 from seesr.components import Components
 from seesr.images.resize import to_tensor
-from seesr.images.sizes import Sizes, part_of_input
+from seesr.images.sizes import Sizes, to_input_box
 from seesr.lru_cache import LRUCache
 from seesr.machine.device import dtype_of, to_device_of
 from seesr.notes import Notes, add_to_all
 from seesr.options import Options
-from seesr.planning.nan_guard import guarded
+from seesr.planning.nan_guard import run_with_nan_guard
 from seesr.stages import Progress
 from seesr.tagging.prompt import Tag, TagList, build_prompt
 from seesr.tiling import Tiles
@@ -77,8 +77,8 @@ class Conditioner:
         def compute() -> Tagging:
             with self.components.running("ram"):
                 pixels = to_tensor(image).to(ram.image_proj.weight.device)
-                tokens = guarded("tags", [ram], lambda: ram.encode(pixels), [notes])
-                logits = guarded("tags", [ram], lambda: ram.logits(to_device_of(tokens, ram)), [notes])
+                tokens = run_with_nan_guard("tags", [ram], lambda: ram.encode(pixels), [notes])
+                logits = run_with_nan_guard("tags", [ram], lambda: ram.logits(to_device_of(tokens, ram)), [notes])
                 return Tagging(self.tag_list.choose(logits[0]), tokens.cpu(), notes)
 
         key = (*self._computed_in("ram"), image.size, hashlib.blake2b(image.tobytes()).digest())
@@ -92,10 +92,10 @@ class Conditioner:
         encoder, notes = self.components["prompt_encoder"], Notes()
 
         def compute() -> PromptEmbeds:
-            if encoder.tokens(prompt) > encoder.length:
-                notes.add(f"the first {encoder.length} tokens of the prompt are read, the rest is cut off")
+            if encoder.count_tokens(prompt) > encoder.max_tokens:
+                notes.add(f"the first {encoder.max_tokens} tokens of the prompt are read, the rest is cut off")
             with self.components.running("prompt_encoder"):
-                return PromptEmbeds(guarded("prompt", [encoder], lambda: encoder([prompt]), [notes]).cpu(), notes)
+                return PromptEmbeds(run_with_nan_guard("prompt", [encoder], lambda: encoder([prompt]), [notes]).cpu(), notes)
 
         return self._prompts.get((*self._computed_in("prompt_encoder"), prompt), compute)
 
@@ -143,6 +143,6 @@ class Conditioner:
 
     def _box_of_tile(self, sizes: Sizes, tiles: Tiles, corner: tuple[int, int]) -> tuple[int, int, int, int]:
         """The part of the input that a tile shows, as a box for `crop`."""
-        factor = scale_factor(self.components["vae"])
+        factor = vae_scale_factor(self.components["vae"])
         top, left = (start * factor for start in corner)
-        return part_of_input(sizes, (left, top, left + tiles.tile_width * factor, top + tiles.tile_height * factor))
+        return to_input_box(sizes, (left, top, left + tiles.tile_width * factor, top + tiles.tile_height * factor))

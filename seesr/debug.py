@@ -1,4 +1,4 @@
-"""What SEESR_DEBUG=1 asks for: it helps to find an error."""
+"""The debug mode that SEESR_DEBUG=1 switches on."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import os
 
 
 def is_debugging() -> bool:
-    """Whether it is set, to anything but 0."""
+    """Whether SEESR_DEBUG is set to anything but 0."""
     return os.environ.get("SEESR_DEBUG", "") not in ("", "0")
 
 
-def show_log() -> None:
-    """Shows every stage on standard error, but where the program has arranged its logs already."""
+def show_debug_log() -> None:
+    """Logs every stage to standard error, unless the program has configured logging itself."""
     from rich.console import Console
     from rich.logging import RichHandler
 

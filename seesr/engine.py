@@ -16,11 +16,11 @@ import torch
 from seesr.components import Components, NetworkSpec
 from seesr.errors import Attempt, OutOfMemoryError, TimeLimitError
 from seesr.machine.allocator import retain_heap
-from seesr.machine.device import choose_device, choose_dtype, dtype_name, dtype_on
-from seesr.machine.memory import PeakMemory, free_memory, memory_bytes
+from seesr.machine.device import choose_device, choose_dtype, dtype_name, supported_dtype
+from seesr.machine.memory import PeakMemory, memory_bytes, release_memory
 from seesr.machine.out_of_memory import oom_as
 from seesr.options import Limits
-from seesr.planning.costs import Costs
+from seesr.planning.costs import CostModel
 from seesr.planning.fallback import run_with_fallback
 from seesr.planning.ladder import budget_for, build_ladder, can_retain_heap, max_batch
 from seesr.planning.plan import Budget, MemoryPlan, Workload
@@ -86,7 +86,7 @@ class Engine:
     def __init__(
         self,
         components: Components,
-        costs: Costs,
+        costs: CostModel,
         dtype: torch.dtype,
         limits: Limits,
         memory_limit: int | None = None,
@@ -102,7 +102,7 @@ class Engine:
         cls,
         name: str,
         networks: Callable[[torch.dtype], Iterable[NetworkSpec]],
-        costs_of: Callable[[Components], Costs],
+        costs_of: Callable[[Components], CostModel],
         default_dtype: str | None = None,
         device: str = "auto",
         dtype: str = "auto",
@@ -133,7 +133,7 @@ class Engine:
             except OutOfMemoryError:
                 if one_by_one or chosen.type != "cpu":
                     raise
-            free_memory(chosen)
+            release_memory(chosen)
             logger.warning("memory does not suffice for all models of %s at once: each is read when it runs", name)
         raise AssertionError("the last attempt returns or raises")
 
@@ -206,7 +206,7 @@ class Engine:
         notes = []
         if not attempts and self.costs.estimate(plan, work.height, work.width) > budget_for(plan, budget):
             notes.append("no plan fits the memory limit; the smallest one is used")
-        dtype = dtype_name(dtype_on(plan.device, self.dtype))
+        dtype = dtype_name(supported_dtype(plan.device, self.dtype))
         execution = Execution(plan, attempts, notes, stages.seconds, dtype, peak.bytes())
         return [(result, execution) for result in results]
 

@@ -1,4 +1,4 @@
-"""The errors that a user can cause and mend. Everything else is a defect and is raised as it is."""
+"""The errors that a user can cause and correct. Any other exception is a bug and is not converted."""
 
 from __future__ import annotations
 
@@ -7,35 +7,37 @@ from dataclasses import dataclass
 
 
 class SeeSRError(Exception):
-    """Base of all errors whose message is one sentence for the user: what, the value, the limit, what to do."""
+    """Base of the errors for users: the message names in one sentence the value, its limit and what to do."""
 
 
 class InputError(SeeSRError):
-    """The picture given cannot be used: missing, not a picture, damaged, or beyond a limit."""
+    """The input cannot be used: it is missing, not a picture, damaged, or exceeds a limit."""
 
 
 class OptionError(SeeSRError):
-    """An option has a value that it cannot have."""
+    """An option is unknown, or its value is invalid."""
 
 
 class WeightsError(SeeSRError):
-    """Model files are missing or are not what they should be."""
+    """Files of the weights are missing or invalid."""
 
 
 class OutputError(SeeSRError):
-    """The result cannot be written where it was asked to go."""
+    """The output cannot be written."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """A way through the memory that was tried in vain, and why it failed."""
+    """A memory plan that ran out of memory."""
 
     rung: str
+    """Name of the memory plan."""
     reason: str
+    """Message of the out-of-memory error."""
 
 
 class OutOfMemoryError(SeeSRError):
-    """Memory ran out on every way there is."""
+    """Memory does not suffice, with any memory plan."""
 
     def __init__(self, message: str, attempts: Sequence[Attempt] = ()) -> None:
         super().__init__(message)
@@ -43,8 +45,8 @@ class OutOfMemoryError(SeeSRError):
 
 
 class TimeLimitError(SeeSRError):
-    """The picture took longer than the operator allows."""
+    """The picture took longer than `Limits.seconds`."""
 
 
 class ComputeError(SeeSRError):
-    """The models gave numbers that are none, in every precision."""
+    """The networks returned NaN or infinity, in float32 too."""

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there at all."""
+"""Atomic writing of files."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pathlib import Path
 
 
 @contextmanager
-def whole_file(target: Path) -> Iterator[Path]:
-    """A new file beside `target` that takes its place when the block ends well and vanishes otherwise."""
+def atomic_write(target: Path) -> Iterator[Path]:
+    """Yields an empty temporary file in the folder of `target`, which replaces `target` if the block raises nothing."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    # Not named after `target`, whose name may be as long as names can be.
+    # Not named after `target`, whose name may already have the maximum length.
     temporary = target.parent / f".seesr-{secrets.token_hex(8)}.part"
-    # Made here, so that it has the permissions that the user's umask gives any new file.
+    # Created here, so that its permissions follow the user's umask.
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     mode = temporary.stat().st_mode
     try:
         yield temporary
-        if temporary.stat().st_mode != mode:  # some libraries put a file of their own in its place
+        if temporary.stat().st_mode != mode:  # some libraries replace it by a new file
             temporary.chmod(mode)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())

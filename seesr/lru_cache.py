@@ -1,4 +1,4 @@
-"""A small memory of what was computed last."""
+"""A small cache of results with least-recently-used eviction."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ T = TypeVar("T")
 
 
 class LRUCache(Generic[T]):
-    """The last `size` results, by key; the one that was not asked for the longest goes first."""
+    """Keeps the `size` most recently used results."""
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._found: OrderedDict[Hashable, T] = OrderedDict()
+        self._results: OrderedDict[Hashable, T] = OrderedDict()
 
     def get(self, key: Hashable, compute: Callable[[], T]) -> T:
-        if key not in self._found:
-            self._found[key] = compute()
-        self._found.move_to_end(key)
-        while len(self._found) > self.size:
-            self._found.popitem(last=False)
-        return self._found[key]
+        """The result of `key`, computed if it is not cached."""
+        if key not in self._results:
+            self._results[key] = compute()
+        self._results.move_to_end(key)
+        while len(self._results) > self.size:
+            self._results.popitem(last=False)
+        return self._results[key]
 
     def clear(self) -> None:
-        self._found.clear()
+        self._results.clear()
 
     def __len__(self) -> int:
-        return len(self._found)
+        return len(self._results)

@@ -10,8 +10,17 @@ from diffusers import AutoencoderKL
 from PIL import Image
 from torch import Tensor
 
-from seesr.autoencoder.estimated import receptive_field
-from seesr.autoencoder.vae import Tiling, attention_width, decode, encode, largest_exact, load_vae, scale_factor, tiling_mode
+from seesr.autoencoder.estimated import receptive_radius
+from seesr.autoencoder.vae import (
+    VAETiling,
+    attention_width,
+    decode,
+    encode,
+    load_vae,
+    max_exact_latents,
+    tiling_mode,
+    vae_scale_factor,
+)
 from seesr.cleaner import clean, load_cleaner
 from seesr.components import Components, NetworkSpec
 from seesr.diffusion.denoise import ConditionsForTiles, denoise, initial_latents
@@ -27,19 +36,19 @@ from seesr.kernels.inplace import use_inplace_blocks
 from seesr.machine.device import dtype_of, to_device_of
 from seesr.notes import Notes
 from seesr.options import Options
-from seesr.planning.costs import Costs
-from seesr.planning.nan_guard import guarded
+from seesr.planning.costs import CostModel
+from seesr.planning.nan_guard import run_with_nan_guard
 from seesr.stages import Progress
 from seesr.tagging.ram import load_ram
 from seesr.tiling import Tiles
 from seesr.weights.config import read_config
-from seesr.weights.resolve import CLEANER, Weights
+from seesr.weights.resolve import CLEANER, WeightsFolder
 
 DENOISER = ("unet", "controlnet")
 """Run together, so an upscaling job moves and releases them together."""
 
 
-def seesr_networks(weights: Weights, dtype: torch.dtype) -> list[NetworkSpec]:
+def seesr_networks(weights: WeightsFolder, dtype: torch.dtype) -> list[NetworkSpec]:
     """The networks of a weights folder in the published layout, in the order in which they are loaded."""
     root, base = weights.root, weights.root / "sd-turbo"
     # A VAE that says so overflows in float16.
@@ -83,30 +92,30 @@ def _load_vae(folder: Path, dtype: torch.dtype) -> AutoencoderKL:
     return vae
 
 
-def seesr_costs(components: Components) -> Costs:
+def seesr_costs(components: Components) -> CostModel:
     """What the memory plan must know of these networks."""
     vae, unet = components["vae"], components["unet"]
     together = [DENOISER, *((name,) for name in components.networks if name not in DENOISER)]
     sizes = [components.nbytes(*names) for names in together]
-    return Costs(
+    return CostModel(
         vae_channels=max(vae.config.block_out_channels[:2]),
         unet_channels=unet.config.block_out_channels[0],
-        factor=scale_factor(vae),
+        factor=vae_scale_factor(vae),
         itemsize=dtype_of(vae).itemsize,
-        weights=sum(sizes),
-        largest=max(sizes),
-        vae_halo=receptive_field(vae),
-        vae_exact=largest_exact(vae),
+        weight_bytes=sum(sizes),
+        largest_weight_bytes=max(sizes),
+        vae_halo=receptive_radius(vae),
+        max_exact_latents=max_exact_latents(vae),
         latent_channels=vae.config.latent_channels,
-        vae_attention=attention_width(vae),
+        attention_width=attention_width(vae),
     )
 
 
 class SeeSRNetworks:
     """The networks as functions of pictures and latents: each runs on the device, and again in float32 after NaN."""
 
-    def __init__(self, components: Components, weights: Weights) -> None:
-        self.components, self.factor = components, scale_factor(components["vae"])
+    def __init__(self, components: Components, weights: WeightsFolder) -> None:
+        self.components, self.factor = components, vae_scale_factor(components["vae"])
         self.denoiser = Denoiser(*(components[name] for name in DENOISER))
         config = read_config(weights.root / "sd-turbo" / "scheduler" / "scheduler_config.json")
         self.schedule = NoiseSchedule.from_config(config)
@@ -137,14 +146,15 @@ class SeeSRNetworks:
             for number, image in enumerate(images):
                 report("clean", number, len(images))
                 pixels = to_tensor(resize(image, min(image.size, working)))
-                cleaned.append(to_image(guarded("clean", [cleaner], partial(clean, cleaner, pixels), [notes[number]])))
+                compute = partial(clean, cleaner, pixels)
+                cleaned.append(to_image(run_with_nan_guard("clean", [cleaner], compute, [notes[number]])))
         return cleaned
 
-    def encode(self, image: Tensor, tiling: Tiling, notes: list[Notes]) -> Tensor:
+    def encode(self, image: Tensor, tiling: VAETiling, notes: list[Notes]) -> Tensor:
         """Latents `(B, C, h, w)`, float32, of `image` `(B, 3, H, W)` in 0..1."""
         vae = self.components["vae"]
         with self.components.running("vae"):
-            return guarded("encode", [vae], lambda: encode(vae, image, tiling), notes).float()
+            return run_with_nan_guard("encode", [vae], lambda: encode(vae, image, tiling), notes).float()
 
     def noisy(self, latents: Tensor, seeds: list[int], particles: int) -> Tensor:
         """The latents from which denoising starts: `(B * particles, C, h, w)`."""
@@ -168,10 +178,10 @@ class SeeSRNetworks:
             return denoise(self.denoiser, self.schedule, latents, image, conditions, *settings)
 
         with self.components.running(*DENOISER):
-            return nearest_to_mean(guarded("denoise", [self.denoiser], run, notes), steering.particles)
+            return nearest_to_mean(run_with_nan_guard("denoise", [self.denoiser], run, notes), steering.particles)
 
-    def vae_decode(self, latents: Tensor, tiling: Tiling, notes: list[Notes]) -> Tensor:
+    def vae_decode(self, latents: Tensor, tiling: VAETiling, notes: list[Notes]) -> Tensor:
         """Pixels `(B, 3, H, W)` in about 0..1, float32."""
         vae = self.components["vae"]
         with self.components.running("vae"):
-            return guarded("vae_decode", [vae], lambda: decode(vae, to_device_of(latents, vae), tiling), notes)
+            return run_with_nan_guard("vae_decode", [vae], lambda: decode(vae, to_device_of(latents, vae), tiling), notes)

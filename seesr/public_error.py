@@ -1,4 +1,4 @@
-"""What a client of a service may be told of an error: sentences for users as they are, of anything else only its kind."""
+"""Errors as clients of a service see them: a `SeeSRError` with its message, any other exception only with its type."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from seesr.machine.out_of_memory import clear_tracebacks, is_out_of_memory
 
 @contextmanager
 def sanitize_errors() -> Iterator[None]:
-    """Raises the public form of what its block raises, holding nothing of what was computed; a cancel goes on as it is."""
+    """Replaces an exception of its block by its public form, which keeps no tensors alive; a cancellation is not changed."""
     try:
         yield
     except Exception as error:
         public = public_error(error)
-        # What was raised holds what was computed, and a new error would hold that.
+        # The tracebacks hold the tensors in their frames, and a new error would hold the tracebacks.
         cause: BaseException | None = error if public is not error else None
         while cause is not None:
             clear_tracebacks(cause)
@@ -30,9 +30,9 @@ def sanitize_errors() -> Iterator[None]:
 
 
 def public_error(error: Exception) -> Exception:
-    """The error that a client is told: itself with SEESR_DEBUG=1, else nothing that a library says, which may name files.
+    """The error that a client sees; a library's message, which may name files, is shown only with SEESR_DEBUG=1.
 
-    What it hides goes to the process's own standard error, past the streams that a service may show to clients.
+    The hidden traceback is written to file descriptor 2, because a service may show `sys.stderr` to clients.
     """
     if isinstance(error, SeeSRError):
         return type(error)(*error.args)
@@ -40,5 +40,5 @@ def public_error(error: Exception) -> Exception:
         return error
     os.write(2, "".join(traceback.format_exception(error)).encode(errors="backslashreplace"))
     if is_out_of_memory(error):
-        return OutOfMemoryError("memory ran out beside the models; send a smaller picture.")
-    return RuntimeError(f"something went wrong inside ({type(error).__name__}); please report it.")
+        return OutOfMemoryError("memory ran out outside the networks; send a smaller picture.")
+    return RuntimeError(f"internal error ({type(error).__name__}); please report it.")

@@ -1,4 +1,4 @@
-"""What comes of a job, and what was done to make it."""
+"""The results of a job: the image, and how it was computed."""
 
 from __future__ import annotations
 
@@ -16,48 +16,49 @@ from seesr.options import Options, SaveOptions
 from seesr.tagging.prompt import Tag
 from seesr.version import __version__
 
-FORMER_STAGE_NAMES = {"read": "decode", "vae_decode": "pixels"}
-"""What stages were called until 0.1; `Result.record` gives their seconds under both names for one release."""
+DEPRECATED_STAGE_NAMES = {"read": "decode", "vae_decode": "pixels"}
+"""Names of stages until 0.1, by their new names; `Result.record` gives their seconds under both for one release."""
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """A picture that was made."""
+    """A generated picture, and how it was computed."""
 
     image: Image.Image
-    """RGB or RGBA, in the colours of the profile in `image.info["icc_profile"]`, which Pillow's own `save` of a JPEG or WebP
-    must be given; without one in sRGB."""
+    """RGB or RGBA, in the ICC profile of `image.info["icc_profile"]`, else in sRGB. Pillow's own `save` writes that profile
+    to JPEG or WebP only if it is passed as `icc_profile`."""
     seed: int
     prompt: str
     options: Options
-    """With the number of steps that was used."""
+    """With the number of steps that was used, also where the weights determined it."""
     weights: str
     dtype: str
     """Precision of the networks, such as `bfloat16`."""
     seconds: dict[str, float]
-    """Time of each stage, in the order in which they ran; of pictures that ran together, of all of them."""
+    """Time of each stage, in the order in which the stages ran; for pictures of one batch, the time of the batch."""
     notes: list[str]
-    """What a user would want to know of how the input was handled and how the picture was made."""
+    """What the user should know about the conversion of the input and about the computation."""
     rung: str
-    """The memory plan, by its name: `whole`, `tiled VAE` and so on, as in the README."""
+    """Name of the memory plan: `whole`, `tiled VAE` and so on, as in docs/memory.md."""
     attempts: list[Attempt]
-    """The memory plans tried before, for which memory did not suffice."""
+    """The memory plans that ran out of memory before."""
     vae: str
     """`whole`, `exact tiles` or `estimated tiles`."""
     peak_memory: int
-    """Bytes that the process used at most, of the device's memory, or on a CPU of the machine's, weights included."""
+    """Peak memory of the process in bytes, weights included: the GPU's memory, or on a CPU the machine's."""
 
     def save(self, path: str | os.PathLike[str], options: SaveOptions | None = None, name: str | None = None) -> None:
-        """Writes the picture with its profile, the settings that made it and, unless `options` says otherwise, the input's
-        EXIF; the suffix decides the format. The file is there whole or as it was before. Errors call it `name`.
+        """Writes the picture with its profile, its settings and, unless `options` excludes it, the input's EXIF.
+
+        The suffix determines the format. On an error the file that was there before stays. Error messages use `name`.
 
         Raises:
-            OutputError: a suffix that is not known, or the folder cannot be written to, or is full.
+            OutputError: the suffix is unknown, or the file cannot be written.
         """
         save(self.image, Path(path), options, self.settings(), name)
 
     def settings(self) -> dict[str, Any]:
-        """What made the picture, to be written into its file: enough to make it again."""
+        """The settings that are written into the file: enough to compute the picture again from the input."""
         return {
             "version": __version__,
             "weights": self.weights,
@@ -70,9 +71,9 @@ class Result:
         }
 
     def record(self) -> dict[str, Any]:
-        """All that is reported of the picture, ready for JSON: by the command, and in the service's log and metrics."""
+        """All that the command and the service report about the picture, ready for JSON."""
         seconds = {stage: round(seconds, 3) for stage, seconds in self.seconds.items()}
-        former = {FORMER_STAGE_NAMES[stage]: value for stage, value in seconds.items() if stage in FORMER_STAGE_NAMES}
+        deprecated = {old: seconds[new] for new, old in DEPRECATED_STAGE_NAMES.items() if new in seconds}
         return {
             "seed": self.seed,
             "prompt": self.prompt,
@@ -84,7 +85,7 @@ class Result:
             "attempts": [{"rung": attempt.rung, "reason": attempt.reason} for attempt in self.attempts],
             "vae": self.vae,
             "peak_memory": self.peak_memory,
-            "seconds": seconds | former,
+            "seconds": seconds | deprecated,
         }
 
 
@@ -95,10 +96,10 @@ class UpscaleResult(Result):
     tags: list[Tag]
     sizes: Sizes
     input: Image.Image
-    """The picture that was read: RGB, upright, sRGB."""
+    """The decoded input: RGB, upright, sRGB."""
 
     def record(self) -> dict[str, Any]:
-        """As `Result.record`, with tags and sizes."""
+        """`Result.record` with tags and sizes."""
         return super().record() | {
             "tags": {tag.name: round(tag.confidence, 4) for tag in self.tags},
             "input_size": self.sizes.input,
@@ -107,7 +108,7 @@ class UpscaleResult(Result):
         }
 
     def log(self) -> list[str]:
-        """What a service's log says, line by line."""
+        """Lines for the log of a service."""
         width, height = self.sizes.output
         stages = ", ".join(f"{stage} {seconds:.3f}" for stage, seconds in self.seconds.items())
         return [
@@ -121,8 +122,8 @@ class UpscaleResult(Result):
         ]
 
     def metrics(self) -> dict[str, Any]:
-        """What a service measures, by name."""
+        """Metrics of a service, by name."""
         record, (width, height) = self.record(), self.sizes.output
-        figures = {"seed": self.seed, "output_width": width, "output_height": height, "rung": self.rung}
-        figures |= {"attempts": len(self.attempts), "peak_memory_bytes": self.peak_memory}
-        return figures | {f"seconds.{stage}": seconds for stage, seconds in record["seconds"].items()}
+        metrics = {"seed": self.seed, "output_width": width, "output_height": height, "rung": self.rung}
+        metrics |= {"attempts": len(self.attempts), "peak_memory_bytes": self.peak_memory}
+        return metrics | {f"seconds.{stage}": seconds for stage, seconds in record["seconds"].items()}

@@ -10,9 +10,9 @@ from itertools import groupby
 
 from PIL import Image
 
-from seesr.autoencoder.vae import Tiling
+from seesr.autoencoder.vae import VAETiling
 from seesr.conditioning import Conditioner, Tagging
-from seesr.debug import is_debugging, show_log
+from seesr.debug import is_debugging, show_debug_log
 from seesr.diffusion.steering import Steering
 from seesr.engine import Engine, Execution
 from seesr.errors import OptionError
@@ -20,7 +20,7 @@ from seesr.images.colour import COLOR_FIXES
 from seesr.images.edges import enhance_edges
 from seesr.images.finish import finish
 from seesr.images.read import ImageSource, Picture, read_picture
-from seesr.images.resize import crop, enlarge, to_image
+from seesr.images.resize import crop, network_input, to_image
 from seesr.images.sizes import Sizes, plan_sizes
 from seesr.machine.out_of_memory import oom_as
 from seesr.networks import SeeSRNetworks, seesr_costs, seesr_networks
@@ -30,7 +30,7 @@ from seesr.planning.plan import MemoryPlan, TileSettings, Workload
 from seesr.result import UpscaleResult
 from seesr.stages import Progress, Stages
 from seesr.tagging.prompt import Tag, load_tag_list
-from seesr.weights.resolve import Weights, resolve_weights
+from seesr.weights.resolve import WeightsFolder, resolve_weights
 
 Job = tuple[Picture, int]
 """A picture to upscale, and its seed."""
@@ -52,7 +52,7 @@ class Upscaler:
     PyTorch keeps memory for each thread that ever computed: a server should let one lasting thread call it.
     """
 
-    def __init__(self, engine: Engine, weights: Weights) -> None:
+    def __init__(self, engine: Engine, weights: WeightsFolder) -> None:
         self.engine, self.weights, self.defaults = engine, weights, weights.defaults
         self.networks = SeeSRNetworks(engine.components, weights)
         self.conditioner = Conditioner(engine.components, load_tag_list(weights.root / "ram", self.networks.tag_count))
@@ -89,7 +89,7 @@ class Upscaler:
         With SEESR_DEBUG=1 every stage is shown on standard error from then on.
         """
         if is_debugging():
-            show_log()
+            show_debug_log()
         found, on = resolve_weights(weights), (device, dtype, limits, memory_limit, sequential, compiled)
         return cls(Engine.load(found.name, partial(seesr_networks, found), seesr_costs, found.defaults.dtype, *on), found)
 
@@ -181,7 +181,7 @@ class Upscaler:
     ) -> list[Output]:
         """The pipeline, for pictures of one size together."""
         networks, notes = self.networks, [Notes(picture.notes) for picture, _ in jobs]
-        tiles, tiling = plan.tiles(*networks.latent_size(sizes)), Tiling(plan.vae_tile, plan.map_memory)
+        tiles, tiling = plan.tiles(*networks.latent_size(sizes)), VAETiling(plan.vae_tile, plan.map_storage)
         steering = Steering(options.particles, options.kds_bandwidth, options.kds_patch)
         inputs = cleaned = [picture.rgb for picture, _ in jobs]
         if networks.has_cleaner:
@@ -189,12 +189,12 @@ class Upscaler:
                 cleaned = networks.clean(inputs, sizes.working, report, notes)
         if options.edges:
             with stages.stage("edges"):
-                sharp = [enhance_edges(one, options.edges) for one in cleaned]
+                sharp = [enhance_edges(rgb, options.edges) for rgb in cleaned]
         with stages.stage("resize") as log:
-            image = log(enlarge(sharp if options.edges else cleaned, sizes))
+            image = log(network_input(sharp if options.edges else cleaned, sizes))
         report("tags", 0, 1)
         with stages.stage("tags"):
-            taggings = [self.conditioner.tag(one) for one in inputs]
+            taggings = [self.conditioner.tag(rgb) for rgb in inputs]
         with stages.stage("prompt"):
             prompts = [self.conditioner.prompt(tagging, options) for tagging in taggings]
             conditions = self.conditioner.conditions(inputs, taggings, sizes, tiles, options, report, notes)
@@ -208,13 +208,13 @@ class Upscaler:
         with stages.stage("vae_decode") as log:
             pixels = log(networks.vae_decode(latents, tiling, notes))
         with stages.stage("colour") as log:
-            source = enlarge(cleaned, sizes) if options.edges else image
+            source = network_input(cleaned, sizes) if options.edges else image
             pixels = log(COLOR_FIXES[options.color_fix](pixels, source.to(pixels.device)))
         with stages.stage("finish"):
-            images = [to_image(crop(one, sizes)) for one in pixels.split(1)]
-            images = [finish(one, job[0], sizes, options.sharpen) for one, job in zip(images, jobs, strict=True)]
+            by_job = zip(pixels.split(1), jobs, strict=True)
+            images = [finish(to_image(crop(rgb, sizes)), job[0], sizes, options.sharpen) for rgb, job in by_job]
         report("done", 1, 1)
-        return [Output(*one) for one in zip(images, taggings, prompts, notes, strict=True)]
+        return [Output(*values) for values in zip(images, taggings, prompts, notes, strict=True)]
 
     def _result(
         self,

@@ -67,7 +67,7 @@ def test_nothing_further_away_than_reach_counts(levels: int, layers: int) -> Non
     for row, column in ((64, 64), (65, 66), (67, 65)):
         (gradient,) = torch.autograd.grad(result[..., row, column].sum(), image, retain_graph=True)
         seen = gradient[0].abs().sum(dim=0).nonzero()
-        assert (seen - torch.tensor([row, column])).abs().max() <= small.reach
+        assert (seen - torch.tensor([row, column])).abs().max() <= small.receptive_radius
 
 
 DAMAGE: dict[str, Callable[[Image.Image], Image.Image]] = {

@@ -117,7 +117,7 @@ def test_memory_that_ran_out_on_the_way_is_said(
     monkeypatch.setattr(Upscaler, "_run", scarce)
     outcome = seesr("upscale", photo, "-o", tmp_path / "large.png", *QUICK)
     assert outcome.code == 0, outcome.err
-    assert "; memory did not suffice for whole; it was made with the plan " in outcome.err.splitlines()[-1]
+    assert "; memory did not suffice for whole; it was computed with the memory plan " in outcome.err.splitlines()[-1]
 
 
 def test_debugging_shows_the_way_to_an_error_and_changes_no_exit_code(
@@ -174,7 +174,7 @@ def test_what_fails_of_several_is_said_with_its_name_and_the_others_are_made(
     assert sorted(path.name for path in output.iterdir()) == ["b.png", "d.png"]
     told = [
         f"{album / 'a.png'}: the result would be too large.",
-        f"{album / 'c.png'}: something went wrong inside (TypeError: a defect).",
+        f"{album / 'c.png'}: internal error (TypeError: a defect).",
     ]
     lines = outcome.err.splitlines()
     assert [line for line in lines if line.startswith("failed: ")] == [f"failed: {one}" for one in told]
@@ -242,7 +242,7 @@ def test_a_pipe_is_read_once(seesr: Run, photo: Path, tmp_path: Path) -> None:
     threading.Thread(target=lambda: pipe.write_bytes(photo.read_bytes()), daemon=True).start()
     outcome = seesr("upscale", pipe, "-o", target, *QUICK, "--compare")
     assert outcome.code == 2
-    assert "pipe is not a file, which --compare would read again; leave out --compare" in outcome.err
+    assert "pipe is not a regular file, so --compare cannot read it again; leave out --compare" in outcome.err
     assert seesr("upscale", pipe, "-o", target, *QUICK).code == 0
     Image.open(target).load()
 
@@ -254,12 +254,12 @@ def test_a_pipe_is_read_once(seesr: Run, photo: Path, tmp_path: Path) -> None:
         (["photo.png", "-o", "x.png", "--scale", "0"], "scale is 0"),
         (["photo.png", "-o", "x.png", "--scale", "99"], "scale is 99"),
         (["photo.png", "-o", "x.png", "--steps", "0"], "steps is 0"),
-        (["photo.png", "-o", "x.png", "--preset", "best"], "preset 'best' is unknown"),
+        (["photo.png", "-o", "x.png", "--preset", "best"], "unknown preset 'best'"),
         (["photo.png", "-o", "x.doc"], "no known picture suffix"),
-        (["photo.png", "-o", "x.png", "--format", "jpg"], "x.png is no name for format jpg"),
+        (["photo.png", "-o", "x.png", "--format", "jpg"], "x.png does not match --format jpg"),
         (["photo.png", "photo_compare.png", "-o", "text.png"], "text.png is a file; give a folder for 2 pictures"),
         (["photo.png", "-o", "photo.png", "--overwrite"], "is an input itself"),
-        (["photo.png", "-o", "x.png", "--weights", "nothing"], "nothing is no weights folder"),
+        (["photo.png", "-o", "x.png", "--weights", "nothing"], "nothing is not a weights folder"),
         (["photo.png", "-o", "x.png", "--device", "warp"], "device 'warp' is not available"),
         (["photo.png", "-o", "x.png", "--dtype", "fp16"], "dtype is 'fp16'; use auto, float32, bfloat16, float16"),
         (["photo.png", "-o", "x.png", "--memory-limit", "4XB"], "the memory limit is '4XB'"),
@@ -306,7 +306,7 @@ def test_what_cannot_be_written_or_read_is_said_before_the_work(
         patch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
         outcome = seesr("upscale", photo, "-o", tmp_path / "new" / "x.png")
         assert outcome.code == 2
-        assert f"new cannot be written to: {tmp_path} is not a folder that lets you" in outcome.err
+        assert f"new cannot be written to: {tmp_path} is not a writable folder" in outcome.err
 
     def scandir(path: Any) -> Any:
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
@@ -330,7 +330,7 @@ def test_a_file_that_appears_meanwhile_is_kept(
     monkeypatch.setattr(Upscaler, "upscale_many", slowly)
     outcome = seesr("upscale", photo, "-o", target, *QUICK)
     assert outcome.code == 2
-    assert "x.png exists since a moment ago and was left as it is" in outcome.err
+    assert "x.png was created in the meantime and was not replaced" in outcome.err
     assert target.read_text() == "another's"
 
 
@@ -341,16 +341,16 @@ def test_a_full_disk_ends_the_work_and_a_comparison_can_be_resumed(
     folder.mkdir()
     for name in ("a.png", "b.png", "c.png"):
         (folder / name).write_bytes(photo.read_bytes())
-    saved_after, full = command.saved_after, True
+    save_on_success, full = command.save_on_success, True
 
     @contextmanager
     def limited(image: Image.Image, path: Path, *arguments: Any) -> Iterator[None]:
         if path.name == "b.png" and full:
             raise OutputError(f"{path} cannot be written: No space left on device.") from OSError(errno.ENOSPC, "full")
-        with saved_after(image, path, *arguments):
+        with save_on_success(image, path, *arguments):
             yield
 
-    monkeypatch.setattr(command, "saved_after", limited)
+    monkeypatch.setattr(command, "save_on_success", limited)
     arguments = ("upscale", folder, "-o", output, *QUICK, "--compare")
     outcome = seesr(*arguments)
     assert outcome.code == 1
@@ -442,7 +442,7 @@ def test_who_ends_it_finds_finished_pictures_whole(tmp_path: Path, small_photo: 
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "finished pictures are whole" in err
+    assert "finished pictures are complete" in err
     assert "1 failed:" in err
     made = list(output.iterdir())
     assert 1 <= len(made) < 40

@@ -88,7 +88,7 @@ def test_without_a_compiler_it_is_said_before_anything_is_loaded(
     monkeypatch.setattr("seesr.networks.load_ram", lambda *_, **__: pytest.fail("it was loaded"))
     outcome = seesr("upscale", IMAGES / "chelsea.png", "--compile", "--device", "cpu", "-o", tmp_path / "never.png")
     assert outcome.code == 2
-    assert "compiling needs a C++ compiler, and no-such-compiler is not here" in outcome.err
+    assert "compiling needs a C++ compiler, and no-such-compiler was not found" in outcome.err
     monkeypatch.setenv("CXX", sys.executable)
     monkeypatch.setattr(sysconfig, "get_path", lambda _: "/nowhere")
     outcome = seesr("upscale", IMAGES / "chelsea.png", "--compile", "--device", "cpu", "-o", tmp_path / "never.png")
@@ -100,7 +100,7 @@ def test_without_a_compiler_it_is_said_before_anything_is_loaded(
 def test_without_triton_nothing_is_compiled_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", sys.executable)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: pytest.fail(name) if name != "triton" else None)
-    with pytest.raises(OptionError, match="compiling for a GPU needs Triton, which is not here"):
+    with pytest.raises(OptionError, match="compiling for a GPU needs Triton, which is not installed"):
         require_compiler(torch.device("cuda"))
 
 
@@ -149,7 +149,7 @@ def test_xformers_is_taken_where_it_runs(xformers: ModuleType, caplog: pytest.Lo
 
     xformers.ops.memory_efficient_attention = refuses
     assert not attention.xformers_runs(CPU, torch.float32)
-    assert "does not run here, PyTorch's own attention is taken (no operator for CPU)" in caplog.text
+    assert "does not run here; PyTorch's attention is used (no operator for CPU)" in caplog.text
     del xformers.ops.memory_efficient_attention
     assert not attention.xformers_runs(CPU, torch.float32)
 
@@ -180,11 +180,11 @@ def test_attention_changes_with_the_device(monkeypatch: pytest.MonkeyPatch) -> N
     network, image, runs = nn.Sequential(layer), torch.randn(1, 5, 8), [torch.float16, torch.float32]
     plain = layer(image)
     monkeypatch.setattr(attention, "xformers_runs", lambda device, dtype: dtype in runs)
-    attention.choose_attention(network, torch.device("cuda"))
+    attention.set_attention_processor(network, torch.device("cuda"))
     assert isinstance(layer.processor, XFormersAttnProcessor)
-    attention.choose_attention(network, CPU)
+    attention.set_attention_processor(network, CPU)
     assert isinstance(layer.processor, AttnProcessor2_0)
     assert torch.equal(layer(image), plain)
     runs.remove(torch.float32)
-    attention.choose_attention(network, torch.device("cuda"))
+    attention.set_attention_processor(network, torch.device("cuda"))
     assert isinstance(layer.processor, AttnProcessor2_0), "a float16 network is run again in float32 where it overflows"

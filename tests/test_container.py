@@ -126,7 +126,7 @@ def predictor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The service's, without models."""
     monkeypatch.syspath_prepend(str(ROOT))
     service = importlib.import_module("predict")
-    monkeypatch.setattr(service, "trim", lambda: None)
+    monkeypatch.setattr(service, "trim_heap", lambda: None)
     made = service.Predictor()
     made.folder, made.upscaler, made.thread = tmp_path.resolve(), Asked(), WorkerThread()
     return made
@@ -162,7 +162,7 @@ def test_a_client_is_not_told_where_files_lie_unless_it_is_debugging(
     predictor: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     predictor.upscaler.error = RuntimeError("/secret/path")
-    with pytest.raises(RuntimeError, match=r"^something went wrong inside \(RuntimeError\); please report it\.$"):
+    with pytest.raises(RuntimeError, match=r"^internal error \(RuntimeError\); please report it\.$"):
         predict(predictor)
     monkeypatch.setenv("SEESR_DEBUG", "1")
     with pytest.raises(RuntimeError, match=r"^/secret/path$"):

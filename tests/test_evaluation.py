@@ -14,7 +14,7 @@ from PIL import ExifTags, Image, ImageFilter
 from seesr import OutputError
 from seesr.evaluation import stlpips
 from seesr.evaluation.degradation import degrade
-from seesr.evaluation.evaluate import Row, from_truth, means
+from seesr.evaluation.evaluate import PictureMetrics, mean_metrics, pairs_from_truths
 from seesr.evaluation.metrics import grid_energy, luma, psnr, ssim
 from seesr.evaluation.niqe import NIQE
 from seesr.images.resize import to_tensor
@@ -114,23 +114,23 @@ def test_a_degradation_is_decided_by_its_seed() -> None:
 
 
 def test_inputs_are_degraded_as_the_protocol_says(truths: Path) -> None:
-    for number, case in enumerate(from_truth(truths, 5)):
+    for number, case in enumerate(pairs_from_truths(truths, 5)):
         expected = degrade(case.truth, np.random.default_rng([5, number]))
         assert case.low.tobytes() == expected.tobytes()
         assert case.low.size == (24, 24)
-    plain = [case.low.tobytes() for case in from_truth(truths)]
-    assert plain == [case.truth.resize((24, 24), Image.Resampling.BICUBIC).tobytes() for case in from_truth(truths)]
+    plain = [case.low.tobytes() for case in pairs_from_truths(truths)]
+    assert plain == [case.truth.resize((24, 24), Image.Resampling.BICUBIC).tobytes() for case in pairs_from_truths(truths)]
 
 
-def row(**figures: tuple[float, float]) -> Row:
-    return Row("", {method: {"psnr_y": psnr, "niqe": niqe} for method, (psnr, niqe) in figures.items()}, {})
+def row(**figures: tuple[float, float]) -> PictureMetrics:
+    return PictureMetrics("", {method: {"psnr_y": psnr, "niqe": niqe} for method, (psnr, niqe) in figures.items()}, {})
 
 
 def test_a_mean_is_over_the_same_pictures_for_all_methods() -> None:
     none, best = float("nan"), float("inf")
-    found = means([row(bicubic=(20, 4), seesr=(best, 3)), row(bicubic=(30, none), seesr=(40, 9))])
+    found = mean_metrics([row(bicubic=(20, 4), seesr=(best, 3)), row(bicubic=(30, none), seesr=(40, 9))])
     assert found == {"bicubic": {"psnr_y": 30, "niqe": 4}, "seesr": {"psnr_y": 40, "niqe": 3}}
-    assert np.isnan(means([row(bicubic=(20, none), seesr=(30, none))])["seesr"]["niqe"])
+    assert np.isnan(mean_metrics([row(bicubic=(20, none), seesr=(30, none))])["seesr"]["niqe"])
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ def test_a_picture_that_lies_on_its_side_is_turned_once(
     outcome = seesr("evaluate", "--truth", truths)
     assert outcome.code == 2
     assert "coffee.bmp and" in outcome.err
-    assert "have one name, by which outputs are found" in outcome.err
+    assert "have the same name, by which outputs are found" in outcome.err
 
 
 def test_figures_before_an_error_are_not_lost(
@@ -214,7 +214,7 @@ def test_figures_before_an_error_are_not_lost(
     outcome = seesr("evaluate", "--truth", truths, "--steps", 1, "--save", tmp_path / "out", "--json")
     assert outcome.code == 2
     assert "No space left on device" in outcome.err
-    assert "stopped after 1 picture; the figures are of what was weighed until then." in outcome.err
+    assert "stopped after 1 picture; the metrics are of these only." in outcome.err
     record = json.loads(outcome.out)
     assert record["pictures"].keys() == {"chelsea"}
     assert not record["complete"]
@@ -256,7 +256,7 @@ def test_the_command_weighs_pairs(
     monkeypatch.setenv("SEESR_OUTPUT_SIDE", "90")
     outcome = seesr("evaluate", "--pairs", low, truths)
     assert outcome.code == 2
-    assert "chelsea.webp asks for a result with a side of 96 pixels; at most 90" in outcome.err
+    assert "chelsea.webp would have a side of 96 pixels; at most 90" in outcome.err
     monkeypatch.delenv("SEESR_OUTPUT_SIDE")
     (low / "coffee.webp").write_text("broken")
     for broken in (["--pairs", low, truths], ["--truth", truths, "--against", f"theirs={low}"]):
@@ -273,7 +273,7 @@ def test_the_command_weighs_pairs(
     photo("rocket.jpg", 50).save(truths / "small.png")
     outcome = seesr("evaluate", "--truth", truths)
     assert outcome.code == 2
-    assert "small.png is 50x50; a side must have 64 pixels" in outcome.err
+    assert "small.png is 50x50; each side must have at least 64 pixels" in outcome.err
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ def test_the_command_weighs_pairs(
         (["--truth", ".", "--against", "x=nowhere"], "NAME=FOLDER with a new name and a folder that exists"),
         (["--truth", ".", "--niqe-model", "nowhere.npz"], "nowhere.npz does not exist"),
         (["--truth", ".", "--html", "../HERE"], "a folder; give a file"),
-        (["--truth", ".", "--save", "../HERE"], "whose pictures are measured; give another folder"),
+        (["--truth", ".", "--save", "../HERE"], "which holds pictures to evaluate; give another folder"),
     ],
 )
 def test_mistakes_are_one_sentence(

@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from seesr import Upscaler
 from seesr.autoencoder.exact import TiledAutoencoder
-from seesr.autoencoder.feature_maps import Box, FeatureMap, MapMemory
+from seesr.autoencoder.feature_maps import Box, FeatureMap, MapStorage
 from seesr.autoencoder.vae import decode, load_vae
 from seesr.kernels import attention
 from seesr.kernels.group_norm import use_float64_group_norm
@@ -60,7 +60,7 @@ CONFIGS = {
 
 @torch.inference_mode()
 def differences(
-    vae: AutoencoderKL, height: int, width: int, tile: int, memory: MapMemory | None = None
+    vae: AutoencoderKL, height: int, width: int, tile: int, memory: MapStorage | None = None
 ) -> tuple[float, float]:
     """Largest absolute differences to the whole: of encoding and of decoding, for a latent size."""
     tiled = TiledAutoencoder(vae, tile, memory)
@@ -135,7 +135,7 @@ TWO_BLOCKS = {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": 
 
 
 def test_maps_in_files_change_nothing_and_leave_nothing(tmp_path: Path) -> None:
-    memory = MapMemory(limit=20_000, folder=tmp_path)
+    memory = MapStorage(limit=20_000, folder=tmp_path)
     assert max(differences(small_vae(), 20, 20, 6, memory)) <= LIMIT
     assert memory.in_files > 0
     assert memory.peak <= 20_000
@@ -147,7 +147,7 @@ def test_maps_in_files_change_nothing_and_leave_nothing(tmp_path: Path) -> None:
 def test_many_bands_in_files_need_few_open_files() -> None:
     """256 is the least that systems allow a process by default."""
     allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    memory, values = MapMemory(limit=0), torch.randn(1, 2, 3, 4)
+    memory, values = MapStorage(limit=0), torch.randn(1, 2, 3, 4)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, most))
     try:
         bands = [memory.allocate(2, 3, 4, torch.float32) for _ in range(300)]
@@ -185,12 +185,12 @@ def test_attention_is_the_same_some_queries_at_a_time_and_as_products(monkeypatc
     queries, keys, values = torch.randn(3, 2, 2, 30, 512).unbind()
     expected = (queries @ keys.transpose(2, 3) / 512**0.5).softmax(dim=-1) @ values
     assert (attention.math_attention(queries, keys, values) - expected).abs().max() < 1e-5
-    monkeypatch.setattr(attention, "SCORES", 2 * 2 * 30 * 7)
-    assert (attention.attend(queries, keys, values) - expected).abs().max() < 1e-5
+    monkeypatch.setattr(attention, "SCORES_PER_CHUNK", 2 * 2 * 30 * 7)
+    assert (attention.chunked_attention(queries, keys, values) - expected).abs().max() < 1e-5
 
 
 def test_memory_holds_about_one_map_of_each_layer() -> None:
-    memory, vae = MapMemory(), small_vae()
+    memory, vae = MapStorage(), small_vae()
     with torch.inference_mode():
         TiledAutoencoder(vae, 8, memory).decode(torch.randn(1, 4, 64, 64))
     largest = 12 * (64 * 4) ** 2 * 4
@@ -220,7 +220,7 @@ class LiveBytes(TorchDispatchMode):
 def test_what_the_device_holds_is_set_by_the_tile(monkeypatch: pytest.MonkeyPatch) -> None:
     # What lies in host memory does not count: the bands, what is read from them, and the result. A read is then copied to
     # the device, which a CPU would not do.
-    for owner, name in ((MapMemory, "allocate"), (FeatureMap, "whole"), (FeatureMap, "read")):
+    for owner, name in ((MapStorage, "allocate"), (FeatureMap, "read_all"), (FeatureMap, "read")):
         original = getattr(owner, name)
 
         def on_host(*arguments: Any, original: Any = original) -> Any:
@@ -259,14 +259,14 @@ def test_bfloat16_is_as_good_in_tiles_as_whole() -> None:
 
 def test_statistics_of_a_map_are_those_of_its_values() -> None:
     values = torch.randn(1, 6, 21, 13) * 3 + torch.arange(6.0).view(1, 6, 1, 1) * 50
-    made = FeatureMap.of(MapMemory(), values, 4, torch.float32)
-    mean, variance = made.statistics.of_groups(3)
+    made = FeatureMap.from_tensor(MapStorage(), values, 4, torch.float32)
+    mean, variance = made.statistics.by_group(3)
     groups = values.view(3, -1)
     assert torch.allclose(mean[::2], groups.mean(dim=1))
     assert torch.allclose(variance[::2], groups.var(dim=1, correction=0), rtol=1e-5)
-    assert torch.equal(made.whole(), values)
+    assert torch.equal(made.read_all(), values)
     assert torch.equal(made.read(Box(-1, 9, 5, 20)), values[:, :, :9, 5:])
-    assert made.outside(Box(-1, 9, 5, 20)) == (0, 7, 1, 0)
+    assert made.padding_for(Box(-1, 9, 5, 20)) == (0, 7, 1, 0)
 
 
 def test_norms_are_precise_where_channels_lie_last() -> None:

@@ -40,22 +40,22 @@ from seesr.diffusion.tiled import predict_tiled
 from seesr.errors import Attempt, TimeLimitError
 from seesr.evaluation.seams import seam_ratio, tile_borders
 from seesr.images.colour import low_frequencies, wavelet_fix
-from seesr.images.sizes import SizeRequirements, part_of_input, plan_sizes
-from seesr.kernels.attention import SCORES
+from seesr.images.sizes import SizeRequirements, plan_sizes, to_input_box
+from seesr.kernels.attention import SCORES_PER_CHUNK
 from seesr.lru_cache import LRUCache
-from seesr.machine.device import CPU, choose_device, choose_dtype, dtype_on
+from seesr.machine.device import CPU, choose_device, choose_dtype, supported_dtype
 from seesr.machine.memory import PeakMemory
 from seesr.machine.out_of_memory import is_out_of_memory
 from seesr.machine.worker_thread import WorkerThread
 from seesr.notes import Notes
 from seesr.options import Limits, parse_bytes
-from seesr.planning.costs import LATENT_COPIES, Costs
+from seesr.planning.costs import LATENT_COPIES, CostModel
 from seesr.planning.fallback import run_with_fallback
 from seesr.planning.ladder import build_ladder, can_retain_heap, max_batch
-from seesr.planning.nan_guard import guarded, in_float32
+from seesr.planning.nan_guard import in_float32, run_with_nan_guard
 from seesr.planning.plan import Budget, MemoryPlan, TileSettings
 from seesr.stages import Stages
-from seesr.tiling import Tiles, fitting_side, tile_starts
+from seesr.tiling import Tiles, balanced_side, tile_starts
 
 STAGES = ["clean", "resize", "tags", "prompt", "encode", "denoise", "vae_decode", "colour", "finish"]
 RUNGS = ["whole", "tiled VAE", "tiled latents", "smaller tiles"]
@@ -189,7 +189,7 @@ def test_nothing_of_a_failed_attempt_is_alive_in_the_next(
 
 def test_memory_is_given_back_between_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
     done = list[object]()
-    monkeypatch.setattr("seesr.planning.fallback.free_memory", done.append)
+    monkeypatch.setattr("seesr.planning.fallback.release_memory", done.append)
 
     def run(rung: MemoryPlan) -> None:
         done.append(rung.name)
@@ -274,7 +274,7 @@ def test_models_that_do_not_fit_together_are_read_one_by_one(
 
 
 def test_no_place_for_map_files_is_no_memory_for_them(tmp_path: Path) -> None:
-    with pytest.raises(MemoryError, match=r"no file for feature maps can be made .*; TMPDIR may name another folder"):
+    with pytest.raises(MemoryError, match=r"a file for feature maps cannot be created .*; set TMPDIR to another folder"):
         FileBand(1, 8, 8, torch.float32, tmp_path / "nowhere")
 
 
@@ -326,7 +326,7 @@ def test_all_rungs_show_the_same_picture(by_rung: dict[str, Image.Image]) -> Non
         assert np.abs(picture - pictures[0]).mean() < 3
 
 
-TINY = Costs(vae_channels=32, unet_channels=64, factor=4, itemsize=4, vae_halo=14, vae_exact=2**20)
+TINY = CostModel(vae_channels=32, unet_channels=64, factor=4, itemsize=4, vae_halo=14, max_exact_latents=2**20)
 
 
 @settings(max_examples=200, deadline=None)
@@ -355,8 +355,8 @@ def test_on_a_gpu_the_ladder_ends_on_the_cpu() -> None:
     cuda, large = torch.device("cuda"), Budget(1e12, 1e12)
     ladder = build_ladder(TileSettings(), 300, 300, cuda, TINY, large)
     assert [rung.name for rung in ladder] == [*RUNGS[:2], "maps on the host", *RUNGS[2:], "offload", "CPU"]
-    assert [rung.maps_on for rung in ladder] == [CPU, cuda, *[CPU] * 5]
-    assert ladder[0].at_once == 8
+    assert [rung.map_device for rung in ladder] == [CPU, cuda, *[CPU] * 5]
+    assert ladder[0].tiles_per_pass == 8
     assert ladder[-2].sequential
     assert ladder[-1].device == CPU
 
@@ -364,17 +364,17 @@ def test_on_a_gpu_the_ladder_ends_on_the_cpu() -> None:
 def test_on_a_gpu_maps_stay_there_where_nothing_else_was_asked_for() -> None:
     cuda, large = torch.device("cuda"), Budget(1e12, 1e12)
     asked = build_ladder(TileSettings(vae_tile=32), 300, 300, cuda, TINY, large)
-    assert {rung.maps_on for rung in asked} == {CPU}
+    assert {rung.map_device for rung in asked} == {CPU}
     assert asked[0].name == "maps on the host"
     kept, copied = build_ladder(TileSettings(), 300, 300, cuda, TINY, large)[1:3]
-    assert TINY.of_vae(kept, 300, 300) > TINY.of_vae(copied, 300, 300)
-    assert kept.map_memory.device == cuda
-    beyond = build_ladder(TileSettings(), 300, 300, cuda, replace(TINY, vae_exact=1000), large)
-    assert {rung.maps_on for rung in beyond} == {CPU}, "estimated tiles keep no maps"
+    assert TINY.vae_bytes(kept, 300, 300) > TINY.vae_bytes(copied, 300, 300)
+    assert kept.map_storage.device == cuda
+    beyond = build_ladder(TileSettings(), 300, 300, cuda, replace(TINY, max_exact_latents=1000), large)
+    assert {rung.map_device for rung in beyond} == {CPU}, "estimated tiles keep no maps"
 
 
 def test_on_a_gpu_no_map_is_larger_than_its_kernels_take_unless_it_was_asked_for() -> None:
-    full, large = replace(TINY, vae_channels=256, factor=8, itemsize=2, vae_exact=1 << 18), Budget(1e12, 1e12)
+    full, large = replace(TINY, vae_channels=256, factor=8, itemsize=2, max_exact_latents=1 << 18), Budget(1e12, 1e12)
     for side, device, first in ((361, "cuda", "whole"), (363, "cuda", "tiled VAE"), (363, "cpu", "whole")):
         assert build_ladder(TileSettings(), side, side, torch.device(device), full, large)[0].name == first
     assert build_ladder(TileSettings(vae_tile=0), 363, 363, torch.device("cuda"), full, large)[0].name == "whole"
@@ -394,10 +394,10 @@ def test_on_a_gpu_no_map_is_larger_than_its_kernels_take_unless_it_was_asked_for
 
 def test_the_plan_knows_what_wide_attention_holds() -> None:
     small = MemoryPlan("smaller tiles", torch.device("cuda"), 24, 48, 16)
-    wide, narrow = (replace(TINY, vae_attention=width, itemsize=2) for width in (512, 0))
-    scores, known = 2 * 4 * SCORES, 2 * 2 * 512 * 512 * 512
-    assert wide.of_vae(small, 512, 512) == scores + known > narrow.of_vae(small, 512, 512)
-    assert wide.of_attention(replace(small, device=CPU), 512, 512) == known
+    wide, narrow = (replace(TINY, attention_width=width, itemsize=2) for width in (512, 0))
+    scores, known = 2 * 4 * SCORES_PER_CHUNK, 2 * 2 * 512 * 512 * 512
+    assert wide.vae_bytes(small, 512, 512) == scores + known > narrow.vae_bytes(small, 512, 512)
+    assert wide.attention_bytes(replace(small, device=CPU), 512, 512) == known
 
 
 STEERING = """
@@ -425,16 +425,16 @@ def test_the_plan_knows_what_particles_take() -> None:
     found = subprocess.run([sys.executable, "-c", STEERING], capture_output=True, text=True, check=True).stdout
     assert 0.5 * LATENT_COPIES < float(found) <= LATENT_COPIES
     one, ten = (build_ladder(TileSettings(particles=n), 1024, 1024, CPU, TINY, Budget(1e12, 1e12))[0] for n in (1, 10))
-    further = TINY.of_unet(ten, 1024, 1024) - TINY.of_unet(one, 1024, 1024)
+    further = TINY.denoiser_bytes(ten, 1024, 1024) - TINY.denoiser_bytes(one, 1024, 1024)
     assert further == 9 * LATENT_COPIES * 1024 * 1024 * TINY.latent_channels * 4
 
 
 def test_weights_that_do_not_fit_on_a_gpu_go_there_one_by_one() -> None:
-    heavy = replace(TINY, weights=5_000_000_000, largest=3_000_000_000)
+    heavy = replace(TINY, weight_bytes=5_000_000_000, largest_weight_bytes=3_000_000_000)
     ladder = build_ladder(TileSettings(), 100, 100, torch.device("cuda"), heavy, Budget(4e9, 1e11))
     assert [rung.name for rung in ladder] == ["offload", "CPU"]
     assert build_ladder(TileSettings(), 100, 100, torch.device("cuda"), heavy, Budget(2e9, 1e11))[0].name == "CPU"
-    assert build_ladder(TileSettings(), 100, 100, torch.device("cuda"), heavy, Budget(8e9, 1e9))[0].map_bytes < 1e9
+    assert build_ladder(TileSettings(), 100, 100, torch.device("cuda"), heavy, Budget(8e9, 1e9))[0].map_limit < 1e9
 
 
 @pytest.mark.parametrize(
@@ -467,7 +467,7 @@ def test_bad_sizes_of_memory(text: str) -> None:
 
 
 def test_tile_options_are_checked() -> None:
-    with pytest.raises(OptionError, match=r"^tile is 5; give 0 \(never\) or at least 16\.$"):
+    with pytest.raises(OptionError, match=r"^tile is 5; give 0 \(no tiling\) or at least 16\.$"):
         Options.make(tile=5)
     with pytest.raises(OptionError, match="tile_overlap is 60; it may be at most half of the tile"):
         Options.make(tile=64, tile_overlap=60)
@@ -482,7 +482,7 @@ def test_tile_options_are_checked() -> None:
 def test_tiles_cover_a_side(length: int, tile: int, share: float) -> None:
     overlap = int(tile * share)
     most = math.ceil((length - overlap) / (tile - overlap))
-    tile = fitting_side(length, tile, overlap)
+    tile = balanced_side(length, tile, overlap)
     starts = tile_starts(length, tile, overlap)
     assert len(starts) <= max(1, most)
     assert starts[0] == 0
@@ -494,18 +494,20 @@ def test_tiles_cover_a_side(length: int, tile: int, share: float) -> None:
 @given(
     height=st.integers(1, 60),
     width=st.integers(1, 60),
-    at_once=st.integers(1, 5),
+    tiles_per_pass=st.integers(1, 5),
     batch=st.integers(1, 3),
     fixed=st.booleans(),
 )
-def test_a_pointwise_model_gives_the_same_in_tiles(height: int, width: int, at_once: int, batch: int, fixed: bool) -> None:
+def test_a_pointwise_model_gives_the_same_in_tiles(
+    height: int, width: int, tiles_per_pass: int, batch: int, fixed: bool
+) -> None:
     latents, image = torch.randn(batch, 4, height, width), torch.rand(batch, 3, 8 * height, 8 * width)
 
     def model(noisy: Tensor, timestep: int, pixels: Tensor, numbers: list[int]) -> Tensor:
         assert len(noisy) == len(pixels) == batch * len(numbers)
         return noisy * timestep + torch.nn.functional.avg_pool2d(pixels, 8).sum(dim=1, keepdim=True)
 
-    found = predict_tiled(model, latents, 2, image, Tiles(height, width, 16, 6, at_once, fixed))
+    found = predict_tiled(model, latents, 2, image, Tiles(height, width, 16, 6, tiles_per_pass, fixed))
     assert torch.allclose(found, model(latents, 2, image, [0]), atol=1e-5)
 
 
@@ -605,7 +607,7 @@ def test_time_counts_from_before_a_picture_is_decoded(
 def test_a_small_limit_of_results_does_not_refuse_what_models_work_on_larger() -> None:
     needs, limits = SizeRequirements(512, 8), Limits(output_side=400)
     assert plan_sizes((100, 75), 4, None, needs, limits).working == (683, 512)
-    with pytest.raises(OptionError, match="which makes the long one 5120, more than 2048"):
+    with pytest.raises(OptionError, match="which makes the longer one 5120, more than 2048"):
         plan_sizes((100, 10), 4, None, needs, limits)
 
 
@@ -637,10 +639,10 @@ def test_a_network_is_as_it_was_though_an_exception_comes_while_it_goes_back() -
 def test_parts_of_the_input_lie_inside_it(width: int, height: int, scale: float, margin: int, data: st.DataObject) -> None:
     sizes = plan_sizes((width, height), scale, None, SizeRequirements(16, 8, margin), Limits(output_side=100_000))
     left, top = (data.draw(st.integers(0, side - 1)) for side in sizes.padded)
-    box = part_of_input(sizes, (left, top, left + 64, top + 64))
+    box = to_input_box(sizes, (left, top, left + 64, top + 64))
     assert 0 <= box[0] < box[2] <= width
     assert 0 <= box[1] < box[3] <= height
-    assert part_of_input(sizes, (0, 0, *sizes.padded)) == (0, 0, width, height)
+    assert to_input_box(sizes, (0, 0, *sizes.padded)) == (0, 0, width, height)
 
 
 def test_forced_small_tiles_leave_no_seam(upscaler: Upscaler) -> None:
@@ -677,12 +679,12 @@ def test_nan_is_computed_again_in_float32() -> None:
     def compute() -> Tensor:
         return layer(torch.full((1, 1), 300.0, dtype=layer.weight.dtype))
 
-    assert guarded("vae_decode", [layer], compute, [notes]).item() == 90_000
+    assert run_with_nan_guard("vae_decode", [layer], compute, [notes]).item() == 90_000
     assert layer.weight.dtype == torch.float16
     assert list(notes) == ["vae_decode gave NaN or infinity in the networks' precision and was computed in float32"]
     layer.weight.fill_(float("nan"))
     with pytest.raises(ComputeError, match="vae_decode gives NaN or infinity"):
-        guarded("vae_decode", [layer], compute, [notes])
+        run_with_nan_guard("vae_decode", [layer], compute, [notes])
 
 
 def test_damaged_weights_never_make_a_black_picture(small_photo: Image.Image) -> None:
@@ -769,7 +771,7 @@ def test_a_move_that_fails_leaves_everything_where_it_was(error: BaseException, 
 def test_estimated_tiles_are_near_and_say_so(upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
     photo = Image.open(IMAGES / "coffee.png").convert("RGB").crop((150, 50, 310, 170))
     exact = upscaler.upscale(photo, scale=3, steps=1, seed=0)
-    monkeypatch.setattr(seesr.autoencoder.vae, "EXACT_MAP_BYTES", 1000)
+    monkeypatch.setattr(seesr.autoencoder.vae, "MAX_EXACT_MAP_BYTES", 1000)
     estimated = upscaler.upscale(photo, scale=3, steps=1, seed=0, vae_tile=32)
     assert (exact.vae, estimated.vae) == ("whole", "estimated tiles")
     assert not exact.notes
@@ -783,7 +785,7 @@ def test_a_container_s_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for name, text in (("max", "1000000"), ("current", "700000"), ("stat", statistics)):
         (tmp_path / name).write_text(text)
     group = (*(str(tmp_path / name) for name in ("max", "current", "stat")), "")
-    monkeypatch.setattr(seesr.machine.memory, "CONTROL_GROUPS", [group])
+    monkeypatch.setattr(seesr.machine.memory, "CGROUP_FILES", [group])
     assert seesr.machine.memory.memory_bytes(CPU) == (500_000, 1_000_000)
     (tmp_path / "max").write_text("max")
     assert seesr.machine.memory.memory_bytes(CPU)[1] > 1_000_000
@@ -1033,4 +1035,4 @@ def test_a_cpu_computes_in_what_it_is_fastest_in_unless_memory_is_short(
     assert choose_dtype("auto", CPU, memory=memory) == chosen
     assert choose_dtype("auto", CPU, "float32", memory) == torch.float32, "what the weights want goes first"
     assert choose_dtype("auto", CPU, "float16", memory) == chosen, "but for what a CPU cannot"
-    assert dtype_on(CPU, torch.float16) == torch.float32, "as a result says that came down to it"
+    assert supported_dtype(CPU, torch.float16) == torch.float32, "as a result says that came down to it"

@@ -20,15 +20,15 @@ from torch import Tensor
 
 from seesr.autoencoder.vae import decode, encode, load_vae
 from seesr.diffusion.denoiser import Denoiser, load_denoiser, load_unet
-from seesr.diffusion.image_attention import IMAGE_TOKENS, build_controlnet, build_unet
+from seesr.diffusion.image_attention import IMAGE_TOKENS_KEY, build_controlnet, build_unet
 from seesr.diffusion.sampler import Step, ddim_step, ddpm_step, sample
 from seesr.diffusion.schedule import NoiseSchedule
 from seesr.images.colour import adain_fix, wavelet_fix
 from seesr.kernels.winograd import use_winograd
 from seesr.machine.device import to_device
-from seesr.tagging.dape import DROPPED_PARTS, merge_dape
+from seesr.tagging.dape import UNUSED_PREFIXES, merge_dape
 from seesr.tagging.prompt import load_tag_list
-from seesr.tagging.ram import RAM, RAMConfig, load_ram, published_to_ours
+from seesr.tagging.ram import RAM, RAMConfig, adapt_published, load_ram
 from seesr.weights.config import read_config
 from seesr.weights.manifest import beside_package
 from seesr.weights.state_dict import read_state_dict
@@ -86,7 +86,7 @@ def test_controlnet_residuals(timestep: int, expected: dict[str, Tensor], denois
         timestep,
         encoder_hidden_states=expected["prompt_embeds"],
         controlnet_cond=expected["image"],
-        cross_attention_kwargs={IMAGE_TOKENS: expected["ram_hidden_states"]},
+        cross_attention_kwargs={IMAGE_TOKENS_KEY: expected["ram_hidden_states"]},
         return_dict=False,
     )
     wanted = [key for key in expected if key.startswith(f"step{timestep}.controlnet_down")]
@@ -204,7 +204,7 @@ def test_full_size_ram_has_the_published_parameters() -> None:
 def test_full_size_dape_is_merged_or_recognised() -> None:
     shapes = full_size_keys("dape_lora")
     assert len(shapes) == 248
-    dropped = [key for key in shapes if key.startswith(DROPPED_PARTS)]
+    dropped = [key for key in shapes if key.startswith(UNUSED_PREFIXES)]
     assert len(dropped) == 192
     ram = full_size_ram()
     merged = merge_dape(ram, {key: torch.empty(shape, device="meta") for key, shape in shapes.items()})
@@ -215,7 +215,7 @@ def test_full_size_dape_is_merged_or_recognised() -> None:
 
 
 def test_dape_of_the_tag_encoder_counts_where_its_weights_are_tied() -> None:
-    ram = published_to_ours(read_state_dict(REFERENCE / "ram", "ram_swin_*"))
+    ram = adapt_published(read_state_dict(REFERENCE / "ram", "ram_swin_*"))
     dape = read_state_dict(REFERENCE / "ram", "DAPE")
     without = {key: tensor for key, tensor in dape.items() if not key.startswith("tag_encoder.")}
     both, own = merge_dape(ram, dape), merge_dape(ram, without)

@@ -37,7 +37,7 @@ SCHEDULE = NoiseSchedule.from_config(
 )
 def test_identical_particles_do_not_move(count: int, height: int, width: int, patch: int, bandwidth: float | None) -> None:
     particles = torch.randn(1, 4, height, width).expand(count, -1, -1, -1)
-    moved = Steering(count, bandwidth, patch).move(particles)
+    moved = Steering(count, bandwidth, patch).steer(particles)
     assert torch.allclose(moved, particles, atol=1e-6)
 
 
@@ -53,7 +53,7 @@ def test_of_two_clusters_the_larger_pulls() -> None:
 
 def test_an_endless_bandwidth_gives_the_mean() -> None:
     particles = torch.randn(5, 4, 6, 6)
-    moved = Steering(5, 1e6, strength=1.0).move(particles)
+    moved = Steering(5, 1e6, strength=1.0).steer(particles)
     assert torch.allclose(moved, particles.mean(dim=0, keepdim=True).expand(5, -1, -1, -1), atol=1e-5)
 
 
@@ -83,9 +83,9 @@ def test_one_particle_is_plain_ddim_bit_for_bit(steps: int) -> None:
 def test_the_first_of_several_steps_is_not_steered() -> None:
     latents, prediction = torch.randn(2, 3, 4, 4, 4)
     step = Steering(3).step
-    for timestep, following, is_steered in ((999, 499, False), (999, None, True), (499, None, True)):
-        plain = ddim_step(SCHEDULE, prediction, latents, timestep, following)
-        assert torch.equal(step(SCHEDULE, prediction, latents, timestep, following), plain) != is_steered
+    for timestep, next_timestep, is_steered in ((999, 499, False), (999, None, True), (499, None, True)):
+        plain = ddim_step(SCHEDULE, prediction, latents, timestep, next_timestep)
+        assert torch.equal(step(SCHEDULE, prediction, latents, timestep, next_timestep), plain) != is_steered
 
 
 def test_the_particle_nearest_to_the_mean_is_taken_of_each_picture() -> None:
@@ -112,8 +112,8 @@ def test_steered_upscaling(upscaler: Upscaler, small_photo: Image.Image) -> None
 def test_what_is_steered_is_the_whole_picture_as_the_options_say(
     upscaler: Upscaler, small_photo: Image.Image, tiles: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    moved, move = [], Steering.move
-    monkeypatch.setattr(Steering, "move", lambda self, x: moved.append((self, tuple(x.shape))) or move(self, x))
+    moved, move = [], Steering.steer
+    monkeypatch.setattr(Steering, "steer", lambda self, x: moved.append((self, tuple(x.shape))) or move(self, x))
     steered = {"scale": 2, "steps": 2, "seed": 3, "kds": True, "kds_particles": 3, "kds_bandwidth": 4.0, "kds_patch": 3}
     result = upscaler.upscale(small_photo, **steered, **tiles)
     (width, height), factor = result.sizes.padded, upscaler.networks.factor
@@ -134,10 +134,10 @@ def test_particles_in_passes_are_those_of_one_after_the_other(
     monkeypatch.setattr(seesr.networks, "nearest_to_mean", lambda *a: steered_latents.append(a[0]) or nearest(*a))
     monkeypatch.setattr(Denoiser, "forward", lambda self, x, *a, **kw: passes.append(len(x)) or denoise(self, x, *a, **kw))
 
-    def run(at_once: int) -> list[int]:
+    def run(per_pass: int) -> list[int]:
         passes.clear()
         with monkeypatch.context() as patch:
-            patch.setattr(seesr.engine, "build_ladder", functools.partial(in_passes, seesr.engine.build_ladder, at_once))
+            patch.setattr(seesr.engine, "build_ladder", functools.partial(in_passes, seesr.engine.build_ladder, per_pass))
             upscaler.upscale_many([small_photo, small_photo.rotate(180)], together=2, **steered)
         return list(passes)
 
@@ -150,5 +150,5 @@ def test_particles_in_passes_are_those_of_one_after_the_other(
     assert (steered_latents[0] - steered_latents[1]).abs().max() <= 1e-4
 
 
-def in_passes(plan: Callable[..., list[MemoryPlan]], at_once: int, *arguments: object) -> list[MemoryPlan]:
-    return [replace(plan, at_once=at_once) for plan in plan(*arguments)]
+def in_passes(plan: Callable[..., list[MemoryPlan]], per_pass: int, *arguments: object) -> list[MemoryPlan]:
+    return [replace(plan, tiles_per_pass=per_pass) for plan in plan(*arguments)]

@@ -143,7 +143,7 @@ def test_the_denoiser_is_told_of_each_picture_what_is_in_it(
     forward, plan = denoiser.forward, seesr.engine.build_ladder
     monkeypatch.setattr(denoiser, "forward", lambda *given: told.append(given[3:5]) or forward(*given))
     monkeypatch.setattr(
-        seesr.engine, "build_ladder", lambda *values: [replace(rung, at_once=tries) for rung in plan(*values)]
+        seesr.engine, "build_ladder", lambda *values: [replace(rung, tiles_per_pass=tries) for rung in plan(*values)]
     )
     options = Options(scale=2, steps=1, seed=0, prompt="fur", kds=tries > 1, kds_particles=tries)
     results = upscaler.upscale_many(photos, options, together=2)
@@ -316,7 +316,7 @@ def test_one_pixel(upscaler: Upscaler) -> None:
         ({"scale": 0}, "scale is 0: .*greater than or equal to 1"),
         ({"scale": 99}, "scale is 99: .*less than or equal to 8"),
         ({"steps": 0}, "steps is 0"),
-        ({"preset": "best"}, "preset 'best' is unknown; choose one of speed, quality"),
+        ({"preset": "best"}, "unknown preset 'best'; valid presets: speed, quality"),
         ({"guidance": 3}, "unknown option 'guidance'; valid options: scale, max_side"),
         ({"color_fix": "blue"}, "color_fix is 'blue'"),
     ],
@@ -440,7 +440,7 @@ def test_limits_are_set_by_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_missing_weights_are_named(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=f"{tmp_path} is no weights folder: sd-turbo, seesr, ram is missing"):
+    with pytest.raises(WeightsError, match=f"{tmp_path} is not a weights folder: sd-turbo, seesr, ram is missing"):
         resolve_weights(tmp_path)
 
 

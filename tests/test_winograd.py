@@ -45,7 +45,7 @@ def exact(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tenso
     padding=st.integers(0, 1),
     biased=st.booleans(),
     channels_last=st.booleans(),
-    at_once=st.integers(1, 20),
+    tiles_per_product=st.integers(1, 20),
 )
 def test_any_size_is_the_same(
     batch: int,
@@ -56,7 +56,7 @@ def test_any_size_is_the_same(
     padding: int,
     biased: bool,
     channels_last: bool,
-    at_once: int,
+    tiles_per_product: int,
 ) -> None:
     x = maps(batch, channels, height + 2 - 2 * padding, width + 2 - 2 * padding)
     weight, bias = weights(outputs, channels), torch.arange(float(outputs))
@@ -64,7 +64,7 @@ def test_any_size_is_the_same(
     x, weight = x.contiguous(memory_format=layout), weight.contiguous(memory_format=layout)
     before = x.clone(), weight.clone(), bias.clone()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(convolution, "TILES_AT_ONCE", at_once)
+        patch.setattr(convolution, "TILES_PER_PRODUCT", tiles_per_product)
         found = winograd(x, weight, bias if biased else None, padding)
     expected = exact(x, weight, bias if biased else None, padding)
     assert found.shape == expected.shape
@@ -87,7 +87,7 @@ def test_it_holds_little_beside_the_result() -> None:
     x, weight = maps(1, 128, 256, 256).contiguous(memory_format=torch.channels_last), weights(128, 128)
     with torch.inference_mode(), LiveBytes() as live:
         made = winograd(x, weight, None, 1)
-    tiles = 36 * convolution.TILES_AT_ONCE * 128 * 4
+    tiles = 36 * convolution.TILES_PER_PRODUCT * 128 * 4
     assert live.peak <= made.nbytes + 36 * weight[..., 0, 0].nbytes * 1.3 + 5 * tiles < 2 * made.nbytes
 
 
@@ -155,7 +155,7 @@ def test_a_picture_is_the_same_by_winograd_throughout(
         made.add(weight.data_ptr())
         return winograd(x, weight, bias, padding)
 
-    for name, value in [("FEWEST_CHANNELS", 1), ("FEWEST_PIXELS", 1), ("winograd", watched)]:
+    for name, value in [("MIN_CHANNELS", 1), ("MIN_PIXELS", 1), ("winograd", watched)]:
         monkeypatch.setattr(convolution, name, value)
     found = upscaler.upscale(small_photo, **options).image
     components = upscaler.engine.components

@@ -1,8 +1,8 @@
-"""AutoencoderKL in independent tiles with statistics estimated from a sample: for maps too large to be kept whole.
+"""AutoencoderKL in independent tiles with statistics estimated from samples: for feature maps too large for exact tiles.
 
-Some tiles, spread evenly, go through the network together once; every GroupNorm takes its mean and variance from all of
-them, and attention its keys and values, borders left out. Then each tile goes through alone with those, with as much
-around it as the convolutions can see: neighbours agree, whatever the estimate is worth.
+A few evenly spaced samples first run through the network together. From them, without their borders, every GroupNorm takes
+its mean and variance, and attention its keys and values. Each tile then runs alone with these, with a halo as wide as the
+radius of the receptive field: neighbouring tiles agree, however good the estimate is.
 """
 
 from __future__ import annotations
@@ -16,94 +16,97 @@ from diffusers import AutoencoderKL
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
-from seesr.kernels.attention import attend, join_heads, split_heads
+from seesr.kernels.attention import chunked_attention, join_heads, split_heads
 from seesr.tiling import tile_starts
 
-SAMPLES = 3
-"""Parts to a side that the statistics are taken from."""
-SAMPLE = 16
-"""Their side in latent pixels, without what is left out around them."""
+SAMPLES_PER_SIDE = 3
+"""Samples along each side of the picture."""
+SAMPLE_INTERIOR = 16
+"""Side in latent pixels of the part of a sample that counts."""
 SAMPLE_HALO = 8
-"""What is left out: less than the convolutions can see, for what lies further off hardly counts, and all samples are in
-memory at once."""
-BLEND = 4
-"""Latent pixels over which neighbours are blended."""
+"""Width in latent pixels of the border around it that does not count. It is less than the receptive field, because distant
+pixels hardly matter and all samples are in memory at once."""
+BLEND_WIDTH = 4
+"""Latent pixels over which neighbouring tiles are blended."""
 
 
-class EstimatedAutoencoder:
-    """Encodes and decodes in independent tiles of `tile` latent pixels a side."""
+class EstimatedTiledAutoencoder:
+    """Encodes and decodes in independent tiles of `tile` latent pixels a side, with estimated statistics."""
 
     def __init__(self, vae: AutoencoderKL, tile: int) -> None:
-        # A second structure on the same parameters, so that the given one stays as it is.
+        # A copy of the modules on the same parameters: their layers are replaced, and `vae` must stay as it is.
         shared = {id(tensor): tensor for tensor in [*vae.parameters(), *vae.buffers()]}
         self.vae, self.tile = copy.deepcopy(vae, shared), tile
         self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
-        self.halo = receptive_field(vae)
+        self.halo = receptive_radius(vae)
         weight = vae.decoder.conv_in.weight
         self.device, self.dtype = weight.device, weight.dtype
-        self.sampled = [_replace(part) for part in (self.vae.encoder, self.vae.decoder)]
+        self.sampled_layers = [_use_sampled_layers(network) for network in (self.vae.encoder, self.vae.decoder)]
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """The posterior's mean `(1, C, H / f, W / f)`, unscaled, of `(1, 3, H, W)` in -1..1; on the host."""
-        return self._run(lambda x: self.vae.encode(x).latent_dist.mean, pixels, self.sampled[0], source=self.factor, made=1)
+        """The posterior's mean `(1, C, H / f, W / f)`, unscaled, on the CPU, of pixels `(1, 3, H, W)` in -1..1."""
+        return self._run(lambda x: self.vae.encode(x).latent_dist.mean, pixels, self.sampled_layers[0], self.factor, 1)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Pixels `(1, 3, H, W)` in -1..1 of unscaled latents `(1, C, h, w)`; on the host."""
-        return self._run(lambda x: self.vae.decode(x).sample, latents, self.sampled[1], source=1, made=self.factor)
+        """Pixels `(1, 3, H, W)` in -1..1, on the CPU, of unscaled latents `(1, C, h, w)`."""
+        return self._run(lambda x: self.vae.decode(x).sample, latents, self.sampled_layers[1], 1, self.factor)
 
-    def _run(self, network: nn.Module, x: Tensor, sampled: list[Sampled], source: int, made: int) -> Tensor:
-        """`x` has `source` pixels for each latent one, the result `made`."""
-        height, width = (side // source for side in x.shape[2:])
+    def _run(
+        self, network: nn.Module, x: Tensor, sampled_layers: list[SampledLayer], input_scale: int, output_scale: int
+    ) -> Tensor:
+        """Runs `network` on `x`; the scales are pixels of input and output for each latent pixel along a side."""
+        height, width = (side // input_scale for side in x.shape[2:])
         side = self.tile + 2 * self.halo
         size = min(side, height), min(side, width)
 
-        def part(top: int, left: int, size: tuple[int, int]) -> Tensor:
-            rows = slice(top * source, (top + size[0]) * source)
-            return x[:, :, rows, left * source : (left + size[1]) * source].to(self.device, self.dtype)
+        def crop(top: int, left: int, size: tuple[int, int]) -> Tensor:
+            rows = slice(top * input_scale, (top + size[0]) * input_scale)
+            return x[:, :, rows, left * input_scale : (left + size[1]) * input_scale].to(self.device, self.dtype)
 
         sample = tuple(min(sample_side(self.tile), side) for side in (height, width))
-        corners = [(top, left) for top in _spread(height, sample[0]) for left in _spread(width, sample[1])]
-        for layer in sampled:
-            layer.begin(SAMPLE_HALO / max(sample) if max(sample) > 2 * SAMPLE_HALO else 0.0)
-        network(torch.cat([part(*corner, sample) for corner in corners]))
-        for layer in sampled:
+        corners = [(top, left) for top in _sample_starts(height, sample[0]) for left in _sample_starts(width, sample[1])]
+        for layer in sampled_layers:
+            layer.start_sampling(SAMPLE_HALO / max(sample) if max(sample) > 2 * SAMPLE_HALO else 0.0)
+        network(torch.cat([crop(*corner, sample) for corner in corners]))
+        for layer in sampled_layers:
             layer.frozen = True
 
         total, weight = None, None
-        # Tiles share their halos and the stretch in which they are blended.
-        overlap = 2 * self.halo + BLEND
+        # Neighbouring tiles share their halos and the strip in which they are blended.
+        overlap = 2 * self.halo + BLEND_WIDTH
         for top in tile_starts(height, size[0], overlap):
             for left in tile_starts(width, size[1], overlap):
-                found = network(part(top, left, size)).float().cpu()
+                output = network(crop(top, left, size)).float().cpu()
                 if total is None:
-                    total = torch.zeros(1, found.shape[1], height * made, width * made)
-                    weight = torch.zeros(1, 1, height * made, width * made)
-                rows = slice(top * made, (top + size[0]) * made)
-                columns = slice(left * made, (left + size[1]) * made)
-                share = _ramp(top, size[0], height, self.halo, made)[:, None] * _ramp(left, size[1], width, self.halo, made)
-                total[:, :, rows, columns] += found * share
-                weight[:, :, rows, columns] += share
+                    total = torch.zeros(1, output.shape[1], height * output_scale, width * output_scale)
+                    weight = torch.zeros(1, 1, height * output_scale, width * output_scale)
+                rows = slice(top * output_scale, (top + size[0]) * output_scale)
+                columns = slice(left * output_scale, (left + size[1]) * output_scale)
+                row_weights = _blend_weights(top, size[0], height, self.halo, output_scale)
+                weights = row_weights[:, None] * _blend_weights(left, size[1], width, self.halo, output_scale)
+                total[:, :, rows, columns] += output * weights
+                weight[:, :, rows, columns] += weights
         return total.div_(weight)
 
 
-class Sampled(nn.Module):
-    """A layer that first learns from the samples what it needs of the whole map, and then keeps to it."""
+class SampledLayer(nn.Module):
+    """A layer that takes from the samples what it would need of the whole map, and keeps it once it is frozen."""
 
     border = 0.0
-    """Share of a side to leave out at each end: what lies there has seen the sample's edge."""
+    """Share of each side to leave out at both ends, where the values depend on the sample's zero padding."""
     frozen = False
 
-    def begin(self, border: float) -> None:
+    def start_sampling(self, border: float) -> None:
         self.border, self.frozen = border, False
 
-    def inner(self, x: Tensor) -> Tensor:
+    def interior(self, x: Tensor) -> Tensor:
         """Samples `(S, C, h, w)` without their borders."""
         rows, columns = (math.floor(side * self.border) for side in x.shape[2:])
         return x[:, :, rows : x.shape[2] - rows, columns : x.shape[3] - columns]
 
 
-class SampledNorm(Sampled):
-    """A GroupNorm with mean and variance of all samples together."""
+class SampledGroupNorm(SampledLayer):
+    """A GroupNorm with the mean and variance of all samples together."""
 
     def __init__(self, norm: nn.GroupNorm) -> None:
         super().__init__()
@@ -111,7 +114,7 @@ class SampledNorm(Sampled):
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.frozen:
-            grouped = self.inner(x).float().transpose(0, 1).reshape(self.norm.num_groups, -1)
+            grouped = self.interior(x).float().transpose(0, 1).reshape(self.norm.num_groups, -1)
             repeat = x.shape[1] // self.norm.num_groups
             variance, mean = torch.var_mean(grouped, dim=1, correction=0)
             self.statistics = mean.repeat_interleave(repeat), variance.repeat_interleave(repeat)
@@ -119,76 +122,76 @@ class SampledNorm(Sampled):
         return F.batch_norm(x, *self.statistics, weight, bias, eps=self.norm.eps)
 
 
-class SampledAttention(Sampled):
-    """Attention whose keys and values are those of the samples."""
+class SampledAttention(SampledLayer):
+    """Attention with the keys and values of the samples."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         self.layer = layer
-        self.norm = nn.Identity() if layer.group_norm is None else SampledNorm(layer.group_norm)
+        self.norm = nn.Identity() if layer.group_norm is None else SampledGroupNorm(layer.group_norm)
 
-    def begin(self, border: float) -> None:
-        super().begin(border)
-        if isinstance(self.norm, Sampled):
-            self.norm.begin(border)
+    def start_sampling(self, border: float) -> None:
+        super().start_sampling(border)
+        if isinstance(self.norm, SampledLayer):
+            self.norm.start_sampling(border)
 
     def forward(self, x: Tensor, temb: None = None) -> Tensor:
-        if isinstance(self.norm, Sampled):
+        if isinstance(self.norm, SampledLayer):
             self.norm.frozen = self.frozen
         layer, normed = self.layer, self.norm(x)
         if not self.frozen:
-            known = self.inner(normed).flatten(2).permute(0, 2, 1).flatten(0, 1)[None]
-            self.keys, self.values = (split_heads(layer, project(known)) for project in (layer.to_k, layer.to_v))
+            tokens = self.interior(normed).flatten(2).permute(0, 2, 1).flatten(0, 1)[None]
+            self.keys, self.values = (split_heads(layer, project(tokens)) for project in (layer.to_k, layer.to_v))
         queries = split_heads(layer, layer.to_q(normed.flatten(2).transpose(1, 2)))
-        found = torch.cat([attend(part, self.keys, self.values) for part in queries.split(1)])
-        found = join_heads(layer, found).transpose(1, 2).view_as(x)
-        return (found + x if layer.residual_connection else found) / layer.rescale_output_factor
+        attended = torch.cat([chunked_attention(sample, self.keys, self.values) for sample in queries.split(1)])
+        attended = join_heads(layer, attended).transpose(1, 2).view_as(x)
+        return (attended + x if layer.residual_connection else attended) / layer.rescale_output_factor
 
 
 def sample_side(tile: int) -> int:
-    """Side in latent pixels of one of the `SAMPLES`**2 samples, border included, for tiles of this side."""
-    return min(SAMPLE, tile) + 2 * SAMPLE_HALO
+    """Side in latent pixels of a sample, border included, for tiles of side `tile`."""
+    return min(SAMPLE_INTERIOR, tile) + 2 * SAMPLE_HALO
 
 
-def receptive_field(vae: AutoencoderKL) -> int:
-    """How many latent pixels away a result can still depend on its input, through convolutions; the larger of both ways."""
+def receptive_radius(vae: AutoencoderKL) -> int:
+    """Radius of the receptive field of the convolutions in latent pixels; the larger one of encoder and decoder."""
     blocks, layers = len(vae.config.block_out_channels), vae.config.layers_per_block
-    decode, encode = 6.0, 6.0
+    decoder, encoder = 6.0, 6.0
     for level in range(blocks):
         size = 2.0**-level
-        decode += 2 * (layers + 1) * size + (size / 2 if level < blocks - 1 else size)
-        encode += 2 * layers * size + size
-    return math.ceil(max(decode, encode))
+        decoder += 2 * (layers + 1) * size + (size / 2 if level < blocks - 1 else size)
+        encoder += 2 * layers * size + size
+    return math.ceil(max(decoder, encoder))
 
 
-def _replace(part: nn.Module) -> list[Sampled]:
-    """Puts sampled layers in place of those that look at the whole map, and returns them."""
-    made: list[Sampled] = []
-    for module in list(part.modules()):
+def _use_sampled_layers(network: nn.Module) -> list[SampledLayer]:
+    """Replaces the layers of `network` that depend on the whole map by sampled layers, and returns these."""
+    sampled_layers: list[SampledLayer] = []
+    for module in list(network.modules()):
         for name, child in list(module.named_children()):
-            kind = (
-                SampledNorm
+            sampled_class = (
+                SampledGroupNorm
                 if isinstance(child, nn.GroupNorm)
                 else SampledAttention
                 if isinstance(child, Attention)
                 else None
             )
-            if kind is not None and not isinstance(module, Attention):
-                made.append(kind(child))
-                setattr(module, name, made[-1])
-    return made
+            if sampled_class is not None and not isinstance(module, Attention):
+                sampled_layers.append(sampled_class(child))
+                setattr(module, name, sampled_layers[-1])
+    return sampled_layers
 
 
-def _spread(length: int, size: int) -> list[int]:
-    """Where the samples begin along a side."""
-    count = min(SAMPLES, math.ceil(length / size))
-    return [round(number * (length - size) / max(1, count - 1)) for number in range(count)]
+def _sample_starts(length: int, size: int) -> list[int]:
+    """Where the samples start along a side."""
+    count = min(SAMPLES_PER_SIDE, math.ceil(length / size))
+    return [round(index * (length - size) / max(1, count - 1)) for index in range(count)]
 
 
-def _ramp(start: int, size: int, length: int, halo: int, made: int) -> Tensor:
-    """Weights along a side of a tile: 0 where a neighbour knows better, then rising to 1; 1 at the picture's own border."""
-    place = torch.arange(size * made, dtype=torch.float32) / made
-    far = torch.full_like(place, math.inf)
-    from_start = far if start == 0 else place - halo
-    from_end = far if start + size == length else size - 1 / made - place - halo
-    return (torch.minimum(from_start, from_end) / BLEND).clamp(1e-6, 1)
+def _blend_weights(start: int, size: int, length: int, halo: int, output_scale: int) -> Tensor:
+    """Weights along a side of a tile: about 0 in the halo, then rising to 1; 1 at the picture's border."""
+    position = torch.arange(size * output_scale, dtype=torch.float32) / output_scale
+    infinite = torch.full_like(position, math.inf)
+    from_start = infinite if start == 0 else position - halo
+    from_end = infinite if start + size == length else size - 1 / output_scale - position - halo
+    return (torch.minimum(from_start, from_end) / BLEND_WIDTH).clamp(1e-6, 1)

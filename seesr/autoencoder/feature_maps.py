@@ -1,4 +1,4 @@
-"""Feature maps that lie in memory, in bands of rows, or in files when they are large."""
+"""Feature maps stored in bands of rows, in memory or, beyond a limit, in temporary files."""
 
 from __future__ import annotations
 
@@ -13,31 +13,32 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from seesr.kernels.group_norm import Statistics
+from seesr.kernels.group_norm import RunningStatistics
 
 
 @dataclass(frozen=True)
 class Box:
-    """Rows `top` to `bottom` and columns `left` to `right` of a map, the last ones not included."""
+    """Rows `top` to `bottom` and columns `left` to `right` of a map, both ends exclusive; it may reach beyond the map."""
 
     top: int
     bottom: int
     left: int
     right: int
 
-    def around(self, halo: int) -> Box:
+    def expand(self, halo: int) -> Box:
         return Box(self.top - halo, self.bottom + halo, self.left - halo, self.right + halo)
 
 
-class MapMemory:
-    """Gives out memory for bands: on `device` up to `limit` bytes in all, then in temporary files in `folder`."""
+class MapStorage:
+    """Allocates bands: on `device` up to `limit` bytes in total, beyond that in temporary files in `folder`."""
 
     def __init__(self, limit: float = math.inf, folder: Path | None = None, device: torch.device | str = "cpu") -> None:
         self.limit, self.folder, self.device = limit, folder, device
         self.used = self.peak = self.in_files = 0
+        """Bytes on the device now, at most so far, and in files in total."""
 
     def allocate(self, channels: int, rows: int, width: int, dtype: torch.dtype) -> Band:
-        """A band with unset values; its memory is given back when nothing refers to it."""
+        """An uninitialised band; its memory is released when nothing refers to it."""
         size = channels * rows * width * dtype.itemsize
         if self.used + size > self.limit:
             self.in_files += size
@@ -45,15 +46,15 @@ class MapMemory:
         band = Band(channels, rows, width, dtype, self.device)
         self.used += size
         self.peak = max(self.peak, self.used)
-        weakref.finalize(band, self._give_back, size)
+        weakref.finalize(band, self._release, size)
         return band
 
-    def _give_back(self, size: int) -> None:
+    def _release(self, size: int) -> None:
         self.used -= size
 
 
 class Band:
-    """Some rows of a map, `(1, channels, rows, width)`, channels last."""
+    """Some rows of a map in memory, `(1, channels, rows, width)`, channels last."""
 
     def __init__(self, channels: int, rows: int, width: int, dtype: torch.dtype, device: torch.device | str) -> None:
         shape = 1, channels, rows, width
@@ -67,19 +68,23 @@ class Band:
 
 
 class FileBand(Band):
-    """The same in a file, mapped into memory for each access only: what is not looked at takes no memory."""
+    """A band in a temporary file, which is mapped into memory only during an access.
+
+    Raises:
+        MemoryError: the file cannot be created, or the disk is full.
+    """
 
     def __init__(self, channels: int, rows: int, width: int, dtype: torch.dtype, folder: Path | None) -> None:
         self._shape, self._dtype = (1, rows, width, channels), dtype
         try:
             handle, self._path = tempfile.mkstemp(dir=folder, prefix="seesr-map-")
         except OSError as error:
-            raise _without_place("no file for feature maps can be made", error) from error
+            raise _storage_error("a file for feature maps cannot be created", error) from error
         weakref.finalize(self, Path(self._path).unlink, missing_ok=True)
         try:
             _reserve(handle, math.prod(self._shape) * dtype.itemsize)
         except OSError as error:
-            raise _without_place("no room for feature maps among temporary files", error) from error
+            raise _storage_error("there is no disk space for feature maps", error) from error
         finally:
             os.close(handle)
 
@@ -94,12 +99,12 @@ class FileBand(Band):
         return flat.view(self._shape).permute(0, 3, 1, 2)
 
 
-def _without_place(found: str, error: OSError) -> MemoryError:
-    return MemoryError(f"{found} ({error.strerror}); TMPDIR may name another folder")
+def _storage_error(problem: str, error: OSError) -> MemoryError:
+    return MemoryError(f"{problem} ({error.strerror}); set TMPDIR to another folder")
 
 
 def _reserve(handle: int, size: int) -> None:
-    """Makes a file of `size` bytes that are really there: writing to a mapped hole in a full disk kills the process."""
+    """Allocates `size` bytes on disk: a write to a mapped hole in a file kills the process when the disk is full."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(handle, 0, size)
     else:
@@ -107,63 +112,64 @@ def _reserve(handle: int, size: int) -> None:
 
 
 class FeatureMap:
-    """`(1, channels, height, width)` in bands of `band` rows, with the statistics of what was written."""
+    """`(1, channels, height, width)` in bands of `band_height` rows, with the statistics of the values written so far."""
 
-    def __init__(self, memory: MapMemory, channels: int, height: int, width: int, band: int, dtype: torch.dtype) -> None:
-        self.memory, self.dtype = memory, dtype
-        self.channels, self.height, self.width, self.band = channels, height, width, band
+    def __init__(
+        self, storage: MapStorage, channels: int, height: int, width: int, band_height: int, dtype: torch.dtype
+    ) -> None:
+        self.storage, self.dtype = storage, dtype
+        self.channels, self.height, self.width, self.band_height = channels, height, width, band_height
         self._bands: dict[int, Band] = {}
-        self.forget_statistics()
+        self.reset_statistics()
 
     @classmethod
-    def of(cls, memory: MapMemory, tensor: Tensor, band: int, dtype: torch.dtype) -> FeatureMap:
-        """A map with the values of `tensor` `(1, C, H, W)`, wherever that lies."""
+    def from_tensor(cls, storage: MapStorage, tensor: Tensor, band_height: int, dtype: torch.dtype) -> FeatureMap:
+        """A map with the values of `tensor` `(1, C, H, W)`, which may be on any device."""
         _, channels, height, width = tensor.shape
-        made = cls(memory, channels, height, width, band, dtype)
-        for box in made.tiles(width):
-            made.write(box, tensor[:, :, box.top : box.bottom, box.left : box.right].to(memory.device, dtype))
-        return made
+        feature_map = cls(storage, channels, height, width, band_height, dtype)
+        for box in feature_map.tiles(width):
+            feature_map.write(box, tensor[:, :, box.top : box.bottom, box.left : box.right].to(storage.device, dtype))
+        return feature_map
 
     def tiles(self, width: int) -> Iterator[Box]:
         """Boxes of a band's height and at most `width` columns, from the top left, row by row."""
-        for top in range(0, self.height, self.band):
+        for top in range(0, self.height, self.band_height):
             for left in range(0, self.width, width):
-                yield Box(top, min(top + self.band, self.height), left, min(left + width, self.width))
+                yield Box(top, min(top + self.band_height, self.height), left, min(left + width, self.width))
 
     def read(self, box: Box) -> Tensor:
-        """The part of `box` that lies inside the map."""
+        """The values of the part of `box` that is inside the map."""
         top, bottom = max(box.top, 0), min(box.bottom, self.height)
         left, right = max(box.left, 0), min(box.right, self.width)
-        parts = []
-        for number in range(top // self.band, (bottom - 1) // self.band + 1):
-            start = number * self.band
-            rows = slice(max(top - start, 0), min(bottom - start, self.band))
-            parts.append(self._bands[number].get(rows, slice(left, right)))
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+        strips = []
+        for index in range(top // self.band_height, (bottom - 1) // self.band_height + 1):
+            start = index * self.band_height
+            rows = slice(max(top - start, 0), min(bottom - start, self.band_height))
+            strips.append(self._bands[index].get(rows, slice(left, right)))
+        return strips[0] if len(strips) == 1 else torch.cat(strips, dim=2)
 
-    def outside(self, box: Box) -> tuple[int, int, int, int]:
-        """How far `box` reaches beyond the map: left, right, top, bottom, as `torch.nn.functional.pad` takes it."""
+    def padding_for(self, box: Box) -> tuple[int, int, int, int]:
+        """Pixels of `box` beyond the map: left, right, top, bottom, in the order of `torch.nn.functional.pad`."""
         return max(-box.left, 0), max(box.right - self.width, 0), max(-box.top, 0), max(box.bottom - self.height, 0)
 
     def write(self, box: Box, values: Tensor) -> None:
-        """Puts `values` into `box`, which lies within one band, and counts them in the statistics."""
-        number = box.top // self.band
-        if number not in self._bands:
-            rows = min(self.band, self.height - number * self.band)
-            self._bands[number] = self.memory.allocate(self.channels, rows, self.width, self.dtype)
-        start = number * self.band
-        self._bands[number].put(slice(box.top - start, box.bottom - start), slice(box.left, box.right), values)
+        """Writes `values` to `box`, which lies within one band, and adds them to the statistics."""
+        index = box.top // self.band_height
+        if index not in self._bands:
+            rows = min(self.band_height, self.height - index * self.band_height)
+            self._bands[index] = self.storage.allocate(self.channels, rows, self.width, self.dtype)
+        start = index * self.band_height
+        self._bands[index].put(slice(box.top - start, box.bottom - start), slice(box.left, box.right), values)
         self.statistics.add(values)
 
     def release_above(self, row: int) -> None:
-        """Gives back the bands that end at or above `row`."""
-        for number in [number for number in self._bands if (number + 1) * self.band <= row]:
-            del self._bands[number]
+        """Releases the bands that end at or above `row`."""
+        for index in [index for index in self._bands if (index + 1) * self.band_height <= row]:
+            del self._bands[index]
 
-    def forget_statistics(self) -> None:
-        """Begins to count anew."""
-        self.statistics = Statistics(self.channels)
+    def reset_statistics(self) -> None:
+        self.statistics = RunningStatistics(self.channels)
 
-    def whole(self) -> Tensor:
-        """All of it, as one tensor."""
+    def read_all(self) -> Tensor:
+        """The whole map as one tensor."""
         return self.read(Box(0, self.height, 0, self.width))

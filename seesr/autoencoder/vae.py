@@ -1,4 +1,4 @@
-"""The base model's VAE: pictures to latents and back."""
+"""The base model's VAE: encodes pictures to latents and decodes latents to pictures."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from seesr.autoencoder.estimated import EstimatedAutoencoder
+from seesr.autoencoder.estimated import EstimatedTiledAutoencoder
 from seesr.autoencoder.exact import TiledAutoencoder
-from seesr.autoencoder.feature_maps import MapMemory
+from seesr.autoencoder.feature_maps import MapStorage
 from seesr.weights.state_dict import load_network
 
-EXACT_MAP_BYTES = 16 << 30
-"""Largest map that is kept whole, in memory or in files; beyond it statistics are estimated."""
-EXACT_ATTENTION_LATENTS = 1 << 18
-"""Latent pixels (512x512) up to which the mid-block's attention looks at all others; its cost grows with their square."""
-LEGACY_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
-"""How checkpoints older than diffusers 0.15 call the mid-block attention."""
+MAX_EXACT_MAP_BYTES = 16 << 30
+"""Largest feature map that is stored whole, in memory or in files; beyond it statistics are estimated."""
+MAX_ATTENTION_LATENTS = 1 << 18
+"""Latent pixels (512x512) up to which attention in the mid block is over all pixels; its cost grows with their square."""
+LEGACY_ATTENTION_NAMES = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
+"""Attention layers of the mid block in checkpoints older than diffusers 0.15, and their names now."""
 
 
 def load_vae(folder: Path, dtype: torch.dtype = torch.float32) -> AutoencoderKL:
-    """AutoencoderKL of a `vae/` folder.
+    """Reads the AutoencoderKL of a `vae/` folder.
 
     Raises:
-        WeightsError: a file is missing, or its tensors do not fit its config.
+        WeightsError: a file is missing, or the tensors do not fit the config.
     """
-    return load_network(folder, _build, dtype, lambda tensors: {_current_name(key): tensors[key] for key in tensors})
+    return load_network(folder, _build, dtype, lambda weights: {_current_name(key): weights[key] for key in weights})
 
 
 def _build(config: dict[str, Any]) -> AutoencoderKL:
@@ -39,81 +39,81 @@ def _build(config: dict[str, Any]) -> AutoencoderKL:
 
 def _current_name(key: str) -> str:
     if ".attentions." in key:
-        for old, new in LEGACY_ATTENTION.items():
-            key = key.replace(old, new)
+        for legacy, current in LEGACY_ATTENTION_NAMES.items():
+            key = key.replace(legacy, current)
     return key
 
 
-def scale_factor(vae: AutoencoderKL) -> int:
-    """Pixels a side for each latent: 8 for the published model."""
+def vae_scale_factor(vae: AutoencoderKL) -> int:
+    """Pixels for each latent pixel along a side: 8 for the published model."""
     return 2 ** (len(vae.config.block_out_channels) - 1)
 
 
 @dataclass(frozen=True)
-class Tiling:
-    """How the VAE goes over a picture: whole with `tile` 0, else in tiles of so many latent pixels a side."""
+class VAETiling:
+    """How the VAE processes a picture: whole if `tile` is 0, else in tiles of `tile` latent pixels a side."""
 
     tile: int = 0
-    memory: MapMemory = field(default_factory=MapMemory)
+    storage: MapStorage = field(default_factory=MapStorage)
 
 
 def tiling_mode(vae: AutoencoderKL, height: int, width: int, tile: int) -> str:
-    """What is done for latents of this size: `whole`, `exact tiles` or `estimated tiles`."""
+    """How latents of this size are processed: `whole`, in `exact tiles` or in `estimated tiles`."""
     if is_whole(tile, height, width):
         return "whole"
-    return "estimated tiles" if height * width > largest_exact(vae) else "exact tiles"
+    return "estimated tiles" if height * width > max_exact_latents(vae) else "exact tiles"
 
 
 def is_whole(tile: int, height: int, width: int) -> bool:
-    """Whether latents of this size are worked on in one piece, all pictures of a batch together."""
+    """Whether latents of this size are processed whole, all pictures of a batch together."""
     return tile == 0 or max(height, width) <= tile
 
 
-def largest_exact(vae: AutoencoderKL) -> int:
-    """Latent pixels up to which tiles are exact."""
-    map_bytes = max(vae.config.block_out_channels[:2]) * scale_factor(vae) ** 2 * vae.dtype.itemsize
-    return min(EXACT_MAP_BYTES // map_bytes, EXACT_ATTENTION_LATENTS if attention_width(vae) else EXACT_MAP_BYTES)
+def max_exact_latents(vae: AutoencoderKL) -> int:
+    """Number of latent pixels of a picture up to which tiles are exact."""
+    map_bytes = max(vae.config.block_out_channels[:2]) * vae_scale_factor(vae) ** 2 * vae.dtype.itemsize
+    return min(MAX_EXACT_MAP_BYTES // map_bytes, MAX_ATTENTION_LATENTS if attention_width(vae) else MAX_EXACT_MAP_BYTES)
 
 
 def attention_width(vae: AutoencoderKL) -> int:
-    """Width of the mid-block's attention, 0 where it has none."""
+    """Channels of the attention in the mid block; 0 if it has none."""
     return max((layer.to_k.out_features for layer in vae.decoder.mid_block.attentions if layer is not None), default=0)
 
 
-def encode(vae: AutoencoderKL, image: Tensor, tiling: Tiling | None = None) -> Tensor:
+def encode(vae: AutoencoderKL, image: Tensor, tiling: VAETiling | None = None) -> Tensor:
     """Latents `(B, C, H / f, W / f)` of RGB `(B, 3, H, W)` in 0..1: the posterior's mode, scaled as the UNet expects.
 
-    In tiles the picture stays where it is, and only the tile at work goes to the VAE's device.
+    In tiles the picture stays on its device, and only one tile at a time is moved to the VAE's.
     """
-    factor, tiling = scale_factor(vae), tiling or Tiling()
+    factor, tiling = vae_scale_factor(vae), tiling or VAETiling()
     mode = tiling_mode(vae, image.shape[2] // factor, image.shape[3] // factor, tiling.tile)
     pixels = 2 * (image.to(vae.device) if mode == "whole" else image) - 1
     if mode == "whole":
-        latents = vae.encode(_laid_out(pixels.to(vae.dtype), vae)).latent_dist.mode()
+        latents = vae.encode(_in_memory_format_of(pixels.to(vae.dtype), vae)).latent_dist.mode()
     elif mode == "exact tiles":
-        latents = TiledAutoencoder(vae, tiling.tile, tiling.memory).encode(pixels)
+        latents = TiledAutoencoder(vae, tiling.tile, tiling.storage).encode(pixels)
     else:
-        latents = torch.cat([EstimatedAutoencoder(vae, tiling.tile).encode(one) for one in pixels.split(1)])
+        latents = torch.cat([EstimatedTiledAutoencoder(vae, tiling.tile).encode(picture) for picture in pixels.split(1)])
     return latents.to(vae.device, vae.dtype) * vae.config.scaling_factor
 
 
-def decode(vae: AutoencoderKL, latents: Tensor, tiling: Tiling | None = None) -> Tensor:
-    """RGB `(B, 3, H, W)` in float32, about 0..1 and not clamped, of scaled latents: on the VAE's device, from exact tiles
-    where maps lie, from estimated ones on the host."""
-    tiling = tiling or Tiling()
+def decode(vae: AutoencoderKL, latents: Tensor, tiling: VAETiling | None = None) -> Tensor:
+    """RGB `(B, 3, H, W)` in float32, about 0..1 and not clamped, of scaled latents `(B, C, h, w)`: on the VAE's device, from
+    exact tiles on the storage's device, from estimated tiles on the CPU."""
+    tiling = tiling or VAETiling()
     mode, unscaled = tiling_mode(vae, *latents.shape[2:], tiling.tile), latents / vae.config.scaling_factor
     if mode == "whole":
-        pixels = vae.decode(_laid_out(unscaled, vae)).sample
+        pixels = vae.decode(_in_memory_format_of(unscaled, vae)).sample
     elif mode == "exact tiles":
-        pixels = TiledAutoencoder(vae, tiling.tile, tiling.memory).decode(unscaled)
+        pixels = TiledAutoencoder(vae, tiling.tile, tiling.storage).decode(unscaled)
     else:
-        pixels = torch.cat([EstimatedAutoencoder(vae, tiling.tile).decode(one) for one in unscaled.split(1)])
-    # bfloat16 tells numbers near 0 finer than those around a half.
+        pixels = torch.cat([EstimatedTiledAutoencoder(vae, tiling.tile).decode(picture) for picture in unscaled.split(1)])
+    # First to float32: bfloat16 is finer near 0, the centre of -1..1, than near 0.5.
     return pixels.float() / 2 + 0.5
 
 
-def _laid_out(values: Tensor, vae: AutoencoderKL) -> Tensor:
-    """`values` as the convolutions' weights are: all maps then are so too."""
+def _in_memory_format_of(values: Tensor, vae: AutoencoderKL) -> Tensor:
+    """`values` in the memory format of the VAE's weights; all feature maps then have it too."""
     weight = vae.decoder.conv_in.weight
     contiguous = weight.is_contiguous()
     return values.contiguous(memory_format=torch.contiguous_format if contiguous else torch.channels_last)

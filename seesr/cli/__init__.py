@@ -1,4 +1,4 @@
-"""The `seesr` command, one file a sub-command."""
+"""The `seesr` command, one file per sub-command."""
 
 from seesr.cli.app import main
 

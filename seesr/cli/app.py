@@ -1,6 +1,6 @@
-"""The `seesr` command: puts the sub-commands together, and turns errors into sentences and exit codes.
+"""The `seesr` command: registers the sub-commands and turns errors into messages and exit codes.
 
-PyTorch and what needs it is imported where it is used: help and mistyped options need not wait for it.
+PyTorch and what depends on it is imported inside functions, so that help and mistyped options do not wait for it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import traceback
 import typer
 
 from seesr.cli import weights
-from seesr.cli.console import BAD_INPUT, say
+from seesr.cli.console import EXIT_FAILED, print_status
 from seesr.cli.evaluate import evaluate
 from seesr.cli.info import info
 from seesr.cli.tags import tags
@@ -33,21 +33,21 @@ for command in (upscale, tags, info, evaluate):
 app.add_typer(weights.app, name="weights")
 
 
-def end_as_ctrl_c_does() -> None:
-    """Lets other ways to end a process leave nothing half-written and no temporary files either."""
+def handle_termination_as_interrupt() -> None:
+    """Makes SIGTERM and SIGHUP raise KeyboardInterrupt, so that no partial and no temporary files stay."""
     for name in ("SIGTERM", "SIGHUP"):
         if signal.getsignal(number := getattr(signal, name, signal.SIGTERM)) == signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)
 
 
 def main() -> None:
-    """Entry point: a user's error is one sentence and exit code 2; SEESR_DEBUG=1 shows its traceback too."""
+    """Entry point. A `SeeSRError` ends with its message and exit code 2; SEESR_DEBUG=1 also shows its traceback."""
     if threading.current_thread() is threading.main_thread():
-        end_as_ctrl_c_does()
+        handle_termination_as_interrupt()
     try:
         app()
     except SeeSRError as error:
         if is_debugging():
             traceback.print_exc()
-        say(f"seesr: {error}")
-        sys.exit(BAD_INPUT)
+        print_status(f"seesr: {error}")
+        sys.exit(EXIT_FAILED)

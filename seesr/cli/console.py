@@ -1,4 +1,4 @@
-"""What the commands share: lines for people, the exit codes, and loading an upscaler with a line that says which."""
+"""Status messages, exit codes, and loading of the upscaler, which the sub-commands share."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from seesr.upscaler import Upscaler
 
-BAD_INPUT, SOME_FAILED, INTERRUPTED = 2, 1, 130
-"""Exit codes: nothing was done; some of several failed; Ctrl-C, or told to end."""
+EXIT_FAILED, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 2, 1, 130
+"""Exit codes: no picture was upscaled; some of several failed; Ctrl-C or SIGTERM."""
 
 
-def say(text: str) -> None:
-    """A line for people; standard output stays for results."""
+def print_status(text: str) -> None:
+    """Prints a message to standard error; standard output is for results only."""
     print(text, file=sys.stderr)
 
 
@@ -25,9 +25,10 @@ def load_upscaler(
     sequential: bool = False,
     compiled: bool = False,
 ) -> Upscaler:
+    """Loads the networks and prints which weights, device and precision are used."""
     from seesr.machine.device import dtype_name
     from seesr.upscaler import Upscaler
 
     upscaler = Upscaler.load(weights, device, dtype, memory_limit=memory_limit, sequential=sequential, compiled=compiled)
-    say(f"weights: {upscaler.weights.name}, on {upscaler.engine.device} in {dtype_name(upscaler.engine.dtype)}")
+    print_status(f"weights: {upscaler.weights.name}, on {upscaler.engine.device} in {dtype_name(upscaler.engine.dtype)}")
     return upscaler

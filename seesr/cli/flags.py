@@ -1,4 +1,4 @@
-"""Options of `options.py` as flags of a typer command, so that no command lists them; and flags that commands share."""
+"""Typer flags: those generated from the options of `seesr/options.py`, and those that several sub-commands share."""
 
 from __future__ import annotations
 
@@ -12,100 +12,109 @@ import typer
 
 from seesr.options import PRESETS, Options, SaveOptions, parse_bytes
 
-Weights = Annotated[
+Command = Callable[..., None]
+
+WeightsFlag = Annotated[
     str | None,
-    typer.Option(help="A folder, full or tiny; without it SEESR_WEIGHTS, the full model if it is here, else the tiny one."),
+    typer.Option(help="A folder, full or tiny; by default SEESR_WEIGHTS, else the full model if it is cached, else tiny."),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or, on GPUs, float16.")]
-MemoryLimit = Annotated[
-    int | None, typer.Option(parser=parse_bytes, metavar="<size>", help="Like 4GB; without it nine tenths of what is free.")
+DeviceFlag = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+DtypeFlag = Annotated[str, typer.Option(help="auto, float32, bfloat16 or, on GPUs, float16.")]
+MemoryLimitFlag = Annotated[
+    int | None,
+    typer.Option(parser=parse_bytes, metavar="<size>", help="Like 4GB; by default nine tenths of the free memory."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON for each picture.")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one line of JSON for each picture.")]
 
 
-def takes_options(without: tuple[str, ...] = (), **defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Gives a command that has a parameter `options: Options` `--preset` and a flag for every option instead.
+def with_option_flags(exclude: tuple[str, ...] = (), **defaults: Any) -> Callable[[Command], Command]:
+    """Decorator that replaces the parameter `options: Options` of a command by `--preset` and a flag for each option.
 
-    There are no flags for the options `without`; `defaults` are what the others have when their flag is not given.
+    Args:
+        exclude: options without a flag.
+        defaults: values of options whose flags are not given, in place of those of `Options`.
     """
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        help_of_preset = f"{' or '.join(PRESETS)}; options given beside it win."
-        preset = _keyword("preset", Annotated[str | None, typer.Option(help=help_of_preset)])
-        flags = [preset, *_flags(Options, without, defaults)]
+    def decorate(command: Command) -> Command:
+        preset_help = f"{' or '.join(PRESETS)}; options that are given explicitly take precedence."
+        preset = _keyword_parameter("preset", Annotated[str | None, typer.Option(help=preset_help)])
+        flags = [preset, *_option_flags(Options, exclude, defaults)]
 
-        def gather(given: dict[str, Any]) -> Options:
-            chosen, values = given.pop("preset"), _take(given, flags[1:])
-            return Options.make(chosen, **(defaults | {name: value for name, value in values.items() if value is not None}))
+        def build(arguments: dict[str, Any]) -> Options:
+            preset_name, values = arguments.pop("preset"), _pop_values(arguments, flags[1:])
+            explicit = {name: value for name, value in values.items() if value is not None}
+            return Options.make(preset_name, **(defaults | explicit))
 
-        return _with_flags(command, "options", flags, gather)
+        return _replace_parameter(command, "options", flags, build)
 
     return decorate
 
 
-def takes_save_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The same for a parameter `saving: SaveOptions`."""
-    flags = _flags(SaveOptions)
-    return _with_flags(command, "saving", flags, lambda given: SaveOptions.make(**_take(given, flags)))
+def with_save_option_flags(command: Command) -> Command:
+    """Decorator that replaces the parameter `save_options: SaveOptions` of a command by a flag for each option."""
+    flags = _option_flags(SaveOptions)
+    return _replace_parameter(
+        command, "save_options", flags, lambda arguments: SaveOptions.make(**_pop_values(arguments, flags))
+    )
 
 
-def _with_flags(
-    command: Callable[..., None],
-    replaced: str,
+def _replace_parameter(
+    command: Command,
+    name: str,
     flags: list[inspect.Parameter],
-    gather: Callable[[dict[str, Any]], Any],
-) -> Callable[..., None]:
+    build: Callable[[dict[str, Any]], Any],
+) -> Command:
+    """Replaces the parameter `name` of `command` by `flags`; `build` pops their arguments and returns that of `name`."""
     signature = inspect.signature(command, eval_str=True)
 
     @functools.wraps(command)
-    def run(**given: Any) -> None:
-        given[replaced] = gather(given)
-        command(**given)
+    def run(**arguments: Any) -> None:
+        arguments[name] = build(arguments)
+        command(**arguments)
 
-    own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in signature.parameters.values()]
-    place = [*signature.parameters].index(replaced)
-    together = [*own[:place], *flags, *own[place + 1 :]]
-    run.__signature__ = signature.replace(parameters=together)
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in together}
+    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in signature.parameters.values()]
+    index = [*signature.parameters].index(name)
+    parameters[index : index + 1] = flags
+    run.__signature__ = signature.replace(parameters=parameters)
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
 
 
-def _take(given: dict[str, Any], flags: list[inspect.Parameter]) -> Mapping[str, Any]:
-    return {flag.name: given.pop(flag.name) for flag in flags}
+def _pop_values(arguments: dict[str, Any], flags: list[inspect.Parameter]) -> Mapping[str, Any]:
+    return {flag.name: arguments.pop(flag.name) for flag in flags}
 
 
-def _flags(
-    model: type[Options] | type[SaveOptions], without: tuple[str, ...] = (), defaults: Mapping[str, Any] | None = None
+def _option_flags(
+    model: type[Options] | type[SaveOptions], exclude: tuple[str, ...] = (), defaults: Mapping[str, Any] | None = None
 ) -> list[inspect.Parameter]:
-    made = []
+    flags = []
     for name, field in model.model_fields.items():
-        if name in without:
+        if name in exclude:
             continue
-        kind, flag = _plain(field.annotation), "--" + name.replace("_", "-")
+        flag_type, flag = _flag_type(field.annotation), "--" + name.replace("_", "-")
         default = (defaults or {}).get(name, field.default)
         option = typer.Option(
-            f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
+            f"{flag}/--no-{flag[2:]}" if flag_type is bool else flag,
             help=_help(model, name),
             show_default=str(default) if default not in (None, "") else False,
         )
-        made.append(_keyword(name, Annotated[kind | None, option]))
-    return made
+        flags.append(_keyword_parameter(name, Annotated[flag_type | None, option]))
+    return flags
 
 
 def _help(model: type[Options] | type[SaveOptions], name: str) -> str:
-    """What the option does, and between which values where it has bounds."""
+    """The description of the option, followed by its bounds if it has any."""
     low, high = model.bounds(name)
     return model.describe(name) + ("" if low is None or high is None else f" [{low} to {high}]")
 
 
-def _keyword(name: str, annotation: Any) -> inspect.Parameter:
+def _keyword_parameter(name: str, annotation: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
-def _plain(annotation: Any) -> Any:
-    """The type without None; choices are strings, which `options.py` checks."""
+def _flag_type(annotation: Any) -> Any:
+    """The type of an option without None; str for a Literal, whose values `Options` checks."""
     if isinstance(annotation, types.UnionType) or get_origin(annotation) is not None:
-        parts = [part for part in get_args(annotation) if part is not type(None)]
-        return str if get_origin(annotation) is Literal or get_origin(parts[0]) is Literal else parts[0]
+        members = [member for member in get_args(annotation) if member is not type(None)]
+        return str if get_origin(annotation) is Literal or get_origin(members[0]) is Literal else members[0]
     return annotation

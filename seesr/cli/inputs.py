@@ -1,4 +1,4 @@
-"""From what stands on the command line to a list of pictures and where each result goes."""
+"""Turns the arguments of `seesr upscale` into a list of input and output files, and checks them before any work."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from pathlib import Path
 
 from seesr.errors import InputError, OutputError, SeeSRError
 from seesr.images.read import PICTURE_SUFFIXES
-from seesr.images.save import output_format
+from seesr.images.save import pillow_format
 
-PASSED_OVER = {"@eaDir", "@tmp", "@__thumb", "@Recycle", "@Recently-Snapshot", "#recycle"}
-"""Network drives' folders of thumbnails and of what was deleted."""
+SKIPPED_FOLDERS = {"@eaDir", "@tmp", "@__thumb", "@Recycle", "@Recently-Snapshot", "#recycle"}
+"""Folders in which network drives keep thumbnails and deleted files."""
 
 
 @dataclass(frozen=True)
-class Job:
+class FileJob:
     """One picture to upscale."""
 
     source: Path
     target: Path
     comparison: Path | None = None
-    """Where a picture of before and after goes, if there is one."""
+    """File for bicubic and result side by side, if there is one."""
 
     @property
-    def made(self) -> list[Path]:
-        """The files that come of it."""
+    def outputs(self) -> list[Path]:
+        """The files that this job writes."""
         return [self.target] if self.comparison is None else [self.target, self.comparison]
 
 
@@ -38,77 +38,79 @@ def plan_jobs(
     recursive: bool,
     overwrite: bool,
     skip_existing: bool,
-    wanted_format: str | None = None,
+    output_format: str | None = None,
     compare: bool = False,
-) -> list[Job]:
-    """What to do for `inputs` (files, folders, patterns), checked before any work.
+) -> list[FileJob]:
+    """The jobs for `inputs` (files, folders, glob patterns).
 
-    A folder as `output` (one that exists, one without a suffix, or any for several pictures) gets `<stem>.png`, or
-    `<stem>.<wanted_format>`; with `compare` there is `<stem>_compare.png` beside each result.
+    `output` is a folder if it exists as one, has no suffix, or if there are several pictures; results are then named
+    `<stem>.png` or `<stem>.<output_format>`. With `compare` each job also writes `<stem>_compare.png` next to its result.
 
     Raises:
-        InputError: an input names nothing, cannot be looked at, or is a pipe, which a comparison would read again.
-        OutputError: two results would get one name, one would take an input's place, a file exists already, its suffix
-            is not known or is not that of the format asked for, or its folder may not be written to.
+        InputError: an input does not exist, cannot be accessed, or is a pipe, which cannot be read twice for a comparison.
+        OutputError: two results have the same name, a result would replace an input or an existing file, its suffix is
+            unknown or does not match `output_format`, or its folder is not writable.
     """
-    with _told_as(InputError, "read"):
-        found = [item for text in inputs for item in _expand(text, recursive, output)]
-        for source, _ in found:
+    with _os_errors_as(InputError, "read"):
+        sources = [source for argument in inputs for source in _expand(argument, recursive, output)]
+        for source, _ in sources:
             if compare and not source.is_file():
-                raise InputError(f"{source} is not a file, which --compare would read again; leave out --compare.")
-    with _told_as(OutputError, "written"):
-        into_folder = len(found) > 1 or output.is_dir() or not output.suffix or any(Path(text).is_dir() for text in inputs)
+                raise InputError(f"{source} is not a regular file, so --compare cannot read it again; leave out --compare.")
+    with _os_errors_as(OutputError, "written"):
+        folders = [Path(argument) for argument in inputs if Path(argument).is_dir()]
+        into_folder = len(sources) > 1 or output.is_dir() or not output.suffix or bool(folders)
         if into_folder and output.is_file():
-            raise OutputError(f"{output} is a file; give a folder for {len(found)} pictures.")
-        if any(Path(text).is_dir() and Path(text).resolve() == output.resolve() for text in inputs):
+            raise OutputError(f"{output} is a file; give a folder for {len(sources)} pictures.")
+        if any(folder.resolve() == output.resolve() for folder in folders):
             raise OutputError(
                 f"{output} is an input itself, and results would be inputs of the next run; give another folder."
             )
-        if wanted_format and not into_folder and output_format(output) != output_format(Path(f"x.{wanted_format}")):
-            raise OutputError(f"{output} is no name for format {wanted_format}; change one or leave out --format.")
-        suffix = f".{wanted_format or 'png'}"
+        if output_format and not into_folder and pillow_format(output) != pillow_format(Path(f"x.{output_format}")):
+            raise OutputError(f"{output} does not match --format {output_format}; change one or leave out --format.")
+        suffix = f".{output_format or 'png'}"
         jobs = []
-        for source, inside in found:
-            target = output / inside.with_suffix(suffix) if into_folder else output
-            jobs.append(Job(source, target, target.with_name(f"{target.stem}_compare.png") if compare else None))
-        _check_made(jobs)
+        for source, relative in sources:
+            target = output / relative.with_suffix(suffix) if into_folder else output
+            jobs.append(FileJob(source, target, target.with_name(f"{target.stem}_compare.png") if compare else None))
+        _check_outputs(jobs)
         if skip_existing:
             jobs = [job for job in jobs if not job.target.exists()]
         if not overwrite:
             _refuse_existing([job.target for job in jobs], "use --overwrite or --skip-existing")
-            if not skip_existing:  # else it is of a picture whose result was not finished
-                _refuse_existing([path for job in jobs for path in job.made[1:]], "use --overwrite, or leave out --compare")
+            if not skip_existing:  # otherwise the comparison was written before an interrupted result
+                comparisons = [path for job in jobs for path in job.outputs[1:]]
+                _refuse_existing(comparisons, "use --overwrite, or leave out --compare")
         for folder in dict.fromkeys(job.target.parent for job in jobs):
             _require_writable(folder)
         return jobs
 
 
 @contextmanager
-def _told_as(kind: type[SeeSRError], done: str) -> Iterator[None]:
-    """What the system says of a path, in a sentence."""
+def _os_errors_as(error_type: type[SeeSRError], action: str) -> Iterator[None]:
+    """Raises an OSError about a path as `error_type`."""
     try:
         yield
     except OSError as error:
-        raise kind(f"{error.filename} cannot be {done}: {error.strerror or error}.") from error
+        raise error_type(f"{error.filename} cannot be {action}: {error.strerror or error}.") from error
 
 
-def _refuse_existing(paths: list[Path], way_out: str) -> None:
-    taken = [path for path in paths if path.exists()]
-    if taken:
-        more = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""
-        raise OutputError(f"{taken[0]} exists{more}; {way_out}.")
+def _refuse_existing(paths: list[Path], advice: str) -> None:
+    existing = [path for path in paths if path.exists()]
+    if existing:
+        more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
+        raise OutputError(f"{existing[0]} exists{more}; {advice}.")
 
 
 def _require_writable(folder: Path) -> None:
-    """Of one that may have to be made first."""
-    there = next(place for place in (folder, *folder.parents) if place.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise OutputError(f"{folder} cannot be written to: {there} is not a folder that lets you; choose another output.")
+    """Checks a folder that may not exist yet, by its nearest existing parent."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise OutputError(f"{folder} cannot be written to: {existing} is not a writable folder; choose another output.")
 
 
-def _expand(text: str, recursive: bool, output: Path) -> list[tuple[Path, Path]]:
-    """(file, its name inside the output folder) for one input; what lies in its sub-folders, without the output folder."""
-    path = Path(text)
+def _expand(argument: str, recursive: bool, output: Path) -> list[tuple[Path, Path]]:
+    """(file, its path relative to the output folder) of each picture of one input; those inside `output` are left out."""
+    path = Path(argument)
     if path.is_dir():
         files = sorted(_pictures_in(path, recursive, output))
         if not files:
@@ -116,16 +118,18 @@ def _expand(text: str, recursive: bool, output: Path) -> list[tuple[Path, Path]]
         return [(file, file.relative_to(path)) for file in files]
     if path.exists():
         return [(path, Path(path.name))]
-    files = sorted(Path(name) for name in glob.glob(text, recursive=recursive) if Path(name).is_file())
-    if recursive and "**" in text:
+    files = sorted(Path(name) for name in glob.glob(argument, recursive=recursive) if Path(name).is_file())
+    if recursive and "**" in argument:
         files = [file for file in files if output.resolve() not in file.resolve().parents]
     if not files:
-        raise InputError(f"{text} does not exist.")
+        raise InputError(f"{argument} does not exist.")
     return [(file, Path(file.name)) for file in files]
 
 
-def _pictures_in(folder: Path, recursive: bool, apart_from: Path) -> Iterator[Path]:
-    """Not in folders that are links, hidden or `PASSED_OVER`, nor in the folder `apart_from`, nor macOS's `._` files.
+def _pictures_in(folder: Path, recursive: bool, exclude: Path) -> Iterator[Path]:
+    """The pictures in `folder`, without those in the folder `exclude`.
+
+    Skips linked and hidden folders, `SKIPPED_FOLDERS`, and the `._` files of macOS.
 
     Raises:
         OSError: a folder cannot be read.
@@ -134,35 +138,35 @@ def _pictures_in(folder: Path, recursive: bool, apart_from: Path) -> Iterator[Pa
     def fail(error: OSError) -> None:
         raise error
 
-    left_out = apart_from.resolve()
-    for place, folders, names in os.walk(folder, onerror=fail):
-        wanted = [name for name in folders if recursive and not name.startswith(".") and name not in PASSED_OVER]
-        folders[:] = [name for name in wanted if Path(place, name).resolve() != left_out]
+    excluded = exclude.resolve()
+    for parent, folders, names in os.walk(folder, onerror=fail):
+        visible = [name for name in folders if recursive and not name.startswith(".") and name not in SKIPPED_FOLDERS]
+        folders[:] = [name for name in visible if Path(parent, name).resolve() != excluded]
         for name in names:
-            path = Path(place, name)
+            path = Path(parent, name)
             if path.suffix.lower() in PICTURE_SUFFIXES and not name.startswith("._") and path.is_file():
                 yield path
 
 
-def _check_made(jobs: list[Job]) -> None:
-    first: dict[Path, Path] = {}
-    twice: list[tuple[Path, Path, Path]] = []
-    inputs = {_identity(job.source) for job in jobs}
+def _check_outputs(jobs: list[FileJob]) -> None:
+    sources: dict[Path, Path] = {}
+    collisions: list[tuple[Path, Path, Path]] = []
+    input_ids = {_file_id(job.source) for job in jobs}
     for job in jobs:
-        for path in job.made:
-            output_format(path)
-            if path in first:
-                twice.append((first[path], job.source, path))
-            first[path] = job.source
-            if path.exists() and _identity(path) in inputs:
+        for path in job.outputs:
+            pillow_format(path)
+            if path in sources:
+                collisions.append((sources[path], job.source, path))
+            sources[path] = job.source
+            if path.exists() and _file_id(path) in input_ids:
                 raise OutputError(f"{path} is an input itself; choose another output.")
-    if twice:
-        (one, other, path), count = twice[0], len({pair[:2] for pair in twice})
+    if collisions:
+        (first, second, path), count = collisions[0], len({pair[:2] for pair in collisions})
         more = f" ({count} such pairs)" if count > 1 else ""
-        raise OutputError(f"{one} and {other} would both become {path}{more}; rename them or upscale them apart.")
+        raise OutputError(f"{first} and {second} would both become {path}{more}; rename them or upscale them separately.")
 
 
-def _identity(path: Path) -> tuple[int, int]:
-    """The same for all names of one file."""
+def _file_id(path: Path) -> tuple[int, int]:
+    """The same for all hard links and paths of one file."""
     status = path.stat()
     return status.st_dev, status.st_ino

@@ -8,23 +8,23 @@ from typing import Annotated
 
 import typer
 
-from seesr.cli.console import load_upscaler, say
-from seesr.cli.flags import Device, Dtype, Json, Weights
+from seesr.cli.console import load_upscaler, print_status
+from seesr.cli.flags import DeviceFlag, DtypeFlag, JsonFlag, WeightsFlag
 
 
 def tags(
     image: Annotated[Path, typer.Argument(help="A picture.")],
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    weights: Weights = None,
-    as_json: Json = False,
+    device: DeviceFlag = "auto",
+    dtype: DtypeFlag = "auto",
+    weights: WeightsFlag = None,
+    as_json: JsonFlag = False,
 ) -> None:
-    """Print what RAM sees in a picture, the most certain first."""
-    found = sorted(load_upscaler(weights, device, dtype).tags(image), key=lambda tag: -tag.confidence)
+    """Print the tags that RAM recognises in a picture, in order of confidence."""
+    recognised = sorted(load_upscaler(weights, device, dtype).tags(image), key=lambda tag: -tag.confidence)
     if as_json:
-        print(json.dumps([{"tag": tag.name, "confidence": round(tag.confidence, 4)} for tag in found]))
+        print(json.dumps([{"tag": tag.name, "confidence": round(tag.confidence, 4)} for tag in recognised]))
         return
-    for tag in found:
+    for tag in recognised:
         print(f"{tag.confidence:.2f}  {tag.name}")
-    if not found:
-        say("no tag is certain enough.")
+    if not recognised:
+        print_status("no tag reaches its threshold.")

@@ -1,4 +1,4 @@
-"""`seesr upscale`: pictures in, pictures out; what fails of several is said at once, and the others go on."""
+"""`seesr upscale`: upscales files; if one of several fails, this is reported at once and the others are still done."""
 
 from __future__ import annotations
 
@@ -8,18 +8,27 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
 
-from seesr.cli.console import BAD_INPUT, INTERRUPTED, SOME_FAILED, load_upscaler, say
-from seesr.cli.flags import Device, Dtype, Json, MemoryLimit, Weights, takes_options, takes_save_options
-from seesr.cli.inputs import Job, plan_jobs
+from seesr.cli.console import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_SOME_FAILED, load_upscaler, print_status
+from seesr.cli.flags import (
+    DeviceFlag,
+    DtypeFlag,
+    JsonFlag,
+    MemoryLimitFlag,
+    WeightsFlag,
+    with_option_flags,
+    with_save_option_flags,
+)
+from seesr.cli.inputs import FileJob, plan_jobs
 from seesr.debug import is_debugging
 from seesr.errors import OutputError, SeeSRError
-from seesr.images.save import save, saved_after
+from seesr.images.save import save, save_on_success
 from seesr.notes import Notes
 from seesr.options import Options, SaveOptions
 
@@ -27,135 +36,141 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from seesr.result import UpscaleResult
+    from seesr.stages import Progress
     from seesr.upscaler import Upscaler
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-"""Why no further picture can be written either."""
+UNWRITABLE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""Disk full, quota exceeded, read-only: further pictures cannot be written either."""
 
 
-@takes_options()
-@takes_save_options
+@with_option_flags()
+@with_save_option_flags
 def upscale(
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Pictures, folders, or quoted patterns.")],
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Pictures, folders, or quoted glob patterns.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="File, or folder for several pictures.")],
     *,
     recursive: Annotated[bool, typer.Option(help="Look into sub-folders too.")] = False,
     options: Options,
-    memory_limit: MemoryLimit = None,
+    memory_limit: MemoryLimitFlag = None,
     sequential: Annotated[
-        bool, typer.Option(help="Keep only the running model on the device; on a CPU, in memory.")
+        bool, typer.Option(help="Keep only the running network on the device; on a CPU, in memory.")
     ] = False,
     compiled: Annotated[
-        bool, typer.Option("--compile", help="Compile the models' blocks at their first run: for many pictures.")
+        bool, typer.Option("--compile", help="Compile the networks' blocks at their first run; for many pictures.")
     ] = False,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    weights: Weights = None,
-    saving: SaveOptions,
+    device: DeviceFlag = "auto",
+    dtype: DtypeFlag = "auto",
+    weights: WeightsFlag = None,
+    save_options: SaveOptions,
     overwrite: Annotated[bool, typer.Option(help="Replace output files that exist.")] = False,
-    skip_existing: Annotated[bool, typer.Option(help="Leave out pictures whose output file exists.")] = False,
-    as_json: Json = False,
-    compare: Annotated[bool, typer.Option(help="Also save a before/after picture beside each output.")] = False,
+    skip_existing: Annotated[bool, typer.Option(help="Skip pictures whose output file exists.")] = False,
+    as_json: JsonFlag = False,
+    compare: Annotated[bool, typer.Option(help="Also save bicubic and result side by side.")] = False,
 ) -> None:
     """Upscale pictures."""
-    jobs = plan_jobs(inputs, output, recursive, overwrite, skip_existing, saving.format, compare)
+    jobs = plan_jobs(inputs, output, recursive, overwrite, skip_existing, save_options.format, compare)
     if not jobs:
-        say("nothing to do: every output exists.")
+        print_status("nothing to do: every output exists.")
         return
     upscaler = load_upscaler(weights, device, dtype, memory_limit, sequential, compiled)
     done, failures = 0, list[str]()
     try:
-        with _progress(len(jobs)) as tell:
-            for job, result in _upscale_each(upscaler, jobs, upscaler.engine.preferred_batch, options, tell):
+        with _progress(len(jobs)) as progress_for:
+            batch_size = upscaler.engine.preferred_batch
+            for job, result in _upscale_each(upscaler, jobs, batch_size, options, progress_for):
                 try:
                     if isinstance(result, Exception):
                         raise result
-                    _write(job, result, saving, overwrite)
-                except Exception as error:  # told, and the other pictures are still wanted
+                    _write(job, result, save_options, overwrite)
+                except Exception as error:  # reported, and the other pictures are still upscaled
                     if len(jobs) == 1:
                         raise
-                    failures.append(_failure(job, error, as_json))
-                    result = None  # it holds what was computed
-                    if getattr(error.__cause__, "errno", None) in NO_ROOM:
+                    failures.append(_report_failure(job, error, as_json))
+                    result = None  # it keeps images alive, or by its traceback tensors
+                    if getattr(error.__cause__, "errno", None) in UNWRITABLE_ERRNOS:
                         break
                 else:
                     done += 1
                     _report(job, result, as_json)
     except KeyboardInterrupt:
-        say("stopped; finished pictures are whole.")
-        _say_failures(failures, done, len(jobs))
-        raise typer.Exit(INTERRUPTED) from None
+        print_status("interrupted; finished pictures are complete.")
+        _print_failures(failures, done, len(jobs))
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     if failures:
-        _say_failures(failures, done, len(jobs))
-        if left := len(jobs) - done - len(failures):
-            say(f"  {left} were not tried: they could not be written either.")
-        raise typer.Exit(SOME_FAILED if done else BAD_INPUT)
+        _print_failures(failures, done, len(jobs))
+        if untried := len(jobs) - done - len(failures):
+            print_status(f"  {untried} were not tried, because they could not be written either.")
+        raise typer.Exit(EXIT_SOME_FAILED if done else EXIT_FAILED)
 
 
 def _upscale_each(
-    upscaler: Upscaler, jobs: list[Job], together: int, options: Options, tell: Callable[[list[Job]], Any]
-) -> Iterator[tuple[Job, UpscaleResult | Exception]]:
-    """Each job's result or error: `together` jobs at a time, and one by one where one of them fails."""
-    for first in range(0, len(jobs), together):
-        part = jobs[first : first + together]
+    upscaler: Upscaler,
+    jobs: list[FileJob],
+    batch_size: int,
+    options: Options,
+    progress_for: Callable[[list[FileJob]], Progress],
+) -> Iterator[tuple[FileJob, UpscaleResult | Exception]]:
+    """Each job with its result or error. Jobs run in batches; if a batch fails, its jobs run again one by one."""
+    for first in range(0, len(jobs), batch_size):
+        batch = jobs[first : first + batch_size]
         try:
-            results = upscaler.upscale_many([job.source for job in part], options, progress=tell(part))
+            results = upscaler.upscale_many([job.source for job in batch], options, progress=progress_for(batch))
         except Exception as error:  # noqa: BLE001  # raised again by the caller
-            if len(part) == 1:
-                yield part[0], error
+            if len(batch) == 1:
+                yield batch[0], error
                 continue
             if is_debugging():
                 traceback.print_exc()
         else:
-            yield from zip(part, results, strict=True)
+            yield from zip(batch, results, strict=True)
             continue
-        # Here, where the error holds nothing of what was computed.
-        yield from _upscale_each(upscaler, part, 1, options, tell)
+        # Outside the `except` block, so that the error no longer keeps tensors alive.
+        yield from _upscale_each(upscaler, batch, 1, options, progress_for)
 
 
-def _failure(job: Job, error: Exception, as_json: bool) -> str:
-    """What went wrong with a picture of several, with its name; said at once, for the last one may be hours away."""
-    told = str(error) if isinstance(error, SeeSRError) else f"something went wrong inside ({type(error).__name__}: {error})."
-    if not any(str(path) in told for path in (job.source, job.target)):
-        told = f"{job.source}: {told}"
-    say(f"failed: {told}")
+def _report_failure(job: FileJob, error: Exception, as_json: bool) -> str:
+    """Reports the failure of one of several pictures at once, since the run may take hours; returns its message."""
+    message = str(error) if isinstance(error, SeeSRError) else f"internal error ({type(error).__name__}: {error})."
+    if not any(str(path) in message for path in (job.source, job.target)):
+        message = f"{job.source}: {message}"
+    print_status(f"failed: {message}")
     if is_debugging():
         traceback.print_exception(error)
     if as_json:
-        print(json.dumps({"input": str(job.source), "error": told}), flush=True)
-    return told
+        print(json.dumps({"input": str(job.source), "error": message}), flush=True)
+    return message
 
 
-def _say_failures(failures: list[str], done: int, total: int) -> None:
+def _print_failures(failures: list[str], done: int, total: int) -> None:
     if failures:
-        say(f"{done} of {total} pictures done; {len(failures)} failed:")
+        print_status(f"{done} of {total} pictures done; {len(failures)} failed:")
     for failure in failures:
-        say(f"  {failure}")
+        print_status(f"  {failure}")
 
 
-def _report(job: Job, result: UpscaleResult, as_json: bool) -> None:
+def _report(job: FileJob, result: UpscaleResult, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"input": str(job.source), "output": str(job.target), **result.record()}), flush=True)
         return
     width, height = result.sizes.output
     notes = list(result.notes)
     if result.attempts:
-        tried = ", ".join(attempt.rung for attempt in result.attempts)
-        notes.append(f"memory did not suffice for {tried}; it was made with the plan {result.rung}")
-    told = "".join(f"; {note}" for note in notes)
-    say(f"{job.target}: {width}x{height}, seed {result.seed}, {sum(result.seconds.values()):.1f} s{told}")
+        plans = ", ".join(attempt.rung for attempt in result.attempts)
+        notes.append(f"memory did not suffice for {plans}; it was computed with the memory plan {result.rung}")
+    suffix = "".join(f"; {note}" for note in notes)
+    print_status(f"{job.target}: {width}x{height}, seed {result.seed}, {sum(result.seconds.values()):.1f} s{suffix}")
 
 
-def _write(job: Job, result: UpscaleResult, options: SaveOptions, overwrite: bool) -> None:
-    """The result, and the comparison before it is moved into place: the result is what marks a picture as done."""
+def _write(job: FileJob, result: UpscaleResult, options: SaveOptions, overwrite: bool) -> None:
+    """Writes the result and the comparison. The result is moved into place last, because it marks the picture as done."""
     if job.target.exists() and not overwrite:
-        raise OutputError(f"{job.target} exists since a moment ago and was left as it is; use --overwrite to replace it.")
-    with saved_after(result.image, job.target, options, result.settings()):
+        raise OutputError(f"{job.target} was created in the meantime and was not replaced; use --overwrite to replace it.")
+    with save_on_success(result.image, job.target, options, result.settings()):
         if job.comparison is not None:
-            save(_before_and_after(result), job.comparison)
+            save(_comparison(result), job.comparison)
 
 
-def _before_and_after(result: UpscaleResult) -> Image.Image:
+def _comparison(result: UpscaleResult) -> Image.Image:
     from seesr.images.read import to_srgb
     from seesr.images.resize import side_by_side
 
@@ -164,23 +179,26 @@ def _before_and_after(result: UpscaleResult) -> Image.Image:
 
 
 @contextmanager
-def _progress(pictures: int) -> Iterator[Any]:
-    """Bars over pictures and over the steps of the one at work, on standard error and only on a terminal."""
+def _progress(pictures: int) -> Iterator[Callable[[list[FileJob]], Progress]]:
+    """Progress bars for the pictures and for the steps of the current batch, on standard error if it is a terminal.
+
+    Yields a function from a batch to its progress callback.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal, redirect_stdout=False) as bars:
+    with Bars(*columns, console=console, transient=True, disable=not console.is_terminal, redirect_stdout=False) as bars:
         overall = bars.add_task("pictures", total=pictures, visible=pictures > 1)
         current = bars.add_task("", total=None)
         started: set[Path] = set()
 
-        def tell(part: list[Job]) -> Any:
+        def progress_for(batch: list[FileJob]) -> Progress:
             bars.update(overall, completed=len(started))
-            started.update(job.source for job in part)
-            name = part[0].source.name + (f" and {len(part) - 1} more" if len(part) > 1 else "")
+            started.update(job.source for job in batch)
+            name = batch[0].source.name + (f" and {len(batch) - 1} more" if len(batch) > 1 else "")
 
             def progress(stage: str, done: int, total: int) -> None:
                 bars.update(current, description=f"{name}: {stage}", completed=done, total=total)
 
             return progress
 
-        yield tell
+        yield progress_for

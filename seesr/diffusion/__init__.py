@@ -1,1 +1,1 @@
-"""The denoiser's own mathematics: image attention, noise schedule, samplers, steering, tiled prediction."""
+"""The diffusion: image attention, noise schedule, samplers, kernel density steering, tiled prediction."""

@@ -1,4 +1,4 @@
-"""The pair of networks that predicts noise: ControlNet reads the image, UNet reads everything."""
+"""The UNet and the ControlNet that together predict the noise."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
 
-from seesr.diffusion.image_attention import IMAGE_TOKENS, build_controlnet, build_unet
+from seesr.diffusion.image_attention import IMAGE_TOKENS_KEY, build_controlnet, build_unet
 from seesr.weights.state_dict import DIFFUSERS_FILE, load_network, read_state_dict
 from seesr.weights.tensors import StateDict
 
@@ -30,19 +30,19 @@ class Denoiser(nn.Module):
         image_hidden_states: Tensor,
         conditioning_scale: float = 1.0,
     ) -> Tensor:
-        """What the UNet predicts (noise or v, as the scheduler config says), shaped like `latents`.
+        """The UNet's prediction (noise or v, as the scheduler config says), of the shape of `latents`.
 
         Args:
             latents: `(B, C, h, w)`.
             timestep: 0 to 999.
-            image: RGB `(B, 3, H, W)` in 0..1 at the target size.
-            prompt_embeds: `(B, tokens, width)` of the CLIP text encoder.
-            image_hidden_states: RAM's `(B, 145, 512)`.
-            conditioning_scale: factor on the ControlNet's residuals.
+            image: RGB `(B, 3, H, W)` in 0..1 at the target size, the input of the ControlNet.
+            prompt_embeds: `(B, tokens, width)` from the CLIP text encoder.
+            image_hidden_states: image tokens `(B, 145, 512)` from RAM.
+            conditioning_scale: factor of the ControlNet's residuals.
         """
         conditions = {
             "encoder_hidden_states": prompt_embeds,
-            "cross_attention_kwargs": {IMAGE_TOKENS: image_hidden_states},
+            "cross_attention_kwargs": {IMAGE_TOKENS_KEY: image_hidden_states},
             "return_dict": False,
         }
         down, mid = self.controlnet(
@@ -59,7 +59,7 @@ class Denoiser(nn.Module):
 
 
 def load_denoiser(root: Path, dtype: torch.dtype = torch.float32) -> Denoiser:
-    """Denoiser of a weights folder in the published layout.
+    """Reads the denoiser of a weights folder in the published layout.
 
     Raises:
         WeightsError: a file is missing, or its tensors do not fit its config.
@@ -69,14 +69,14 @@ def load_denoiser(root: Path, dtype: torch.dtype = torch.float32) -> Denoiser:
 
 
 def load_unet(base: Path, seesr: Path, dtype: torch.dtype = torch.float32) -> UNet2DConditionModel:
-    """The base's UNet with SeeSR's image attention: of SeeSR's file only `image_attentions` counts."""
+    """Reads the base model's UNet, and from SeeSR's UNet only the tensors of `image_attentions`."""
 
-    def with_image_attention(tensors: StateDict) -> StateDict:
-        return tensors | read_state_dict(seesr, DIFFUSERS_FILE, dtype, part=".image_attentions.")
+    def add_image_attention(state_dict: StateDict) -> StateDict:
+        return state_dict | read_state_dict(seesr, DIFFUSERS_FILE, dtype, containing=".image_attentions.")
 
-    return load_network(base, build_unet, dtype, with_image_attention)
+    return load_network(base, build_unet, dtype, add_image_attention)
 
 
 def load_controlnet(folder: Path, dtype: torch.dtype = torch.float32) -> ControlNetModel:
-    """SeeSR's ControlNet."""
+    """Reads SeeSR's ControlNet."""
     return load_network(folder, build_controlnet, dtype)

@@ -1,8 +1,8 @@
 """SeeSR's image attention (Wu et al., CVPR 2024, section 3.2) on stock diffusers blocks.
 
-After each text transformer `attentions[i]` of a UNet or ControlNet block stands a second one, `image_attentions[i]`, of
-the same shape, that attends to RAM's image tokens instead of text. The tokens travel in diffusers' own
-`cross_attention_kwargs`, so no block code is repeated here and a model holds no state between calls.
+Each text transformer `attentions[i]` of a UNet or ControlNet block is followed by a second one of the same shape,
+`image_attentions[i]`, that attends to RAM's image tokens instead of text. The tokens are passed in `cross_attention_kwargs`
+of diffusers, so no code of the blocks is repeated here and a model holds no state between calls.
 """
 
 from __future__ import annotations
@@ -16,32 +16,33 @@ from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import Tensor, nn
 
 IMAGE_TOKEN_WIDTH = 512
-IMAGE_TOKENS = "image_hidden_states"
+IMAGE_TOKENS_KEY = "image_hidden_states"
+"""Key of the image tokens in `cross_attention_kwargs`."""
 
 
-class Transformer(Transformer2DModel):
-    """diffusers' own, which leaves a map channels last where it came so instead of turning it round for the next layer to
-    turn it back: a tenth of the denoiser's time on a CPU."""
+class ChannelsLastTransformer(Transformer2DModel):
+    """`Transformer2DModel` that returns a channels-last map for a channels-last input. The stock one returns a contiguous
+    map, which the next layer converts back: a tenth of the denoiser's time on a CPU."""
 
     def _get_output_for_continuous_inputs(
         self, hidden_states: Tensor, residual: Tensor, batch_size: int, height: int, width: int, inner_dim: int
     ) -> Tensor:
         if not self.use_linear_projection or residual.is_contiguous():
             return super()._get_output_for_continuous_inputs(hidden_states, residual, batch_size, height, width, inner_dim)
-        made = self.proj_out(hidden_states)
-        return made.view(batch_size, height, width, inner_dim).permute(0, 3, 1, 2) + residual
+        output = self.proj_out(hidden_states)
+        return output.view(batch_size, height, width, inner_dim).permute(0, 3, 1, 2) + residual
 
 
-class TextThenImageTransformer(Transformer):
-    """A text transformer that hands its output to its image transformer.
+class TextThenImageTransformer(ChannelsLastTransformer):
+    """A text transformer that passes its output to its image transformer.
 
-    The image transformer belongs to the block (`image_attentions[i]`, the published name), so it is kept here out of
-    the module tree.
+    The image transformer is a child of the block (`image_attentions[i]`, the published name). Here it is stored in a tuple,
+    so that it is not a child of this module too.
     """
 
-    def follow_with(self, image_attention: Transformer) -> None:
-        """Sets the transformer that runs on this one's output."""
-        self._following = (image_attention,)
+    def set_image_transformer(self, image_transformer: ChannelsLastTransformer) -> None:
+        """Sets the transformer that runs on the output of this one."""
+        self._image_transformer = (image_transformer,)
 
     def forward(
         self,
@@ -49,39 +50,39 @@ class TextThenImageTransformer(Transformer):
         encoder_hidden_states: Tensor | None = None,
         cross_attention_kwargs: dict[str, Any] | None = None,
         return_dict: bool = True,
-        **others: Any,
+        **kwargs: Any,
     ) -> Transformer2DModelOutput | tuple[Tensor]:
-        """As `Transformer2DModel.forward`; the image transformer runs if `cross_attention_kwargs` holds
-        `image_hidden_states` `(B, tokens, 512)`. Without them the network computes what the base's own does."""
-        rest = dict(cross_attention_kwargs or {})
-        tokens = rest.pop(IMAGE_TOKENS, None)
+        """Like `Transformer2DModel.forward`; the image transformer runs if `cross_attention_kwargs` holds
+        `image_hidden_states` `(B, tokens, 512)`. Without them the UNet computes the same as the base model's UNet."""
+        attention_kwargs = dict(cross_attention_kwargs or {})
+        image_tokens = attention_kwargs.pop(IMAGE_TOKENS_KEY, None)
         output = super().forward(
             hidden_states,
             encoder_hidden_states=encoder_hidden_states,
-            cross_attention_kwargs=rest or None,
-            return_dict=return_dict and tokens is None,
-            **others,
+            cross_attention_kwargs=attention_kwargs or None,
+            return_dict=return_dict and image_tokens is None,
+            **kwargs,
         )
-        if tokens is None:
+        if image_tokens is None:
             return output
-        (image_attention,) = self._following
-        return image_attention(output[0], encoder_hidden_states=tokens, return_dict=return_dict)
+        (image_transformer,) = self._image_transformer
+        return image_transformer(output[0], encoder_hidden_states=image_tokens, return_dict=return_dict)
 
 
 def build_unet(config: dict[str, Any]) -> UNet2DConditionModel:
-    """A SeeSR UNet of a published or small `config.json`, with unset weights on the meta device."""
+    """Builds a SeeSR UNet from a `config.json`, with weights on the meta device."""
     return _build(UNet2DConditionModel, config)
 
 
 def build_controlnet(config: dict[str, Any]) -> ControlNetModel:
-    """A SeeSR ControlNet of a published or small `config.json`, with unset weights on the meta device."""
+    """Builds a SeeSR ControlNet from a `config.json`, with weights on the meta device."""
     return _build(ControlNetModel, config)
 
 
 def _build(model_class: type[nn.Module], config: dict[str, Any]) -> nn.Module:
-    known = {key: value for key, value in config.items() if key != "use_image_cross_attention"}
+    stock_config = {key: value for key, value in config.items() if key != "use_image_cross_attention"}
     with torch.device("meta"):
-        model = model_class.from_config(known)
+        model = model_class.from_config(stock_config)
         for block in [*model.down_blocks, model.mid_block, *getattr(model, "up_blocks", [])]:
             if hasattr(block, "attentions"):
                 _add_image_attentions(block)
@@ -89,10 +90,12 @@ def _build(model_class: type[nn.Module], config: dict[str, Any]) -> nn.Module:
 
 
 def _add_image_attentions(block: nn.Module) -> None:
-    configs = [{key: old.config[key] for key in old.config if not key.startswith("_")} for old in block.attentions]
+    configs = [{key: layer.config[key] for key in layer.config if not key.startswith("_")} for layer in block.attentions]
     text_transformers = [TextThenImageTransformer(**config) for config in configs]
-    image_transformers = [Transformer(**config | {"cross_attention_dim": IMAGE_TOKEN_WIDTH}) for config in configs]
+    image_transformers = [
+        ChannelsLastTransformer(**config | {"cross_attention_dim": IMAGE_TOKEN_WIDTH}) for config in configs
+    ]
     for text, image in zip(text_transformers, image_transformers, strict=True):
-        text.follow_with(image)
+        text.set_image_transformer(image)
     block.attentions = nn.ModuleList(text_transformers)
     block.image_attentions = nn.ModuleList(image_transformers)

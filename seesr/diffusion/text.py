@@ -1,4 +1,4 @@
-"""CLIP text embeddings of prompts, as the base model was trained with."""
+"""CLIP text embeddings of prompts: the base model's tokenizer and text encoder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from seesr.weights.tensors import StateDict
 
 
 class PromptEncoder(nn.Module):
-    """Prompts to embeddings `(B, 77, width)`; what goes beyond 77 tokens is cut."""
+    """Prompts to embeddings `(B, 77, width)`; prompts are truncated to 77 tokens."""
 
     def __init__(self, tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel) -> None:
         super().__init__()
@@ -25,22 +25,22 @@ class PromptEncoder(nn.Module):
         self.text_encoder = text_encoder
 
     @property
-    def length(self) -> int:
-        """Tokens that are read, with one that begins and one that ends a prompt."""
+    def max_tokens(self) -> int:
+        """Tokens after which a prompt is truncated, start and end token included."""
         return self.text_encoder.config.max_position_embeddings
 
-    def tokens(self, prompt: str) -> int:
-        """How many a prompt has."""
+    def count_tokens(self, prompt: str) -> int:
+        """Tokens of `prompt`, start and end token included."""
         return len(self.tokenizer(prompt, verbose=False).input_ids)
 
     def forward(self, prompts: list[str]) -> Tensor:
-        # As lists: asked for tensors, the tokenizer would turn an out-of-memory error into another one.
-        tokens = self.tokenizer(prompts, padding="max_length", max_length=self.length, truncation=True).input_ids
+        # As lists: with `return_tensors` the tokenizer would replace an out-of-memory error by another error.
+        tokens = self.tokenizer(prompts, padding="max_length", max_length=self.max_tokens, truncation=True).input_ids
         return self.text_encoder(torch.tensor(tokens, device=self.text_encoder.device)).last_hidden_state
 
 
 def load_prompt_encoder(base: Path, dtype: torch.dtype = torch.float32) -> PromptEncoder:
-    """Tokenizer and text encoder of a base folder such as `sd-turbo/`.
+    """Reads the tokenizer and the text encoder of a base folder such as `sd-turbo/`.
 
     Raises:
         WeightsError: a file is missing, or does not fit its config.
@@ -48,9 +48,9 @@ def load_prompt_encoder(base: Path, dtype: torch.dtype = torch.float32) -> Promp
     for name in ("vocab.json", "merges.txt"):
         if not (base / "tokenizer" / name).exists():
             raise WeightsError(f"{base / 'tokenizer' / name} is missing.")
-    read_config(base / "tokenizer" / "vocab.json")  # for its errors: the tokenizer's name no file
+    read_config(base / "tokenizer" / "vocab.json")  # raises errors that name the file, unlike the tokenizer's
     tokenizer = CLIPTokenizer.from_pretrained(base / "tokenizer", local_files_only=True)
-    return PromptEncoder(tokenizer, load_network(base / "text_encoder", _build, dtype, _rename, "model"))
+    return PromptEncoder(tokenizer, load_network(base / "text_encoder", _build, dtype, _adapt_state_dict, "model"))
 
 
 def _build(config: dict[str, Any]) -> CLIPTextModel:
@@ -58,6 +58,6 @@ def _build(config: dict[str, Any]) -> CLIPTextModel:
         return CLIPTextModel(CLIPTextConfig.from_dict(config)).eval()
 
 
-def _rename(tensors: StateDict) -> StateDict:
-    """Names of transformers before and after 5; what older ones saved of the positions is computed."""
-    return {key.removeprefix("text_model."): tensors[key] for key in tensors if not key.endswith("position_ids")}
+def _adapt_state_dict(state_dict: StateDict) -> StateDict:
+    """Accepts the names of transformers before and after 5; `position_ids`, which old versions saved, are computed."""
+    return {key.removeprefix("text_model."): state_dict[key] for key in state_dict if not key.endswith("position_ids")}

@@ -1,4 +1,4 @@
-"""Measures results against ground truth: metrics, degradations, reports."""
+"""Evaluation against ground truth: metrics, degradations, reports."""
 
 OURS, BICUBIC = "seesr", "bicubic"
-"""Methods, as figures name them."""
+"""Names of the methods in results."""

@@ -1,8 +1,8 @@
-"""Makes low-resolution training and test pictures: plain bicubic, or a photograph's way through lens, sensor and web.
+"""Degradations that make low-resolution training and test images: bicubic downscaling, or a model of real photographs.
 
-The real way follows the order of Real-ESRGAN's first-order model (Wang et al., ICCVW 2021): blur, resize, noise, JPEG. Noise
-is milder than there, about what phone cameras do. Three in four pictures are sharpened before JPEG, as cameras do it, with
-halos around edges: blur takes the finest detail, and sharpening then lifts what is coarser beyond the truth.
+The model applies the first-order degradations of Real-ESRGAN (Wang et al., ICCVW 2021) in their order: blur, resize, noise,
+JPEG. The noise is weaker, about that of phone cameras. Three in four images are sharpened before JPEG, as cameras do, which
+causes halos: the blur removes the finest details, and sharpening then exaggerates coarser ones.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ RESAMPLING = (Image.Resampling.BOX, Image.Resampling.BILINEAR, Image.Resampling.
 
 
 def crop_to_multiple(image: Image.Image, multiple: int) -> Image.Image:
-    """The largest top-left part whose sides are multiples of `multiple`."""
+    """The largest top-left crop whose sides are multiples of `multiple`."""
     width, height = (side - side % multiple for side in image.size)
     return image.crop((0, 0, width, height))
 
 
 def downscale_bicubic(image: Image.Image, scale: int = 4) -> Image.Image:
-    """The field's standard test input: Pillow BICUBIC by 1/`scale`. Sides must be multiples of `scale`."""
+    """The usual test input: Pillow's bicubic by 1/`scale`. Both sides must be multiples of `scale`."""
     return image.resize((image.width // scale, image.height // scale), Image.Resampling.BICUBIC)
 
 
 def degrade(image: Image.Image, rng: np.random.Generator, scale: int = 4) -> Image.Image:
-    """A real-world low-resolution picture of an RGB `image`, 1/`scale` its size. `rng` decides everything."""
+    """`image` (RGB), degraded and reduced to 1/`scale` of its size; all random choices come from `rng`."""
     target = (image.width // scale, image.height // scale)
     if rng.random() < 0.9:
         radius, ratio = scale * rng.uniform(0.2, 0.9), rng.uniform(0.7, 1.4)
@@ -47,7 +47,7 @@ def degrade(image: Image.Image, rng: np.random.Generator, scale: int = 4) -> Ima
 
 
 def _add_noise(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Gaussian noise of 0.5 to 12.6 grey levels, a third of the time the same in all three channels."""
+    """Gaussian noise with a standard deviation of 0.5 to 12.6 grey levels; in a third of the cases it is grey."""
     pixels = np.asarray(image, dtype=np.float32)
     channels = 1 if rng.random() < 1 / 3 else 3
     noise = rng.standard_normal((*pixels.shape[:2], channels)) * 10 ** rng.uniform(-0.3, 1.1)

@@ -1,4 +1,4 @@
-"""The scales: how near an output is to its ground truth, and whether it carries a grid (`docs/evaluation.md`)."""
+"""Metrics: the distance of an output to its ground truth, and the strength of grid artefacts (`docs/evaluation.md`)."""
 
 from __future__ import annotations
 
@@ -13,29 +13,31 @@ from seesr.evaluation.niqe import NIQE
 from seesr.evaluation.stlpips import STLPIPS
 
 BORDER = 4
-"""Pixels at the border that PSNR, SSIM and the grid measure leave out."""
+"""Pixels at each border that PSNR, SSIM and the grid energy ignore."""
 GRID_STRIDES = (2, 4, 8, 16)
+"""Pixels: the strides of the autoencoder."""
 NEIGHBOURS = (-3, -2, 2, 3)
+"""Offsets, in frequency bins, of the lines with which a grid's frequency is compared."""
 
 
-class Scales:
-    """Every figure of one output; a scale whose model is missing gives no figure."""
+class Metrics:
+    """Computes all metrics of an output; ST-LPIPS and NIQE are left out where their models are None."""
 
     def __init__(self, perceptual: STLPIPS | None, niqe: NIQE | None) -> None:
         self.perceptual = perceptual
         self.niqe = niqe
 
     def __call__(self, output: Image.Image, truth: Image.Image) -> dict[str, float]:
-        """Of two RGB images of one size."""
-        y, expected = (luma(image)[BORDER:-BORDER, BORDER:-BORDER] for image in (output, truth))
-        grid, truth_grid = grid_energy(y), grid_energy(expected)
-        figures = {"psnr_y": psnr(y, expected), "ssim_y": ssim(y, expected)}
+        """Values by metric, for two RGB images of one size."""
+        y, y_truth = (luma(image)[BORDER:-BORDER, BORDER:-BORDER] for image in (output, truth))
+        grid, truth_grid = grid_energy(y), grid_energy(y_truth)
+        values = {"psnr_y": psnr(y, y_truth), "ssim_y": ssim(y, y_truth)}
         if self.perceptual is not None:
             with torch.inference_mode():
-                figures["st_lpips"] = self.perceptual(_tensor(output), _tensor(truth)).item()
+                values["st_lpips"] = self.perceptual(_tensor(output), _tensor(truth)).item()
         if self.niqe is not None:
-            figures["niqe"] = self.niqe(luma(output))
-        return figures | {"grid": grid, "grid_to_truth": grid / truth_grid}
+            values["niqe"] = self.niqe(luma(output))
+        return values | {"grid": grid, "grid_to_truth": grid / truth_grid}
 
 
 def luma(image: Image.Image) -> np.ndarray:
@@ -43,22 +45,22 @@ def luma(image: Image.Image) -> np.ndarray:
     return np.asarray(image, dtype=np.float64) @ np.array([65.481, 128.553, 24.966]) / 255 + 16
 
 
-def psnr(y: np.ndarray, expected: np.ndarray) -> float:
-    """Decibels, of a range of 255; infinite for equal pictures."""
-    mse = ((y - expected) ** 2).mean()
+def psnr(y: np.ndarray, y_truth: np.ndarray) -> float:
+    """PSNR in dB for a range of 255; infinite for equal images."""
+    mse = ((y - y_truth) ** 2).mean()
     return float(10 * np.log10(255**2 / mse)) if mse else float("inf")
 
 
-def ssim(y: np.ndarray, expected: np.ndarray) -> float:
-    """With the Gaussian window of Wang et al. (IEEE TIP 2004)."""
+def ssim(y: np.ndarray, y_truth: np.ndarray) -> float:
+    """SSIM with the Gaussian window of Wang et al. (IEEE TIP 2004)."""
     settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
-    return float(structural_similarity(y, expected, data_range=255, **settings))
+    return float(structural_similarity(y, y_truth, data_range=255, **settings))
 
 
 def grid_energy(y: np.ndarray) -> float:
-    """Mean ratio of the spectrum's energy on the lines of the stride frequencies to that of lines 2 and 3 bins away.
+    """Mean ratio of the spectral energy at the frequencies 1/stride of `GRID_STRIDES` to that 2 and 3 bins away.
 
-    1 for a picture without a grid; of the largest square from the top left, under a Hann window.
+    About 1 without a grid. Computed on the largest top-left square whose side is a multiple of 16, with a Hann window.
     """
     side = min(y.shape) // 16 * 16
     window = np.hanning(side)
@@ -67,8 +69,8 @@ def grid_energy(y: np.ndarray) -> float:
     for lines in (spectrum.mean(axis=0), spectrum.mean(axis=1)):
         for stride in GRID_STRIDES:
             centre = side // stride
-            around = statistics.fmean(lines[(centre + offset) % side] for offset in NEIGHBOURS)
-            ratios.append(lines[centre] / around if around else 1.0)
+            neighbours = statistics.fmean(lines[(centre + offset) % side] for offset in NEIGHBOURS)
+            ratios.append(lines[centre] / neighbours if neighbours else 1.0)
     return statistics.fmean(ratios)
 
 

@@ -1,8 +1,8 @@
-"""ST-LPIPS, the shift-tolerant perceptual distance (Ghildyal and Liu, ECCV 2022), written for measuring and training.
+"""ST-LPIPS, the shift-tolerant perceptual distance (Ghildyal and Liu, ECCV 2022), as a metric and as a training loss.
 
-The networks are read from the weights that the PyPI package `stlpips-pytorch` carries (BSD-2). The package itself cannot
-be imported without torchvision, so its two anti-aliased networks are built here from their published description.
-Measure with `alex`; train with `vgg`: a loss must never be the scale.
+The weights come from the PyPI package `stlpips-pytorch` (BSD-2). That package cannot be imported without torchvision, so its
+two anti-aliased networks are built here from their published description. `alex` is the metric and `vgg` the training loss,
+because a model must not be trained on the metric that evaluates it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 PACKAGE = "stlpips_pytorch"
 INSTALL_HINT = "ST-LPIPS needs its weights: pip install --no-deps stlpips-pytorch==0.0.2"
 
-# One list per slice, read left to right. Numbers are convolutions, named by their place in the published network.
+# One list of layers per slice: (index in the published network, padding) is a convolution; max pooling has its kernel size,
+# blur pooling its index.
 Slice = list[tuple[str, int] | str]
 ALEX: list[Slice] = [
     [("0", 2), "blur:1", "relu"],
@@ -40,8 +41,8 @@ class STLPIPS(nn.Module):
     """Distance of two images `(B, 3, H, W)` in -1..1, each side at least 64 pixels: a tensor `(B,)`, 0 for equal images.
 
     Args:
-        net: "alex" (the scale) or "vgg" (the training loss).
-        slices: how many of the five feature levels to use; fewer are cheaper and not comparable with published figures.
+        net: "alex" (the metric) or "vgg" (the training loss).
+        slices: number of feature levels, 1 to 5; with fewer than 5 the values are not comparable with published ones.
     """
 
     def __init__(self, net: str = "alex", slices: int = 5) -> None:
@@ -52,39 +53,39 @@ class STLPIPS(nn.Module):
 
     @staticmethod
     def is_installed() -> bool:
-        """Whether the package that carries the weights is there."""
+        """Whether the package with the weights is installed."""
         return importlib.util.find_spec(PACKAGE) is not None
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         distance = torch.zeros(first.shape[0], device=first.device)
         with torch.no_grad():
-            expected = self.features(second)
-        for level, (a, b) in enumerate(zip(self.features(first), expected, strict=True)):
+            second_features = self.features(second)
+        for level, (a, b) in enumerate(zip(self.features(first), second_features, strict=True)):
             weight = getattr(self, f"lin{level}_model_1_weight")
             distance = distance + ((a - b) ** 2 * weight).sum(dim=1).mean(dim=(1, 2))
         return distance
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Unit-length features of each level, of an image `(B, 3, H, W)` in -1..1."""
+        """Features of `image` `(B, 3, H, W)` in -1..1 at each level, normalised to unit length over the channels."""
         hidden = (image - self.scaling_layer_shift) / self.scaling_layer_scale
         levels = []
         for number, layers in enumerate(self.slices, start=1):
             for layer in layers:
                 hidden = self._layer(f"net_slice{number}_", layer)(hidden)
-            # Under autocast the layers compute in half precision; distances of unit vectors must not.
+            # Under autocast the layers run in half precision, in which distances of unit vectors are too inexact.
             hidden = hidden.float()
             levels.append(hidden / ((hidden**2).sum(dim=1, keepdim=True) + 1e-16).sqrt())
         return levels
 
     def _layer(self, prefix: str, layer: tuple[str, int] | str) -> Callable[[Tensor], Tensor]:
         if isinstance(layer, tuple):
-            place, padding = layer
-            weight, bias = getattr(self, f"{prefix}{place}_weight"), getattr(self, f"{prefix}{place}_bias")
+            index, padding = layer
+            weight, bias = getattr(self, f"{prefix}{index}_weight"), getattr(self, f"{prefix}{index}_bias")
             return lambda x: F.conv2d(x, weight, bias, padding=padding)
-        kind, _, value = layer.partition(":")
-        if kind == "relu":
+        operation, _, value = layer.partition(":")
+        if operation == "relu":
             return F.relu
-        if kind == "max":
+        if operation == "max":
             return lambda x: F.max_pool2d(x, int(value), stride=1)
         kernel = getattr(self, f"{prefix}{value}_filt")
         return lambda x: F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), kernel, stride=2, groups=x.shape[1])

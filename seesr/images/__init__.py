@@ -1,1 +1,1 @@
-"""Pictures: reading, sizes, colours, transparency, metadata, saving."""
+"""Images on the CPU: reading, sizes, colours, transparency, metadata, saving."""

@@ -1,4 +1,4 @@
-"""The last stretch: from the models' picture to the one the user asked for."""
+"""The last stage before saving: from the networks' output to the picture that the user asked for."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from seesr.images.sizes import Sizes
 
 
 def finish(image: Image.Image, picture: Picture, sizes: Sizes, strength: float) -> Image.Image:
-    """Brings `image` to the output size, sharpens, and gives alpha, profile and EXIF back."""
+    """Resizes `image` to the output size, sharpens it with `strength`, and restores alpha, colour profile and EXIF.
+
+    Args:
+        image: RGB in sRGB, of the working size.
+        picture: the input, whose alpha, profile and EXIF are restored.
+    """
     image = sharpen(resize(image, sizes.output), strength)
     if picture.profile:
         srgb, profile = ImageCms.createProfile("sRGB"), ImageCms.ImageCmsProfile(io.BytesIO(picture.profile))

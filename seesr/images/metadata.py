@@ -1,4 +1,4 @@
-"""What a picture file says beside its pixels: the input's EXIF, carried over, and the settings that made the output."""
+"""Metadata of image files: the input's EXIF that the output keeps, and the settings that made the output."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ KEPT_TAGS = (
     ExifTags.Base.Artist,
     ExifTags.Base.Copyright,
 )
+"""Tags of the base IFD that the output keeps."""
 SUBJECT_AREA = 0x9214
-"""Pillow has no name of its own for it."""
-DROPPED_DETAILS = (
+"""Missing in Pillow's `ExifTags.Base`."""
+DROPPED_TAGS = (
     ExifTags.Base.MakerNote,
     ExifTags.Base.UserComment,
     ExifTags.Base.ExifImageWidth,
@@ -30,40 +31,41 @@ DROPPED_DETAILS = (
     ExifTags.Base.SubjectLocation,
     SUBJECT_AREA,
 )
-"""What is wrong for the result, or holds offsets into the old file."""
-ASCII_COMMENT = b"ASCII\0\0\0"
+"""Tags of the Exif IFD that are wrong for the output, or that hold offsets into the input file."""
+ASCII_PREFIX = b"ASCII\0\0\0"
+"""Character code at the start of EXIF's UserComment."""
 PNG_KEY = "seesr"
 MAX_EXIF_BYTES = 65_000
 """A JPEG segment holds 65,533."""
 
 
-class _Text(str):
-    """EXIF's text, which Pillow reads as latin-1, byte by byte, and writes with question marks for what is not ASCII.
+class _ExifText(str):
+    """A text value of EXIF that is written back as the bytes it was read from, which are most often UTF-8.
 
-    Here it is written as the bytes that it was read from, most often UTF-8.
+    Pillow decodes these bytes as latin-1, and writes a question mark for each that is not ASCII.
     """
 
     def encode(self, encoding: str = "", errors: str = "") -> bytes:
         return super().encode("latin-1", "replace")
 
 
-def kept_exif(image: Image.Image) -> bytes | None:
-    """The input's camera, date, author, exposure and place, ready for the output; its orientation is not among them.
+def exif_for_output(image: Image.Image) -> bytes | None:
+    """The input's camera, date, author, exposure and GPS position, without its orientation; None if it has none of them.
 
     Raises:
         ValueError: the input's EXIF is damaged or too long.
     """
     try:
         source = image.getexif()
-        details, place = source.get_ifd(ExifTags.IFD.Exif), source.get_ifd(ExifTags.IFD.GPSInfo)
+        exif_ifd, gps_ifd = source.get_ifd(ExifTags.IFD.Exif), source.get_ifd(ExifTags.IFD.GPSInfo)
         kept = Image.Exif()
         for tag in KEPT_TAGS:
             if tag in source:
-                kept[tag] = _exact(source[tag])
-        details = {tag: value for tag, value in details.items() if tag not in DROPPED_DETAILS}
-        for part, values in ((ExifTags.IFD.Exif, details), (ExifTags.IFD.GPSInfo, place)):
-            if values:
-                kept[part] = {tag: _exact(value) for tag, value in values.items()}
+                kept[tag] = _preserve_bytes(source[tag])
+        exif_ifd = {tag: value for tag, value in exif_ifd.items() if tag not in DROPPED_TAGS}
+        for key, ifd in ((ExifTags.IFD.Exif, exif_ifd), (ExifTags.IFD.GPSInfo, gps_ifd)):
+            if ifd:
+                kept[key] = {tag: _preserve_bytes(value) for tag, value in ifd.items()}
         content = kept.tobytes() if len(kept) else b""
     except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, AttributeError, struct_error) as error:
         raise ValueError(f"its EXIF is damaged ({error})") from error
@@ -72,61 +74,61 @@ def kept_exif(image: Image.Image) -> bytes | None:
     return content or None
 
 
-def save_arguments(kind: str, exif: bytes | None, settings: dict[str, Any] | None) -> dict[str, Any]:
-    """Arguments for Pillow's `save` in format `kind` that write EXIF and settings.
+def metadata_arguments(pillow_format: str, exif: bytes | None, settings: dict[str, Any] | None) -> dict[str, Any]:
+    """Arguments of Pillow's `save` in `pillow_format` that write EXIF and settings.
 
-    PNG carries the settings as text `seesr`, the others in EXIF's UserComment; both as JSON. BMP carries nothing.
+    The settings are JSON: in PNG the text chunk `seesr`, in other formats EXIF's UserComment. BMP has no metadata.
     """
-    if kind == "BMP":
+    if pillow_format == "BMP":
         return {}
     arguments: dict[str, Any] = {}
-    if kind == "PNG":
+    if pillow_format == "PNG":
         if settings is not None:
             text = PngInfo()
             text.add_text("Software", f"seesr {__version__}")
             text.add_itxt(PNG_KEY, json.dumps(settings))
             arguments["pnginfo"] = text
     elif settings is not None:
-        written = _with_comment(exif, settings)
-        # What came with the input gives way where both do not fit.
-        exif = written if len(written) <= MAX_EXIF_BYTES else _with_comment(None, settings)
+        extended = _with_settings(exif, settings)
+        # Where both do not fit, the input's EXIF is dropped.
+        exif = extended if len(extended) <= MAX_EXIF_BYTES else _with_settings(None, settings)
     if exif:
-        # Of bytes Pillow's TIFF would read the text again, and write it so.
-        arguments["exif"] = _load(exif) if kind == "TIFF" else exif
+        # Given bytes, Pillow's TIFF writer would decode the text again and lose what is not ASCII.
+        arguments["exif"] = _parse(exif) if pillow_format == "TIFF" else exif
     return arguments
 
 
-def _exact(value: Any) -> Any:
-    return _Text(value) if isinstance(value, str) else value
+def _preserve_bytes(value: Any) -> Any:
+    return _ExifText(value) if isinstance(value, str) else value
 
 
-def _load(exif: bytes) -> Image.Exif:
-    block = Image.Exif()
-    block.load(exif)
-    parts = [block.get_ifd(part) for part in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo) if part in block]
-    for part in (block, *parts):
-        for tag, value in [*part.items()]:
-            part[tag] = _exact(value)
-    return block
+def _parse(content: bytes) -> Image.Exif:
+    exif = Image.Exif()
+    exif.load(content)
+    sub_ifds = [exif.get_ifd(key) for key in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo) if key in exif]
+    for ifd in (exif, *sub_ifds):
+        for tag, value in [*ifd.items()]:
+            ifd[tag] = _preserve_bytes(value)
+    return exif
 
 
-def _with_comment(exif: bytes | None, settings: dict[str, Any]) -> bytes:
-    block = _load(exif) if exif else Image.Exif()
-    block[ExifTags.Base.Software] = f"seesr {__version__}"
-    details = dict(block.get_ifd(ExifTags.IFD.Exif))
-    details[ExifTags.Base.UserComment] = ASCII_COMMENT + json.dumps(settings).encode("ascii")
-    block[ExifTags.IFD.Exif] = details
-    return block.tobytes()
+def _with_settings(content: bytes | None, settings: dict[str, Any]) -> bytes:
+    exif = _parse(content) if content else Image.Exif()
+    exif[ExifTags.Base.Software] = f"seesr {__version__}"
+    exif_ifd = dict(exif.get_ifd(ExifTags.IFD.Exif))
+    exif_ifd[ExifTags.Base.UserComment] = ASCII_PREFIX + json.dumps(settings).encode("ascii")
+    exif[ExifTags.IFD.Exif] = exif_ifd
+    return exif.tobytes()
 
 
 def read_settings(image: Image.Image) -> dict[str, Any] | None:
-    """The settings that made a picture, as `save_arguments` wrote them; None when it carries none."""
+    """The settings that made a picture, as `metadata_arguments` wrote them; None where it has none."""
     text = image.info.get(PNG_KEY)
     if text is None:
         comment = image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
-        if not isinstance(comment, bytes) or not comment.startswith(ASCII_COMMENT):
+        if not isinstance(comment, bytes) or not comment.startswith(ASCII_PREFIX):
             return None
-        text = comment.removeprefix(ASCII_COMMENT).decode("ascii", "replace")
+        text = comment.removeprefix(ASCII_PREFIX).decode("ascii", "replace")
     try:
         settings = json.loads(text)
     except json.JSONDecodeError:

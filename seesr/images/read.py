@@ -1,4 +1,4 @@
-"""Bytes to a picture, safely: bounds checked before decoding, turned upright, in sRGB, alpha and profile set aside."""
+"""Decodes an input safely: checks its size first, turns it upright, converts it to sRGB, separates alpha and profile."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPL
 
 from seesr.errors import InputError
 from seesr.images.alpha import bleed
-from seesr.images.metadata import kept_exif
+from seesr.images.metadata import exif_for_output
 from seesr.notes import Notes
 from seesr.options import Limits
 
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "AVIF", "HEIF")
-"""What is read at all: other plug-ins of Pillow run programs, or change the size while they decode."""
+READABLE_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "AVIF", "HEIF")
+"""Pillow's other plug-ins are not used: some run external programs, or change the size while they decode."""
 PICTURE_SUFFIXES = {
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff"),
     *(".bmp", ".dib", ".gif", ".avif", ".heic", ".heif"),
 }
-"""What is taken from folders; a file named by the user is tried whatever its name."""
-DAMAGE = (
+"""Files of a folder that are read; a file that the user names is read whatever its suffix."""
+DECODE_ERRORS = (
     *(OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError),
     *(RuntimeError, struct_error, zlib_error, Image.DecompressionBombError),
 )
-"""How Pillow's readers say that a file is damaged: in as many ways as there are formats."""
+"""What Pillow's decoders raise on damaged files: each format raises other errors."""
 
-TURNS = {
+UPRIGHT_TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -44,35 +44,35 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What brings a picture upright, by EXIF's orientation."""
+"""The transpose that turns a picture upright, by its EXIF orientation."""
 
-GREY_STEPS = {"L;2": 85, "L;4": 17}
-"""What of the 256 greys lies between two of a file's, by Pillow's name for how they are packed."""
+GREY_STEP = {"L;2": 85, "L;4": 17}
+"""Difference of two neighbouring grey levels after Pillow expanded them to 8 bits, by raw mode."""
 
-ROWS_AT_ONCE = 64
-"""Of a picture with more than 8 bits, which are brought to 8 in float64."""
+STRIP_ROWS = 64
+"""Rows that are converted to 8 bits at a time, which is computed in float64."""
 
-_LIMIT_LOCK = threading.Lock()
+_PIXEL_LIMIT_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """The bytes of a picture file, and what messages call it."""
+    """The content of an image file, and the name that messages give it."""
 
     content: bytes
     name: str = "the data"
 
     @classmethod
     def read(cls, path: Path, limits: Limits, name: str | None = None) -> EncodedImage:
-        """Of a file that is no longer than the limit.
+        """Reads a file.
 
         Raises:
-            InputError: it cannot be read, or is too long.
+            InputError: the file cannot be read, or is larger than the limit.
         """
         name = name or str(path)
         try:
-            _check_bytes(path.stat().st_size, limits, name)
-            with path.open("rb") as file:  # bounded, for a pipe has no size
+            _check_file_size(path.stat().st_size, limits, name)
+            with path.open("rb") as file:  # bounded, because a pipe has no size
                 return cls(file.read(limits.input_bytes + 1), name)
         except FileNotFoundError:
             raise InputError(f"{name} does not exist.") from None
@@ -92,18 +92,18 @@ class Picture:
     alpha: Image.Image | None = None
     """Mode L, the size of `rgb`; None when the input has no transparency."""
     profile: bytes | None = None
-    """The ICC profile that the input's colours were in."""
+    """The input's ICC profile, to which the output is converted back."""
     exif: bytes | None = None
-    """What of the input's EXIF goes on to the result."""
+    """The part of the input's EXIF that the output keeps."""
     notes: Notes = field(default_factory=Notes)
-    """What was done to the input that a user would want to know."""
+    """Conversions of the input that the user should know about."""
 
 
 def read_picture(source: ImageSource, limits: Limits) -> Picture:
     """Reads a path, the bytes of a file, a PIL image, or an array `(H, W)`, `(H, W, 3)` or `(H, W, 4)` of uint8.
 
     Raises:
-        InputError: not a picture, damaged, or beyond a limit.
+        InputError: the source is not a picture, is damaged, or exceeds a limit.
     """
     if isinstance(source, np.ndarray):
         return _to_picture(_from_array(source), limits, "the array")
@@ -117,7 +117,7 @@ def read_picture(source: ImageSource, limits: Limits) -> Picture:
 
 
 def to_srgb(image: Image.Image, notes: Notes) -> tuple[Image.Image, bytes | None]:
-    """The image in sRGB, and the profile to bring the result back to, if it has one that can be."""
+    """(the image in sRGB, its ICC profile); the profile is None if there is none to which sRGB can be converted back."""
     base = image if image.mode in ("RGB", "L", "CMYK") else image.convert("L" if image.mode in ("1", "LA") else "RGB")
     profile = image.info.get("icc_profile")
     if not profile:
@@ -132,7 +132,7 @@ def to_srgb(image: Image.Image, notes: Notes) -> tuple[Image.Image, bytes | None
     try:
         ImageCms.buildTransform(srgb, source, "RGB", "RGB")
     except ImageCms.PyCMSError:
-        notes.add("its colours were converted to sRGB and stay so")
+        notes.add("its colours were converted to sRGB and stay in sRGB")
         return converted, None
     return converted, profile
 
@@ -148,75 +148,75 @@ def _from_array(array: np.ndarray) -> Image.Image:
 def _decode(content: bytes, limits: Limits, name: str) -> Picture:
     if not content:
         raise InputError(f"{name} is empty (0 bytes).")
-    _check_bytes(len(content), limits, name)
+    _check_file_size(len(content), limits, name)
     pillow_heif.register_heif_opener()
     try:
-        with _own_limit():
-            image = Image.open(io.BytesIO(content), formats=FORMATS)
+        with _without_pillow_limit():
+            image = Image.open(io.BytesIO(content), formats=READABLE_FORMATS)
     except UnidentifiedImageError:
         raise InputError(
             f"{name} is not a picture in a known format (PNG, JPEG, WebP, TIFF, BMP, GIF, HEIC, AVIF)."
         ) from None
-    except DAMAGE as error:
+    except DECODE_ERRORS as error:
         raise InputError(f"{name} is damaged or cut short and cannot be decoded ({_first_line(error)}).") from error
     return _to_picture(image, limits, name)
 
 
 def _to_picture(image: Image.Image, limits: Limits, name: str) -> Picture:
-    _check_size(image.size, limits, name)
+    _check_dimensions(image.size, limits, name)
     try:
         return _convert(image, limits, name)
-    except DAMAGE as error:
+    except DECODE_ERRORS as error:
         raise InputError(f"{name} is damaged or cut short and cannot be decoded ({_first_line(error)}).") from error
     except MemoryError as error:
         raise InputError(f"{name} is {image.width}x{image.height}, too large for this machine's memory.") from error
 
 
 @dataclass(frozen=True)
-class Numbers:
-    """What a file says of its numbers, beside the mode that Pillow gives it: of most it is silent."""
+class SampleFormat:
+    """How a file stores its samples, as far as Pillow's mode does not say it."""
 
     bits: int
-    """A channel."""
+    """Bits per channel."""
     signed: bool = True
-    inverted: bool = False
-    """Whether 0 is white; Pillow turns 8 bits round, but not more."""
+    white_is_zero: bool = False
+    """Whether 0 is white. Pillow inverts such samples itself if they have 8 bits or fewer."""
 
     @classmethod
-    def of(cls, image: Image.Image) -> Numbers:
-        """Of an image that is not loaded yet; of a TIFF, or from memory, also later."""
+    def of(cls, image: Image.Image) -> SampleFormat:
+        """Of an image that is not loaded yet; a TIFF, or an image made in memory, may be loaded already."""
         tags = getattr(image, "tag_v2", None)
         if tags is not None:
             unsigned = tags.get(SAMPLEFORMAT, (1,))[0] == 1
             return cls(tags.get(BITSPERSAMPLE, (1,))[0], not unsigned, tags.get(PHOTOMETRIC_INTERPRETATION) == 0)
         if image.mode in ("I", "F"):
             return cls(32)
-        packed = _packed(image)
-        return cls(16 if image.mode.startswith("I") or (";16" in packed and packed != "BGR;16") else 8)
+        raw_mode = _raw_mode(image)
+        return cls(16 if image.mode.startswith("I") or (";16" in raw_mode and raw_mode != "BGR;16") else 8)
 
 
-def _packed(image: Image.Image) -> str:
-    """How the numbers of a file are packed, by Pillow's name, like `L;4`; nothing once they are loaded."""
-    packed = image.tile[0][3] if getattr(image, "tile", []) else ""
-    return str(packed[0] if isinstance(packed, tuple) and packed else packed)
+def _raw_mode(image: Image.Image) -> str:
+    """Pillow's raw mode of a file, such as `L;4`; empty once the image is loaded."""
+    raw_mode = image.tile[0][3] if getattr(image, "tile", []) else ""
+    return str(raw_mode[0] if isinstance(raw_mode, tuple) and raw_mode else raw_mode)
 
 
 def _convert(image: Image.Image, limits: Limits, name: str) -> Picture:
-    notes, numbers = Notes(), Numbers.of(image)
-    if numbers.bits > 8:
-        notes.add(f"{numbers.bits} bits a channel, the result has 8")
-    # A camera's MPO carries previews as further frames: nothing that a user would miss.
-    # Not counted: Pillow would read all of a file for it, for hours where that is made of tiny frames.
+    notes, sample_format = Notes(), SampleFormat.of(image)
+    if sample_format.bits > 8:
+        notes.add(f"{sample_format.bits} bits a channel, the result has 8")
+    # In a camera's MPO the further frames are previews, which no user would miss.
+    # Frames are not counted: for that Pillow would read the whole file, which takes hours if it has many tiny frames.
     if image.format != "MPO" and getattr(image, "is_animated", False):
         notes.add("several frames, the first is used")
-    _match_transparency(image)
-    with _own_limit():  # a TIFF is measured again here
+    _transparent_colour_to_8_bit(image)
+    with _without_pillow_limit():  # Pillow checks the size of a TIFF again here
         image.load()
-    _check_size(image.size, limits, name)  # a HEIC may have said otherwise before it was decoded
-    exif = _exif(image, notes)  # before it is turned: what a TIFF says is not in the copy
+    _check_dimensions(image.size, limits, name)  # decoding a HEIC can change its size
+    exif = _read_exif(image, notes)  # before it is turned: the copy lacks a TIFF's EXIF
     image = _upright(image)
     if image.mode.startswith(("I", "F")):
-        image = _to_8_bit(image, numbers, notes)
+        image = _to_8_bit(image, sample_format, notes)
     alpha = None
     if image.has_transparency_data:
         image = image if image.mode in ("LA", "RGBA") else image.convert("LA" if image.mode in ("1", "L") else "RGBA")
@@ -225,92 +225,92 @@ def _convert(image: Image.Image, limits: Limits, name: str) -> Picture:
     rgb, profile = to_srgb(image, notes)
     if alpha is not None:
         rgb = bleed(rgb, alpha)
-    rgb.info = {}  # what it said was heeded: read again, it would be turned again
+    rgb.info = {}  # it has been applied: if this picture were an input, it would be turned a second time
     return Picture(rgb, alpha, profile, exif, notes)
 
 
 @contextmanager
-def _own_limit() -> Iterator[None]:
-    """Without Pillow's own limit of pixels: `limits` decides here, before any pixel is decoded."""
-    with _LIMIT_LOCK:
-        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+def _without_pillow_limit() -> Iterator[None]:
+    """Switches off Pillow's limit on pixels: `Limits.input_pixels` is checked instead, before any pixel is decoded."""
+    with _PIXEL_LIMIT_LOCK:
+        pillow_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             yield
         finally:
-            Image.MAX_IMAGE_PIXELS = before
+            Image.MAX_IMAGE_PIXELS = pillow_limit
 
 
-def _check_bytes(count: int, limits: Limits, name: str) -> None:
+def _check_file_size(count: int, limits: Limits, name: str) -> None:
     if count > limits.input_bytes:
-        raise InputError(f"{name} has {count:,} bytes; at most {limits.input_bytes:,} are taken (SEESR_INPUT_BYTES).")
+        raise InputError(f"{name} has {count:,} bytes; at most {limits.input_bytes:,} are allowed (SEESR_INPUT_BYTES).")
 
 
-def _check_size(size: tuple[int, int], limits: Limits, name: str) -> None:
+def _check_dimensions(size: tuple[int, int], limits: Limits, name: str) -> None:
     width, height = size
     if width < 1 or height < 1:
         raise InputError(f"{name} is {width}x{height}: it has no pixels.")
     if width * height > limits.input_pixels:
         raise InputError(
-            f"{name} is {width}x{height}, {width * height:,} pixels; at most {limits.input_pixels:,} are taken. "
+            f"{name} is {width}x{height}, {width * height:,} pixels; at most {limits.input_pixels:,} are allowed. "
             "Make it smaller first, or raise SEESR_INPUT_PIXELS."
         )
 
 
-def _exif(image: Image.Image, notes: Notes) -> bytes | None:
+def _read_exif(image: Image.Image, notes: Notes) -> bytes | None:
     try:
-        return kept_exif(image)
+        return exif_for_output(image)
     except ValueError as error:
         notes.add(f"{error} and was left out")
         return None
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turned as its EXIF says, as far as that can be read."""
+    """A copy that is turned by its EXIF orientation, if that can be read."""
     try:
-        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
-    except DAMAGE:
-        turn = None
-    return image.copy() if turn is None else image.transpose(turn)
+        transpose = UPRIGHT_TRANSPOSE.get(image.getexif().get(ExifTags.Base.Orientation))
+    except DECODE_ERRORS:
+        transpose = None
+    return image.copy() if transpose is None else image.transpose(transpose)
 
 
-def _match_transparency(image: Image.Image) -> None:
-    """Brings the colour that a PNG calls transparent to 8 bits, as Pillow will with pixels when it loads them."""
-    transparent, packed = image.info.get("transparency"), _packed(image)
-    if isinstance(transparent, int) and packed in GREY_STEPS:
-        image.info["transparency"] = transparent * GREY_STEPS[packed]
-    elif isinstance(transparent, tuple) and packed.endswith(";16B"):
+def _transparent_colour_to_8_bit(image: Image.Image) -> None:
+    """Converts the transparent colour of a PNG to 8 bits; Pillow converts only the pixels, when it loads them."""
+    transparent, raw_mode = image.info.get("transparency"), _raw_mode(image)
+    if isinstance(transparent, int) and raw_mode in GREY_STEP:
+        image.info["transparency"] = transparent * GREY_STEP[raw_mode]
+    elif isinstance(transparent, tuple) and raw_mode.endswith(";16B"):
         image.info["transparency"] = tuple(value >> 8 for value in transparent)
 
 
-def _to_8_bit(image: Image.Image, numbers: Numbers, notes: Notes) -> Image.Image:
+def _to_8_bit(image: Image.Image, sample_format: SampleFormat, notes: Notes) -> Image.Image:
     values = np.asarray(image)
-    if image.mode == "I" and not numbers.signed:
-        values = values.view(np.uint32)  # Pillow has no such mode
+    if image.mode == "I" and not sample_format.signed:
+        values = values.view(np.uint32)  # Pillow has no unsigned mode
     peak = float(values.max(initial=0, where=np.isfinite(values)))
     if image.mode == "F":
-        white = _white(peak)
-        notes.add(f"its numbers reach {peak:g}, {white:g} was taken for white")
+        white = _white_level(peak)
+        notes.add(f"its values reach {peak:g}, {white:g} was taken as white")
     elif image.mode == "I":
         white = 255.0 if peak <= 255 else max(peak, 65535.0)
     else:
-        white = 2.0**numbers.bits - 1
+        white = 2.0**sample_format.bits - 1
     grey = np.empty(values.shape, np.uint8)
-    for first in range(0, len(values), ROWS_AT_ONCE):
-        rows = slice(first, first + ROWS_AT_ONCE)
-        shares = np.nan_to_num(values[rows].astype(np.float64), posinf=peak, neginf=0) / white
-        grey[rows] = ((1 - shares if numbers.inverted else shares) * 255).clip(0, 255).round()
-    made = Image.fromarray(grey)
-    made.info = {name: value for name, value in image.info.items() if name != "transparency"}
+    for first in range(0, len(values), STRIP_ROWS):
+        rows = slice(first, first + STRIP_ROWS)
+        relative = np.nan_to_num(values[rows].astype(np.float64), posinf=peak, neginf=0) / white
+        grey[rows] = ((1 - relative if sample_format.white_is_zero else relative) * 255).clip(0, 255).round()
+    result = Image.fromarray(grey)
+    result.info = {name: value for name, value in image.info.items() if name != "transparency"}
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
-        made.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
-    return made
+        result.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
+    return result
 
 
-def _white(peak: float) -> float:
-    """What a picture of floating-point numbers up to `peak` means by white.
+def _white_level(peak: float) -> float:
+    """The value of white in a floating-point picture with the largest value `peak`.
 
-    No file says. The usual ones are 1, 255 and 65535, which enlarging and sharpening overshoot; of others the peak is white.
+    Files do not state it. Usual values are 1, 255 and 65535, which resizing and sharpening overshoot; else it is the peak.
     """
     usual = (1.0, 255.0, 65535.0)
     return 1.0 if peak <= 1 else next((white for white in usual if white / 4 < peak <= 2 * white), peak)

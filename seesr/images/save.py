@@ -1,4 +1,4 @@
-"""Writes pictures so that a file is either whole or not there at all."""
+"""Writes image files atomically: on an error the file that was there before stays."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 from PIL import Image
 
 from seesr.errors import OutputError
-from seesr.files import whole_file
-from seesr.images.metadata import save_arguments
+from seesr.files import atomic_write
+from seesr.images.metadata import metadata_arguments
 from seesr.images.read import to_srgb
 from seesr.notes import Notes
 from seesr.options import SaveOptions
 
-FORMATS = {
+PILLOW_FORMATS = {
     ".png": "PNG",
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
@@ -26,22 +26,23 @@ FORMATS = {
     ".bmp": "BMP",
     ".avif": "AVIF",
 }
-OPAQUE, PLAIN = ("JPEG", "BMP"), ("BMP",)
-"""Formats without transparency: it becomes white. Those without a profile: colours become sRGB."""
-SUBSAMPLED, FULL_COLOURS_FROM = ("JPEG", "AVIF"), 90
-"""Formats that keep one colour for four pixels if they are not told otherwise; the quality from which on they are."""
+"""Pillow's names of the formats that can be written, by suffix."""
+NO_ALPHA, NO_PROFILE = ("JPEG", "BMP"), ("BMP",)
+"""Formats without transparency, which becomes white, and formats without a colour profile, whose colours become sRGB."""
+CHROMA_SUBSAMPLED, FULL_CHROMA_QUALITY = ("JPEG", "AVIF"), 90
+"""Formats that subsample chroma to a quarter by default, and the lowest quality at which it is kept in full (4:4:4)."""
 
 
-def output_format(path: Path) -> str:
-    """Pillow's name for the format that the suffix of `path` stands for.
+def pillow_format(path: Path) -> str:
+    """Pillow's name of the format that belongs to the suffix of `path`.
 
     Raises:
-        OutputError: a suffix that is not known.
+        OutputError: the suffix is unknown.
     """
     try:
-        return FORMATS[path.suffix.lower()]
+        return PILLOW_FORMATS[path.suffix.lower()]
     except KeyError:
-        raise OutputError(f"{path} has no known picture suffix; use one of {', '.join(FORMATS)}.") from None
+        raise OutputError(f"{path} has no known picture suffix; use one of {', '.join(PILLOW_FORMATS)}.") from None
 
 
 def save(
@@ -51,45 +52,46 @@ def save(
     settings: dict[str, Any] | None = None,
     name: str | None = None,
 ) -> None:
-    """Writes `image` to `path`, whose suffix decides the format.
+    """Writes `image` to `path`, whose suffix determines the format.
 
     Args:
-        options: quality, and whether the EXIF in `image.info` goes into the file; the profile always does.
-        settings: what made the picture; written into the file.
-        name: what errors call the file; else its path.
+        options: quality, and whether the EXIF in `image.info` is written; its ICC profile always is.
+        settings: the settings that made the picture, which are written into the file.
+        name: the name of the file in error messages; by default its path.
 
     Raises:
-        OutputError: the folder cannot be written to, or is full; what was there before is there still.
+        OutputError: the suffix is unknown, or the file cannot be written. A file that was there before stays.
     """
-    with saved_after(image, path, options, settings, name):
+    with save_on_success(image, path, options, settings, name):
         pass
 
 
 @contextmanager
-def saved_after(
+def save_on_success(
     image: Image.Image,
     path: Path,
     options: SaveOptions | None = None,
     settings: dict[str, Any] | None = None,
     name: str | None = None,
 ) -> Iterator[None]:
-    """As `save`: under a temporary name first, and moved into place once the block has ended well."""
-    kind, options, name = output_format(path), options or SaveOptions(), name or path
-    if kind in OPAQUE and image.mode == "RGBA":
+    """Like `save`, but moves the file into place only after the body of the `with` statement has succeeded."""
+    image_format, options, name = pillow_format(path), options or SaveOptions(), name or path
+    if image_format in NO_ALPHA and image.mode == "RGBA":
         flat = Image.new("RGB", image.size, "white")
         flat.paste(image, mask=image.getchannel("A"))
         flat.info = image.info
         image = flat
-    if kind in PLAIN:
+    if image_format in NO_PROFILE:
         image, _ = to_srgb(image, Notes())
-    metadata = save_arguments(kind, image.info.get("exif") if options.metadata else None, settings)
-    colours = {"subsampling": "4:4:4"} if kind in SUBSAMPLED and options.quality >= FULL_COLOURS_FROM else {}
+    metadata = metadata_arguments(image_format, image.info.get("exif") if options.metadata else None, settings)
+    full_chroma = image_format in CHROMA_SUBSAMPLED and options.quality >= FULL_CHROMA_QUALITY
+    chroma = {"subsampling": "4:4:4"} if full_chroma else {}
     profile = image.info.get("icc_profile")
     try:
-        with whole_file(path) as temporary:
-            image.save(temporary, format=kind, quality=options.quality, icc_profile=profile, **metadata, **colours)
+        with atomic_write(path) as temporary:
+            image.save(temporary, format=image_format, quality=options.quality, icc_profile=profile, **metadata, **chroma)
             yield
     except OSError as error:
         raise OutputError(f"{name} cannot be written: {error.strerror or error}.") from error
-    except (ValueError, RuntimeError) as error:  # WebP's and AVIF's way to say that a side is too long for them
-        raise OutputError(f"{name} cannot be written as {kind} of {image.width}x{image.height} pixels: {error}.") from error
+    except (ValueError, RuntimeError) as error:  # WebP and AVIF raise these where a side is too long for the format
+        raise OutputError(f"{name} cannot be written as {image_format} of {image.width}x{image.height}: {error}.") from error

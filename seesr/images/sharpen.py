@@ -1,10 +1,11 @@
-"""Optional sharpening after everything else."""
+"""Optional unsharp mask on the finished picture."""
 
 from __future__ import annotations
 
 from PIL import Image, ImageFilter
 
 RADIUS = 1.2
+"""Pixels."""
 
 
 def sharpen(image: Image.Image, strength: float) -> Image.Image:

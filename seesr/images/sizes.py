@@ -1,4 +1,4 @@
-"""Sizes of one picture: what the user gets, what the networks work on, and which part of the input a tile shows."""
+"""Sizes of one picture in the pipeline: output, working and padded size, and the box of the input that a tile covers."""
 
 from __future__ import annotations
 
@@ -10,46 +10,46 @@ from seesr.options import Limits
 
 Size = tuple[int, int]
 """(width, height) in pixels."""
-NARROW = 4
-"""Times its shortest side that a picture which models work on may be long, however small the limit of results is."""
+ALLOWED_ASPECT_RATIO = 4
+"""Up to this aspect ratio a working size is never refused, even where its longer side exceeds the limit on output sides."""
 
 
 @dataclass(frozen=True)
 class SizeRequirements:
-    """What networks ask of a picture's size, in pixels."""
+    """What the networks require of the size of their input, in pixels."""
 
     minimum: int
-    """The shorter side below which they do badly; such pictures are worked on larger and reduced."""
+    """Smallest useful shorter side; a smaller output is computed at a larger size and then reduced."""
     multiple_of: int
-    """Sides that they take are multiples of this."""
+    """Both sides must be multiples of this."""
     padding: int = 0
-    """Around the picture, where they do badly at its border: convolutions see zeros there, and it shall lie outside."""
+    """Added on each side, so that the zero padding of the convolutions affects only what is cropped; 0 adds nothing."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Every size of one picture in the pipeline, each (width, height)."""
+    """All sizes of one picture in the pipeline."""
 
     input: Size
     output: Size
     """What the user asked for."""
     working: Size
-    """What the models see: the output size, or larger when that is smaller than the models like."""
+    """The size that the networks compute: the output size, or larger where that is below their minimum."""
     padded: Size
-    """`working` with the models' margin all around, rounded up to what the VAE can halve."""
+    """The size of the networks' input: `working` with `margin` on each side, rounded up to whole latent pixels."""
     margin: int
-    """Pixels around the picture in `padded`."""
+    """Pixels added at the left and top in `padded`, and at least as many at the right and bottom."""
 
 
 def plan_sizes(size: Size, scale: float, max_side: int | None, requirements: SizeRequirements, limits: Limits) -> Sizes:
-    """Sizes for a picture of `size`.
+    """Sizes for an input of `size`.
 
     Args:
         scale: output side over input side; any real number.
         max_side: if given, the output's longer side in pixels, instead of `scale`.
 
     Raises:
-        OptionError: the output would be larger than the limit.
+        OptionError: the output would be larger than the limit, or is too narrow for the networks.
     """
     factor = max_side / max(size) if max_side else scale
     output = _scaled(size, factor)
@@ -58,18 +58,18 @@ def plan_sizes(size: Size, scale: float, max_side: int | None, requirements: Siz
         if max_side:
             advice = f"ask for a longer side of {limit} or less"
         else:
-            fitting = math.floor(limit / max(size) * 100) / 100
-            advice = f"ask for a scale of {fitting:g} or less" if fitting >= 1 else "make it smaller first"
+            largest_scale = math.floor(limit / max(size) * 100) / 100
+            advice = f"ask for a scale of {largest_scale:g} or less" if largest_scale >= 1 else "make it smaller first"
         raise OptionError(
-            f"the result would be {output[0]}x{output[1]}; at most {limit} pixels a side are made. "
+            f"the result would be {output[0]}x{output[1]}; at most {limit} pixels a side are allowed. "
             f"For this picture {advice}."
         )
     working = output if min(output) >= requirements.minimum else _scaled(output, requirements.minimum / min(output))
-    longest = max(limit, NARROW * requirements.minimum)
+    longest = max(limit, ALLOWED_ASPECT_RATIO * requirements.minimum)
     if max(working) > longest:
         raise OptionError(
-            f"a {output[0]}x{output[1]} result is too narrow: its short side must be worked on at {requirements.minimum} "
-            f"pixels, which makes the long one {max(working)}, more than {longest}. Crop the picture."
+            f"a {output[0]}x{output[1]} result is too narrow: its shorter side must be computed at {requirements.minimum} "
+            f"pixels, which makes the longer one {max(working)}, more than {longest}. Crop the picture."
         )
     width, height = (
         math.ceil((side + 2 * requirements.padding) / requirements.multiple_of) * requirements.multiple_of
@@ -83,13 +83,13 @@ def _scaled(size: Size, factor: float) -> Size:
     return width, height
 
 
-def part_of_input(sizes: Sizes, box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-    """The part of the input (left, top, right, bottom) that `box` in the padded picture shows, at least one pixel."""
-    found = []
+def to_input_box(sizes: Sizes, box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    """The box (left, top, right, bottom) of the input that `box` of the padded picture covers, of at least one pixel."""
+    ranges = []
     for side, (start, end) in enumerate(((box[0], box[2]), (box[1], box[3]))):
         length, factor = sizes.input[side], sizes.input[side] / sizes.working[side]
         first = min(max(math.floor((start - sizes.margin) * factor), 0), length - 1)
         last = max(min(math.ceil((end - sizes.margin) * factor), length), first + 1)
-        found.append((first, last))
-    (left, right), (top, bottom) = found
+        ranges.append((first, last))
+    (left, right), (top, bottom) = ranges
     return left, top, right, bottom

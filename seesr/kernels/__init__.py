@@ -1,1 +1,1 @@
-"""Faster or more exact forms of stock layers: each file is one idea with one function that switches it on."""
+"""Faster or more exact replacements of stock layers; each file holds one of them and the function that enables it."""

@@ -1,4 +1,4 @@
-"""Regional compilation: each kind of block once, not whole networks, whose compilation takes minutes and more memory."""
+"""Regional compilation: blocks are compiled, not whole networks, which would take minutes and more memory."""
 
 from __future__ import annotations
 
@@ -17,26 +17,29 @@ from torch import nn
 from seesr.errors import OptionError
 from seesr.kernels.inplace import InplaceResnet
 
-BLOCKS = (BasicTransformerBlock, ResnetBlock2D, InplaceResnet)
-MOST_KINDS = 256
-"""Kinds of a block, by widths and sizes of maps, that PyTorch keeps compiled; it gives up at 8 otherwise."""
+COMPILED_BLOCKS = (BasicTransformerBlock, ResnetBlock2D, InplaceResnet)
+RECOMPILE_LIMIT = 256
+"""Variants of a block (by width and feature map size) that PyTorch compiles; by default it stops at 8."""
 
 
 def require_compiler(device: torch.device) -> None:
-    """Raises OptionError where there is no C++ compiler for PyTorch, or, on a GPU, no Triton or no C compiler for it; or
-    where Python's headers are missing."""
+    """Checks what PyTorch needs to compile for `device`.
+
+    Raises:
+        OptionError: the compiler is missing (C++ for a CPU, C for a GPU), or Triton for a GPU, or Python's headers.
+    """
     if device.type == "cpu":
-        language, variable, usual = "C++", "CXX", {"darwin": ["clang++"], "win32": ["cl"]}.get(sys.platform, ["g++"])
+        language, variable, defaults = "C++", "CXX", {"darwin": ["clang++"], "win32": ["cl"]}.get(sys.platform, ["g++"])
     else:
-        language, variable, usual = "C", "CC", ["gcc", "clang", "cl"]
-    compilers = [os.environ[variable]] if os.environ.get(variable) else usual
+        language, variable, defaults = "C", "CC", ["gcc", "clang", "cl"]
+    compilers = [os.environ[variable]] if os.environ.get(variable) else defaults
     if not any(map(shutil.which, compilers)):
         raise OptionError(
-            f"compiling needs a {language} compiler, and {' or '.join(compilers)} is not here; "
-            f"install it, name one in {variable}, or do not compile."
+            f"compiling needs a {language} compiler, and {' or '.join(compilers)} was not found; "
+            f"install one, set {variable}, or do not compile."
         )
     if device.type == "cuda" and importlib.util.find_spec("triton") is None:
-        raise OptionError("compiling for a GPU needs Triton, which is not here; install it (triton), or do not compile.")
+        raise OptionError("compiling for a GPU needs Triton, which is not installed; install triton, or do not compile.")
     headers = Path(sysconfig.get_path("include"))
     if not (headers / "Python.h").exists():
         raise OptionError(
@@ -45,14 +48,14 @@ def require_compiler(device: torch.device) -> None:
 
 
 def compile_blocks(network: nn.Module) -> None:
-    """Lets every residual and transformer block of `network` be compiled when it first runs, for the sizes it then sees.
+    """Sets every residual and transformer block of `network` to compile at its first run, for the shapes of its inputs.
 
-    The diffusion's tiles then have one size in all pictures with sides longer than a tile's (`Tiles.fixed`). Each smaller
-    size is compiled for itself, and so are another number of tiles a pass, and the whole VAE, on a GPU, for each size of
-    picture; the tiled VAE goes layer by layer, uncompiled.
+    Diffusion tiles have one size (`Tiles.fixed`) in every picture with sides longer than a tile. A smaller picture or
+    another number of tiles in a pass compiles again, and so does the whole VAE, on a GPU, for each picture size. The tiled
+    VAE runs layer by layer and is not compiled.
     """
-    torch._dynamo.config.recompile_limit = MOST_KINDS
-    torch._dynamo.config.accumulated_recompile_limit = MOST_KINDS * len(BLOCKS)
+    torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
+    torch._dynamo.config.accumulated_recompile_limit = RECOMPILE_LIMIT * len(COMPILED_BLOCKS)
     for block in network.modules():
-        if isinstance(block, BLOCKS):
+        if isinstance(block, COMPILED_BLOCKS):
             block.compile(dynamic=False)

@@ -1,4 +1,4 @@
-"""Which kernel computes the denoiser's attention: xformers' on CUDA where it is installed, else PyTorch's own."""
+"""Selects the attention kernel of the denoiser: xformers on CUDA where it is installed, otherwise PyTorch's."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from seesr.machine.out_of_memory import is_out_of_memory
 logger = logging.getLogger("seesr")
 
 
-def choose_attention(network: nn.Module, device: torch.device) -> None:
-    """Gives every attention of `network` the kernel that is best on `device`."""
-    # Float32 too: where a result is not finite the network runs again in it.
+def set_attention_processor(network: nn.Module, device: torch.device) -> None:
+    """Gives every attention layer of `network` the fastest kernel that runs on `device`."""
+    # Float32 is checked too, because a network whose output is not finite runs again in it.
     dtypes = {next(network.parameters()).dtype, torch.float32}
-    takes_xformers = device.type == "cuda" and all(xformers_runs(device, dtype) for dtype in dtypes)
-    processor = XFormersAttnProcessor() if takes_xformers else AttnProcessor2_0()
+    use_xformers = device.type == "cuda" and all(xformers_runs(device, dtype) for dtype in dtypes)
+    processor = XFormersAttnProcessor() if use_xformers else AttnProcessor2_0()
     for module in network.modules():
         if isinstance(module, Attention):
             module.set_processor(processor)
 
 
 def xformers_runs(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether xformers is installed and computes `dtype` there; a warning says it where it is installed and does not."""
+    """Whether xformers is installed and runs on `device` in `dtype`; logs a warning if it is installed but does not run."""
     if importlib.util.find_spec("xformers") is None:
         return False
     try:
@@ -37,6 +37,6 @@ def xformers_runs(device: torch.device, dtype: torch.dtype) -> bool:
     except (ImportError, OSError, RuntimeError) as error:
         if is_out_of_memory(error):
             raise
-        logger.warning("xformers is installed but does not run here, PyTorch's own attention is taken (%s)", error)
+        logger.warning("xformers is installed but does not run here; PyTorch's attention is used (%s)", error)
         return False
     return True

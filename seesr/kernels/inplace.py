@@ -1,4 +1,4 @@
-"""The VAE's blocks with the same result from fewer passes over memory, and its attention by `attend`."""
+"""The VAE's blocks with in-place activations and chunked attention: the same result with fewer passes over memory."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
-from seesr.kernels.attention import MathAttentionProcessor
+from seesr.kernels.attention import ChunkedAttentionProcessor
 
 
 class InplaceResnet(nn.Module):
-    """A VAE's `ResnetBlock2D`, on the same layers: activations overwrite a normalisation's result, which nobody else reads,
-    and nothing is divided by one."""
+    """A VAE's `ResnetBlock2D` on the same layers: activations overwrite the output of the normalisation, which nothing else
+    reads, and a division by 1 is skipped."""
 
     def __init__(self, block: ResnetBlock2D) -> None:
         super().__init__()
@@ -23,13 +23,13 @@ class InplaceResnet(nn.Module):
     def forward(self, x: Tensor, temb: None = None) -> Tensor:
         hidden = self.conv1(self.nonlinearity(self.norm1(x)))
         hidden = self.conv2(self.nonlinearity(self.norm2(hidden)))
-        made = hidden + (x if self.conv_shortcut is None else self.conv_shortcut(x))
-        return made if self.output_scale_factor == 1 else made / self.output_scale_factor
+        output = hidden + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+        return output if self.output_scale_factor == 1 else output / self.output_scale_factor
 
 
 def use_inplace_blocks(vae: AutoencoderKL) -> None:
-    """Replaces every `ResnetBlock2D` of `vae` by `InplaceResnet`, lets every SiLU overwrite its input, and computes
-    attention by `MathAttentionProcessor`."""
+    """Replaces every `ResnetBlock2D` of `vae` by `InplaceResnet`, makes every SiLU overwrite its input, and sets
+    `ChunkedAttentionProcessor` on every attention layer."""
     for parent in list(vae.modules()):
         for name, module in list(parent.named_children()):
             if isinstance(module, ResnetBlock2D):
@@ -37,4 +37,4 @@ def use_inplace_blocks(vae: AutoencoderKL) -> None:
             elif isinstance(module, nn.SiLU):
                 module.inplace = True
             elif isinstance(module, Attention):
-                module.set_processor(MathAttentionProcessor())
+                module.set_processor(ChunkedAttentionProcessor())

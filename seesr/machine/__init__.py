@@ -1,1 +1,1 @@
-"""The machine: devices, memory, the allocator, the thread that computes."""
+"""The machine: devices, memory, the allocator, out-of-memory errors, and the thread that computes in a server."""

@@ -1,4 +1,4 @@
-"""The C library's allocator (glibc's): when freed memory goes back to the system, and when it stays for what comes next.
+"""The host memory allocator (glibc): when it returns freed memory to the system, and when it keeps it for reuse.
 
 Measured on a CPU with AMX: 512x512 to 2048x2048 took 7.6 s with freed memory kept, 9.4 s without (docs/speed.md).
 """
@@ -13,15 +13,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -3, -4, -8
-"""glibc's `M_TRIM_THRESHOLD` and so on of mallopt(3)."""
-USUAL = {MMAP_MAX: 65536, MMAP_THRESHOLD: 32 << 20, TRIM_THRESHOLD: 64 << 20}
-"""What they are in a process that frees large pieces: the two thresholds grow to that by themselves."""
+"""glibc's `M_TRIM_THRESHOLD` and so on, see mallopt(3)."""
+DEFAULTS = {MMAP_MAX: 65536, MMAP_THRESHOLD: 32 << 20, TRIM_THRESHOLD: 64 << 20}
+"""Their values outside `retain_heap`. In a process that frees large blocks both thresholds grow to these by themselves."""
 
 
-def trim() -> None:
-    """Gives host memory that nothing refers to any more back to the system.
+def trim_heap() -> None:
+    """Returns unreferenced host memory to the system.
 
-    glibc keeps freed memory for what comes next, in pieces that the next picture may not fit into: a server would grow.
+    glibc keeps freed memory for reuse, in blocks that may not suit the next picture: a server would grow.
     """
     gc.collect()
     if c := _glibc():
@@ -29,13 +29,13 @@ def trim() -> None:
 
 
 @contextmanager
-def retain_heap(expected: float) -> Iterator[None]:
-    """The host memory that layers free stays with the process while this lasts, then goes back to the system.
+def retain_heap(expected_bytes: float) -> Iterator[None]:
+    """Keeps the host memory that layers free in the process while the block runs, then returns it to the system.
 
-    Otherwise glibc maps each large map anew, and the system clears it page by page: on a CPU with AMX that takes as long as
-    the convolution that fills it. The first `expected` bytes come in huge pages where the system has them. What is kept may
-    not fit what comes next: the peak grows by about a tenth. Works on threads
-    that share the main arena (`single_malloc_arena`).
+    Otherwise glibc requests new pages for each large feature map, and the system clears every page: on a CPU with AMX that
+    takes as long as the convolution that fills the map. The first `expected_bytes` are huge pages where the system has them.
+    Kept blocks do not always suit the next layer: the peak grows by about a tenth. It works on threads that share the main
+    arena (`single_malloc_arena`).
     """
     c = _glibc()
     if c is None:
@@ -43,29 +43,29 @@ def retain_heap(expected: float) -> Iterator[None]:
         return
     c.mallopt(MMAP_MAX, 0)
     c.mallopt(TRIM_THRESHOLD, -1)
-    _take_huge_pages(c, int(expected))
+    _reserve_huge_pages(c, int(expected_bytes))
     try:
         yield
     finally:
-        for parameter, value in USUAL.items():
+        for parameter, value in DEFAULTS.items():
             c.mallopt(parameter, value)
         c.malloc_trim(0)
 
 
 def single_malloc_arena() -> None:
-    """Threads that begin from now on take memory where the main thread does: of others glibc maps large pieces anew."""
+    """Makes threads started from now on share the main arena: in other arenas glibc requests large blocks anew each time."""
     if c := _glibc():
         c.mallopt(ARENA_MAX, 1)
 
 
-def _take_huge_pages(c: ctypes.CDLL, size: int) -> None:
-    """Grows the heap by `size` bytes and asks for huge pages there; nothing is used of it yet."""
+def _reserve_huge_pages(c: ctypes.CDLL, size: int) -> None:
+    """Grows the heap by `size` bytes and requests huge pages for them; no page is used yet."""
     c.malloc.restype, c.malloc.argtypes, c.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
     c.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     block = c.malloc(size)
     if block:
-        begin = -(-block // mmap.PAGESIZE) * mmap.PAGESIZE
-        c.madvise(begin, max(0, block + size - begin), mmap.MADV_HUGEPAGE)
+        start = -(-block // mmap.PAGESIZE) * mmap.PAGESIZE
+        c.madvise(start, max(0, block + size - start), mmap.MADV_HUGEPAGE)
         c.free(block)
 
 

@@ -1,4 +1,4 @@
-"""How much memory a device or the machine has, and how much of it this process used."""
+"""How much memory a device or the machine has, and how much of it this process uses."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 import psutil
 import torch
 
-from seesr.machine.allocator import trim
+from seesr.machine.allocator import trim_heap
 
-CONTROL_GROUPS = (
+CGROUP_FILES = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat", ""),
     (
         "/sys/fs/cgroup/memory/memory.limit_in_bytes",
@@ -20,16 +20,16 @@ CONTROL_GROUPS = (
         "total_",
     ),
 )
-"""Limit, use and statistics of a container's memory, and what the names in these begin with, in version 2 and 1."""
-DROPPABLE = ("inactive_file", "active_file")
-"""What a container's statistics call pages of files, which the system drops when memory is wanted."""
-STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+"""For cgroup version 2 and 1: files with the limit, the usage and the statistics, and the prefix of keys in the last."""
+RECLAIMABLE = ("inactive_file", "active_file")
+"""Statistics that count the file cache, which the system reclaims when memory is short."""
+PROC_STATUS, PROC_CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def memory_bytes(device: torch.device) -> tuple[int, int]:
-    """(free, total) memory of the device, or of the machine when it runs on the CPU.
+    """(free, total) bytes of the device's memory, or of the machine's for the CPU.
 
-    What PyTorch keeps for later on a GPU counts as free; of a machine, only what its container may use.
+    Memory that PyTorch caches on a GPU counts as free. In a container the memory is limited to what the container may use.
     """
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
@@ -37,24 +37,24 @@ def memory_bytes(device: torch.device) -> tuple[int, int]:
     memory = psutil.virtual_memory()
     if device.type == "mps":
         return memory.available + torch.mps.driver_allocated_memory() - torch.mps.current_allocated_memory(), memory.total
-    free, total = _container_memory()
+    free, total = _cgroup_memory()
     return min(memory.available, free), min(memory.total, total)
 
 
-def _container_memory() -> tuple[float, float]:
-    """(free, total) of this process's control group, infinite without one; files that can be dropped count as free."""
-    for limit, used, statistics, prefix in CONTROL_GROUPS:
+def _cgroup_memory() -> tuple[float, float]:
+    """(free, total) bytes of this process's cgroup, infinite without a limit; the file cache counts as free."""
+    for limit, usage, statistics, prefix in CGROUP_FILES:
         try:
-            total, taken = int(Path(limit).read_text()), int(Path(used).read_text())
+            total, used = int(Path(limit).read_text()), int(Path(usage).read_text())
             lines = dict(line.split() for line in Path(statistics).read_text().splitlines())
         except (OSError, ValueError):
             continue
-        return max(0, total - taken + sum(int(lines.get(prefix + name, 0)) for name in DROPPABLE)), total
+        return max(0, total - used + sum(int(lines.get(prefix + name, 0)) for name in RECLAIMABLE)), total
     return math.inf, math.inf
 
 
 def used_bytes(device: torch.device) -> int:
-    """What this process uses of the device's memory, or of the machine's."""
+    """Bytes that this process uses of the device's memory, or of the machine's."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
     if device.type == "mps":
@@ -62,9 +62,9 @@ def used_bytes(device: torch.device) -> int:
     return psutil.Process().memory_info().rss
 
 
-def free_memory(device: torch.device) -> None:
-    """Gives back what nothing refers to any more."""
-    trim()
+def release_memory(device: torch.device) -> None:
+    """Returns unreferenced host memory and PyTorch's cache on `device` to the system."""
+    trim_heap()
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":
@@ -72,9 +72,9 @@ def free_memory(device: torch.device) -> None:
 
 
 class PeakMemory:
-    """The most that this process used of the device's memory (or the machine's) since this was made, in bytes.
+    """Peak bytes that this process used of the device's memory (or the machine's) since the object was created.
 
-    Where the system does not let the process reset its mark (`resets`), the peak is that of the process's whole life.
+    Where the system cannot reset the peak (`resets` is False), it is the peak since the process started.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -83,7 +83,7 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(device)
             return
         try:
-            with CLEAR.open("r+") as file:
+            with PROC_CLEAR_REFS.open("r+") as file:
                 file.write("5")
         except OSError:
             self.resets = False
@@ -91,12 +91,12 @@ class PeakMemory:
     def bytes(self) -> int:
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
-        for line in STATUS.read_text().splitlines() if STATUS.exists() else ():
+        for line in PROC_STATUS.read_text().splitlines() if PROC_STATUS.exists() else ():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
         if sys.platform == "win32":
             return psutil.Process().memory_info().peak_wset
         import resource
 
-        # macOS counts in bytes, others in kilobytes.
+        # macOS reports bytes, other systems kilobytes.
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

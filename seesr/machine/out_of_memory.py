@@ -1,4 +1,4 @@
-"""What an out-of-memory error looks like, how it is told, and how to let go of what it holds."""
+"""Out-of-memory errors: how to recognise them, how to report them, and how to free what they hold."""
 
 from __future__ import annotations
 
@@ -10,44 +10,46 @@ import torch
 
 from seesr.errors import OutOfMemoryError
 
-ALLOCATOR_WORDS = (
+ALLOCATOR_MESSAGES = (
     *("can't allocate memory", "not enough memory", "cannot allocate memory", "backend out of memory"),
     *("cuda error: out of memory", "cublas_status_alloc_failed", "cudnn_status_alloc_failed", "invalid buffer size"),
 )
-"""How the allocators of the host, MPS, CUDA and its libraries say it, in small letters."""
-CUDNN_WORDS = ("unable to find an engine to execute this computation", "unable to find a valid cudnn algorithm")
-"""What PyTorch says where each way to compute a convolution ran out of memory; or where there is none."""
+"""Parts of the messages of the allocators of the host, MPS, CUDA and its libraries, in lower case."""
+CUDNN_MESSAGES = ("unable to find an engine to execute this computation", "unable to find a valid cudnn algorithm")
+"""PyTorch's messages when every convolution algorithm ran out of memory, or when no algorithm supports the convolution."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that a device's or the machine's memory ran out; nothing else is a reason to try again."""
+    """Whether `error` says that the memory of a device or the machine ran out: the only reason for a fallback."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     if not isinstance(error, RuntimeError):
         return False
-    told = str(error).lower()
-    return any(words in told for words in ALLOCATOR_WORDS) or (any(words in told for words in CUDNN_WORDS) and _is_scarce())
+    text = str(error).lower()
+    if any(message in text for message in ALLOCATOR_MESSAGES):
+        return True
+    return any(message in text for message in CUDNN_MESSAGES) and _is_gpu_memory_low()
 
 
-def _is_scarce() -> bool:
-    """Whether less than half of a GPU's memory is free."""
+def _is_gpu_memory_low() -> bool:
+    """Whether less than half of the GPU's memory is free."""
     free, total = torch.cuda.mem_get_info() if torch.cuda.is_available() else (1, 1)
     return free < total / 2
 
 
 @contextmanager
-def oom_as(sentence: str) -> Iterator[None]:
-    """Raises OutOfMemoryError with this sentence where memory runs out; any other error goes on as it is."""
+def oom_as(message: str) -> Iterator[None]:
+    """Raises OutOfMemoryError with `message` if memory runs out in the block; other errors are raised unchanged."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         clear_tracebacks(error)
-        raise OutOfMemoryError(sentence) from None
+        raise OutOfMemoryError(message) from None
 
 
 def clear_tracebacks(error: BaseException) -> None:
-    """Lets go of all that an error's traceback holds, of which the tensors of what failed are the most."""
+    """Drops the traceback of `error` and the local variables in its frames, which hold the tensors of the failed job."""
     traceback.clear_frames(error.__traceback__)
     error.__traceback__ = None

@@ -1,1 +1,1 @@
-"""What a job costs in memory, how it is run to fit, and what is done when it does not."""
+"""Memory plans: what a job needs in memory, the plan that fits, and the fallback when memory runs out."""

@@ -1,4 +1,4 @@
-"""Runs a job with the first memory plan of its ladder that does not run out of memory."""
+"""The fallback: runs a job with the first memory plan of the ladder that does not run out of memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from seesr.errors import Attempt, OutOfMemoryError
-from seesr.machine.memory import free_memory
+from seesr.machine.memory import release_memory
 from seesr.machine.out_of_memory import clear_tracebacks, is_out_of_memory
 from seesr.planning.plan import MemoryPlan
 
@@ -14,10 +14,10 @@ T = TypeVar("T")
 
 
 def run_with_fallback(ladder: list[MemoryPlan], run: Callable[[MemoryPlan], T]) -> tuple[T, MemoryPlan, list[Attempt]]:
-    """What `run` gives on the first plan whose memory suffices, that plan, and the attempts before it.
+    """The result of `run` with the first plan that does not run out of memory, that plan, and the failed attempts.
 
     Raises:
-        OutOfMemoryError: it did not suffice on the last one either. Any other error of `run` is raised as it is.
+        OutOfMemoryError: every plan ran out of memory. Any other error of `run` is raised unchanged.
     """
     attempts: list[Attempt] = []
     for plan in ladder:
@@ -28,7 +28,7 @@ def run_with_fallback(ladder: list[MemoryPlan], run: Callable[[MemoryPlan], T]) 
                 raise
             attempts.append(Attempt(plan.name, _reason(error)))
             clear_tracebacks(error)
-        free_memory(plan.device)
+        release_memory(plan.device)
     tried = ", ".join(attempt.rung for attempt in attempts)
     raise OutOfMemoryError(
         f"memory ran out with every plan ({tried}; {attempts[-1].reason}). "

@@ -1,4 +1,4 @@
-"""The ladder of memory plans for a job: the first one that fits, then those that take less and less."""
+"""The ladder of memory plans for a job: the first plan that fits, then plans that need less and less memory."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ import torch
 from seesr.autoencoder.vae import is_whole
 from seesr.errors import OptionError
 from seesr.machine.device import CPU
-from seesr.planning.costs import Costs
+from seesr.planning.costs import CostModel
 from seesr.planning.plan import Budget, MemoryPlan, TileSettings
 
 TILE_PIXELS = 768
-"""Side of the diffusion's tiles in pixels: 96 latent pixels of the published model."""
-NEVER = 10**6
+"""Default side of diffusion tiles in pixels: 96 latent pixels of the published model."""
+UNTILED = 10**6
+"""Tile side that no picture exceeds."""
 VAE_TILES, SMALL_VAE_TILE = (160, 96, 64, 48), 24
 SMALL_TILE, SMALLEST_TILE, SMALL_OVERLAP = 64, 48, 16
-MOST_TILES_AT_ONCE, MOST_FIXED_AT_ONCE = 8, 4
-"""Tiles in one pass; of fixed ones fewer, for the last pass is filled up."""
-ROOM = 2
-"""Times a plan's estimate that must be free where memory that layers free is kept for those that follow."""
+MAX_TILES_PER_PASS, MAX_FIXED_TILES_PER_PASS = 8, 4
+"""Fewer fixed tiles, because their last pass is filled up with repeated tiles."""
+HEAP_HEADROOM = 2
+"""Factor by which the free memory must exceed the estimate if the heap is retained."""
 
 
 def build_ladder(
@@ -29,98 +30,98 @@ def build_ladder(
     height: int,
     width: int,
     device: torch.device,
-    costs: Costs,
+    costs: CostModel,
     budget: Budget,
     sequential: bool = False,
     compiled: bool = False,
 ) -> list[MemoryPlan]:
-    """The plans for latents of `height` x `width`: first the one that is estimated to fit `budget`, then fallback steps.
+    """The plans for latents of `height` x `width`: first the one that is estimated to fit `budget`, then the fallback steps.
 
-    Each step takes less than the one before. What the user set is kept in every plan, or made smaller; what is never to be
-    tiled is not. Where no plan is estimated to fit, the smallest one is left: an estimate may be wrong.
+    Each plan needs less memory than the one before. Tile sizes that the user set are kept or reduced; what the user set
+    to be never tiled stays whole. If no plan is estimated to fit, the smallest one is left, for an estimate may be wrong.
 
     Raises:
-        OptionError: the overlap is more than half of the tile that the model has where none is given.
+        OptionError: the overlap is more than half of the model's default tile.
     """
-    tile = NEVER if settings.tile == 0 else settings.tile or TILE_PIXELS // costs.factor
+    tile = UNTILED if settings.tile == 0 else settings.tile or TILE_PIXELS // costs.factor
     overlap = tile // 3 if settings.tile_overlap is None else settings.tile_overlap
     if overlap > tile // 2:
         raise OptionError(
             f"tile_overlap is {overlap}; it may be at most half of the tile ({tile // 2}). Give a larger tile."
         )
     cuda = device.type == "cuda"
-    in_tiles = "maps on the host" if cuda else "tiled VAE"
-    name = "whole" if is_whole(settings.vae_tile or 0, height, width) else in_tiles
+    tiled_name = "maps on the host" if cuda else "tiled VAE"
+    name = "whole" if is_whole(settings.vae_tile or 0, height, width) else tiled_name
     vae_tile = _vae_tile(height, width, costs, budget.host if device.type == "cpu" else budget.device)
-    first = MemoryPlan(name, device, settings.vae_tile or 0, tile, overlap, sequential=sequential, map_bytes=budget.host / 3)
+    first = MemoryPlan(name, device, settings.vae_tile or 0, tile, overlap, sequential=sequential, map_limit=budget.host / 3)
     first = replace(first, particles=settings.particles, fixed_tiles=compiled)
-    tiled_vae = first if settings.vae_tile == 0 else replace(first, name=in_tiles, vae_tile=settings.vae_tile or vae_tile)
+    tiled_vae = first if settings.vae_tile == 0 else replace(first, name=tiled_name, vae_tile=settings.vae_tile or vae_tile)
     tiled, smaller = (replace(tiled_vae, name=name) for name in ("tiled latents", "smaller tiles"))
     if settings.tile != 0:
         tiled = replace(tiled, tile=min(tile, SMALL_TILE), overlap=min(overlap, SMALL_OVERLAP))
         smaller = replace(smaller, tile=min(tile, SMALLEST_TILE), overlap=min(overlap, SMALL_OVERLAP))
     smaller = replace(smaller, vae_tile=min(tiled_vae.vae_tile, SMALL_VAE_TILE))
     ladder = [first, tiled_vae, tiled, smaller]
-    if cuda and settings.vae_tile is None and height * width <= costs.vae_exact:
-        # Who asks for tiles wants little memory; else maps stay with the tiles: to copy them takes longer than all else.
-        ladder.insert(1, replace(tiled_vae, name="tiled VAE", map_bytes=math.inf, maps_on=device))
-    if settings.vae_tile is None and costs.largest_map(height, width) >= costs.too_large(device):
+    if cuda and settings.vae_tile is None and height * width <= costs.max_exact_latents:
+        # A user sets VAE tiles to save memory. Otherwise maps stay on the GPU: copying them takes longer than all else.
+        ladder.insert(1, replace(tiled_vae, name="tiled VAE", map_limit=math.inf, map_device=device))
+    if settings.vae_tile is None and costs.largest_map_elements(height, width) >= costs.max_map_elements(device):
         del ladder[0]
     if device.type != "cpu":
         ladder.append(replace(smaller, name="offload", sequential=True))
         ladder.append(replace(smaller, name="CPU", device=CPU, sequential=False))
-    ladder = _descending(ladder, height, width, costs)
+    ladder = _drop_useless_steps(ladder, height, width, costs)
     fits = [plan for plan in ladder if costs.estimate(plan, height, width) <= budget_for(plan, budget)]
     start = ladder.index(fits[0]) if fits else len(ladder) - 1
-    return [_with_tiles_at_once(plan, height, width, costs, budget) for plan in ladder[start:]]
+    return [_with_tiles_per_pass(plan, height, width, costs, budget) for plan in ladder[start:]]
 
 
-def _vae_tile(height: int, width: int, costs: Costs, budget: float) -> int:
-    """The largest tile that is small beside the map and beside the budget: large ones waste least on their borders."""
+def _vae_tile(height: int, width: int, costs: CostModel, budget: float) -> int:
+    """The largest VAE tile that is small compared to the map and the budget: large tiles compute the least border twice."""
     for side in VAE_TILES[:-1]:
-        one = MemoryPlan("", CPU, side, NEVER, 0, map_bytes=0)
-        if side <= max(height, width) // 2 and costs.of_vae(one, side, side) <= budget / 8:
+        plan = MemoryPlan("", CPU, side, UNTILED, 0, map_limit=0)
+        if side <= max(height, width) // 2 and costs.vae_bytes(plan, side, side) <= budget / 8:
             return side
     return VAE_TILES[-1]
 
 
-def max_batch(plan: MemoryPlan, height: int, width: int, costs: Costs, budget: Budget, most: int) -> int:
-    """Pictures, at most `most`, that fit into one pass on this plan; one, where none is estimated to."""
+def max_batch(plan: MemoryPlan, height: int, width: int, costs: CostModel, budget: Budget, limit: int) -> int:
+    """Number of pictures, at most `limit`, that fit into one pass with this plan; at least 1."""
     if is_whole(plan.vae_tile, height, width):
-        most = min(most, (costs.too_large(plan.device) - 1) // costs.largest_map(height, width))
-    limit = budget_for(plan, budget)
-    return next((count for count in range(most, 1, -1) if costs.estimate(plan, height, width, count) <= limit), 1)
+        limit = min(limit, (costs.max_map_elements(plan.device) - 1) // costs.largest_map_elements(height, width))
+    available = budget_for(plan, budget)
+    return next((count for count in range(limit, 1, -1) if costs.estimate(plan, height, width, count) <= available), 1)
 
 
-def can_retain_heap(plan: MemoryPlan, expected: float, budget: Budget) -> bool:
-    """Whether host memory that layers free may stay with the process: the plan's maps, `expected` bytes at the peak, lie
-    there, and there is room."""
-    return plan.device.type == "cpu" and not plan.sequential and ROOM * expected <= budget.host
+def can_retain_heap(plan: MemoryPlan, expected_bytes: float, budget: Budget) -> bool:
+    """Whether the process may keep host memory that layers free (`retain_heap`): the plan runs on the CPU, and there is
+    room for its peak of `expected_bytes`."""
+    return plan.device.type == "cpu" and not plan.sequential and HEAP_HEADROOM * expected_bytes <= budget.host
 
 
 def budget_for(plan: MemoryPlan, budget: Budget) -> float:
-    """Bytes that `plan` may use: of the device on which it runs."""
+    """Bytes that `plan` may use on its device."""
     return budget.host if plan.device.type == "cpu" else budget.device
 
 
-def _descending(ladder: list[MemoryPlan], height: int, width: int, costs: Costs) -> list[MemoryPlan]:
-    """Each plan with those of its smaller tiles that save something for this size, without plans that save nothing."""
+def _drop_useless_steps(ladder: list[MemoryPlan], height: int, width: int, costs: CostModel) -> list[MemoryPlan]:
+    """The plans with only those smaller tiles that save memory for this size, without plans that save nothing."""
     kept = ladder[:1]
     for plan in ladder[1:]:
-        last = kept[-1]
-        if costs.of_vae(plan, height, width) >= costs.of_vae(last, height, width):
-            plan = replace(plan, vae_tile=last.vae_tile, map_bytes=last.map_bytes, maps_on=last.maps_on)
-        if costs.of_unet(plan, height, width) >= costs.of_unet(last, height, width):
-            plan = replace(plan, tile=last.tile, overlap=last.overlap)
-        if replace(plan, name=last.name) != last:
+        previous = kept[-1]
+        if costs.vae_bytes(plan, height, width) >= costs.vae_bytes(previous, height, width):
+            plan = replace(plan, vae_tile=previous.vae_tile, map_limit=previous.map_limit, map_device=previous.map_device)
+        if costs.denoiser_bytes(plan, height, width) >= costs.denoiser_bytes(previous, height, width):
+            plan = replace(plan, tile=previous.tile, overlap=previous.overlap)
+        if replace(plan, name=previous.name) != previous:
             kept.append(plan)
     return kept
 
 
-def _with_tiles_at_once(plan: MemoryPlan, height: int, width: int, costs: Costs, budget: Budget) -> MemoryPlan:
-    """As many tiles in one pass as fit; on a CPU that gains nothing."""
+def _with_tiles_per_pass(plan: MemoryPlan, height: int, width: int, costs: CostModel, budget: Budget) -> MemoryPlan:
+    """`plan` with as many tiles in one pass as fit; on a CPU with one, because more are not faster there."""
     if plan.device.type == "cpu":
         return plan
-    most = MOST_FIXED_AT_ONCE if plan.fixed_tiles else MOST_TILES_AT_ONCE
-    choices = [replace(plan, at_once=count) for count in sorted({most, most // 2, 2}, reverse=True)]
+    limit = MAX_FIXED_TILES_PER_PASS if plan.fixed_tiles else MAX_TILES_PER_PASS
+    choices = [replace(plan, tiles_per_pass=count) for count in sorted({limit, limit // 2, 2}, reverse=True)]
     return next((choice for choice in choices if costs.estimate(choice, height, width) <= 0.7 * budget.device), plan)

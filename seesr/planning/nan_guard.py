@@ -1,4 +1,4 @@
-"""NaN and infinity: noticed where they appear, computed again in float32, and noted."""
+"""The NaN guard: a stage that gives NaN or infinity runs again in float32."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from seesr.machine.device import dtype_of
 from seesr.notes import Notes, add_to_all
 
 
-def guarded(stage: str, networks: Sequence[nn.Module], compute: Callable[[], Tensor], notes: Iterable[Notes]) -> Tensor:
-    """What `compute` gives; if that holds NaN or infinity, what it gives once more with `networks` in float32.
+def run_with_nan_guard(
+    stage: str, networks: Sequence[nn.Module], compute: Callable[[], Tensor], notes: Iterable[Notes]
+) -> Tensor:
+    """The result of `compute`; if it has NaN or infinity, `compute` runs again with `networks` in float32, with a note.
 
-    `compute` must take its dtype from the networks. A repetition is noted.
+    `compute` must use the dtype of the networks.
 
     Raises:
-        ComputeError: there is NaN or infinity in float32 too.
+        ComputeError: the result in float32 has NaN or infinity too.
     """
     result = compute()
     if _is_finite(result):
@@ -36,18 +38,18 @@ def guarded(stage: str, networks: Sequence[nn.Module], compute: Callable[[], Ten
 
 @contextmanager
 def in_float32(networks: Sequence[nn.Module]) -> Iterator[None]:
-    """`networks` in float32 for a while; going back loses nothing, since that is where they came from."""
-    before = [dtype_of(network) for network in networks]
+    """Converts `networks` to float32 while the block runs; converting back is exact, as their values came from it."""
+    dtypes = [dtype_of(network) for network in networks]
     try:
         for network in networks:
             network.to(torch.float32)
         yield
     finally:
-        restore_fully(lambda: [network.to(dtype) for network, dtype in zip(networks, before, strict=True)])
+        restore_fully(lambda: [network.to(dtype) for network, dtype in zip(networks, dtypes, strict=True)])
 
 
 def restore_fully(restore: Callable[[], object]) -> None:
-    """Runs `restore`; if an exception comes in between, such as a cancel, once more before that goes on."""
+    """Runs `restore`; if an exception interrupts it, such as a cancel, runs it again and then raises the exception."""
     try:
         restore()
     except BaseException:
@@ -56,6 +58,6 @@ def restore_fully(restore: Callable[[], object]) -> None:
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    """By rows, some at a time: a comparison of the whole would take as much memory again."""
+    """Checks some rows at a time: a mask of the whole tensor would take too much memory."""
     rows = max(1, (1 << 24) * tensor.shape[-2] // tensor.numel())
-    return all(bool(torch.isfinite(part).all()) for part in tensor.split(rows, dim=-2))
+    return all(bool(torch.isfinite(chunk).all()) for chunk in tensor.split(rows, dim=-2))

@@ -1,1 +1,1 @@
-"""RAM and DAPE: what is in a picture, as tags and image tokens."""
+"""RAM with DAPE: recognises what is in a picture, as tags and image tokens; and the prompt made of the tags."""

@@ -1,7 +1,7 @@
-"""EfficientNet (Tan and Le, ICML 2019) in its Lite form, without squeeze-and-excitation and with ReLU6, for a small RAM.
+"""EfficientNet-Lite (Tan and Le, ICML 2019), without squeeze-and-excitation and with ReLU6: the encoder of the embedded RAM.
 
-RAM's published encoders are Swins that began with ImageNet's knowledge; there is no such Swin small enough to be embedded.
-Normalisation is folded into the convolutions: what is left are convolutions with biases.
+The published RAM has a Swin pretrained on ImageNet; no such Swin is small enough to embed. BatchNorm is folded into the
+convolutions, which therefore have biases.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class BlockConfig:
-    """Blocks that follow one another: the first has the stride and changes the channels, the others keep both."""
+    """A sequence of equal blocks; only the first has the stride and changes the number of channels."""
 
     kernel: int
     stride: int
     expansion: int
-    """How many times as wide a block is between its two pointwise convolutions; at 1 it has only the second."""
+    """Factor of the channels hidden_channels the two pointwise convolutions; with 1 there is only the second convolution."""
     channels: int
     repeats: int
 
 
 class EfficientNet(nn.Module):
-    """Images `(B, 3, H, W)` to tokens `(B, 1 + n, width)`, the first being the mean of the rest: a token for each square of
-    as many pixels a side as the strides' product. They are from 0 to 6.
+    """Images `(B, 3, H, W)` to tokens `(B, 1 + n, width)` in 0..6. The first token is the mean of the others, of which there
+    is one for each square whose side in pixels is the product of all strides.
 
     Args:
-        stem: channels of the first convolution, of stride 2.
-        blocks: what follows it.
+        stem: channels of the first convolution, which has stride 2.
+        blocks: the blocks after it.
         width: channels of the last convolution.
     """
 
@@ -40,8 +40,8 @@ class EfficientNet(nn.Module):
         self.stem = SameConv2d(3, stem, 3, stride=2)
         self.blocks, channels = nn.ModuleList(), stem
         for block in blocks:
-            for number in range(block.repeats):
-                stride = 1 if number else block.stride
+            for index in range(block.repeats):
+                stride = 1 if index else block.stride
                 self.blocks.append(InvertedResidual(channels, block.channels, block.kernel, stride, block.expansion))
                 channels = block.channels
         self.head = nn.Conv2d(channels, width, 1)
@@ -55,30 +55,30 @@ class EfficientNet(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """A pointwise convolution to more channels, one of each channel by itself, a pointwise one to fewer; a residual where
-    it fits (Sandler et al., CVPR 2018)."""
+    """Pointwise expansion, depthwise convolution and pointwise projection, with a residual where the shapes are equal
+    (Sandler et al., CVPR 2018)."""
 
     def __init__(self, channels: int, out_channels: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
-        between = channels * expansion
-        self.expand = nn.Conv2d(channels, between, 1) if expansion > 1 else None
-        self.depthwise = SameConv2d(between, between, kernel, stride=stride, groups=between)
-        self.project = nn.Conv2d(between, out_channels, 1)
+        hidden_channels = channels * expansion
+        self.expand = nn.Conv2d(channels, hidden_channels, 1) if expansion > 1 else None
+        self.depthwise = SameConv2d(hidden_channels, hidden_channels, kernel, stride=stride, groups=hidden_channels)
+        self.project = nn.Conv2d(hidden_channels, out_channels, 1)
         self.residual = stride == 1 and channels == out_channels
 
     def forward(self, features: Tensor) -> Tensor:
-        made = features if self.expand is None else F.relu6(self.expand(features))
-        made = self.project(F.relu6(self.depthwise(made)))
-        return features + made if self.residual else made
+        hidden = features if self.expand is None else F.relu6(self.expand(features))
+        output = self.project(F.relu6(self.depthwise(hidden)))
+        return features + output if self.residual else output
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution with zeros at the borders as TensorFlow lays them: where they cannot be even, one more below and on the
-    right. A map of `side` becomes `side / stride`, rounded up."""
+    """A convolution with TensorFlow's "same" padding: an odd pixel of padding is added at the bottom and the right. A side
+    becomes `side / stride`, rounded up."""
 
     def forward(self, features: Tensor) -> Tensor:
-        borders: list[int] = []
+        padding: list[int] = []
         for side, kernel, stride in zip(reversed(features.shape[-2:]), self.kernel_size, self.stride, strict=True):
-            missing = max(0, (-(side // -stride) - 1) * stride + kernel - side)
-            borders += [missing // 2, missing - missing // 2]
-        return super().forward(F.pad(features, borders))
+            total = max(0, (-(side // -stride) - 1) * stride + kernel - side)
+            padding += [total // 2, total - total // 2]
+        return super().forward(F.pad(features, padding))

@@ -1,4 +1,4 @@
-"""Tags to a prompt, and the tag list with its thresholds."""
+"""The list of tags with their thresholds, and the prompt made of tags."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from torch import Tensor
 from seesr.errors import WeightsError
 
 TAG_FILES = "ram_tag_list.txt", "ram_tag_list_threshold.txt"
-"""Names and thresholds, a line each tag."""
+"""Files with the names and the thresholds, one line for each tag."""
 QUALITY_WORDS = "clean, high-resolution, 8k"
-"""What the published script adds to every prompt."""
+"""Appended to every prompt, as in the published script."""
 
 
 @dataclass(frozen=True)
 class Tag:
-    """One thing that RAM sees in a picture."""
+    """Something that RAM recognises in a picture."""
 
     name: str
     confidence: float
-    """0 to 1."""
+    """0..1."""
 
 
 @dataclass(frozen=True, eq=False)
 class TagList:
-    """Names of RAM's tags in the order of its logits, and the confidence above which each one counts."""
+    """Names of RAM's tags in the order of its logits, and the confidence above which each tag is chosen."""
 
     names: list[str]
     thresholds: Tensor
     """`(tags,)` in 0..1."""
 
     def choose(self, logits: Tensor) -> list[Tag]:
-        """The tags of one picture's `logits` `(tags,)`, in the list's order, as published."""
+        """The tags of a picture with `logits` `(tags,)` whose confidence is above the threshold, in the list's order."""
         confidences = logits.float().sigmoid().cpu()
-        chosen = torch.nonzero(confidences > self.thresholds).flatten().tolist()
-        return [Tag(self.names[index], confidences[index].item()) for index in chosen]
+        indices = torch.nonzero(confidences > self.thresholds).flatten().tolist()
+        return [Tag(self.names[index], confidences[index].item()) for index in indices]
 
 
 def load_tag_list(folder: Path, count: int) -> TagList:
-    """Reads `TAG_FILES` for a RAM of `count` tags.
+    """Reads `TAG_FILES` from `folder` for a RAM with `count` tags.
 
     Raises:
-        WeightsError: a file is missing, has not `count` lines, or a threshold is no number.
+        WeightsError: a file is missing or does not have `count` lines, or a threshold is not a number.
     """
     columns = []
     for name in TAG_FILES:
@@ -55,15 +55,15 @@ def load_tag_list(folder: Path, count: int) -> TagList:
         except (OSError, UnicodeDecodeError) as error:
             raise WeightsError(f"{folder / name} cannot be read ({error}).") from error
         if len(lines) != count:
-            raise WeightsError(f"{folder / name} has {len(lines)} lines; this RAM knows {count} tags.")
+            raise WeightsError(f"{folder / name} has {len(lines)} lines; this RAM has {count} tags.")
         columns.append(lines)
     try:
         thresholds = torch.tensor([float(line) for line in columns[1]])
     except ValueError as error:
-        raise WeightsError(f"{folder / TAG_FILES[1]} has a line that is no number ({error}).") from None
+        raise WeightsError(f"{folder / TAG_FILES[1]} has a line that is not a number ({error}).") from None
     return TagList([line.strip() for line in columns[0]], thresholds)
 
 
 def build_prompt(tags: list[str], words: str) -> str:
-    """The user's `words`, the `tags`, and the quality words, with commas; empty parts are left out."""
-    return ", ".join(part for part in (words.strip().strip(","), *tags, QUALITY_WORDS) if part)
+    """The user's `words`, the `tags` and `QUALITY_WORDS`, separated by commas; empty ones are left out."""
+    return ", ".join(phrase for phrase in (words.strip().strip(","), *tags, QUALITY_WORDS) if phrase)

@@ -1,6 +1,6 @@
-"""RAM, the Recognize Anything Model (Zhang et al., CVPR Workshops 2024): what is in a picture, as tags and image tokens.
+"""RAM, the Recognize Anything Model (Zhang et al., CVPR Workshops 2024): tags and image tokens of a picture.
 
-Only what tagging runs is built: encoder, projections and tag head; the published text decoder is left out.
+Only the encoder, the projections and the tag head are built; tagging does not use the published text decoder.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seesr.errors import WeightsError
-from seesr.tagging.dape import DROPPED_PARTS, merge_dape
+from seesr.tagging.dape import UNUSED_PREFIXES, merge_dape
 from seesr.tagging.efficientnet import BlockConfig, EfficientNet
 from seesr.tagging.swin import SwinTransformer
 from seesr.tagging.tag_head import TagHead
@@ -25,8 +25,9 @@ from seesr.weights.tensors import StateDict
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 LEGACY_HEAD = "vision_multi."
-BUFFERS = ("relative_position_index", "attn_mask")
-"""Tensors in published checkpoints that follow from the configuration and are computed here."""
+"""Prefix of the tag head in older checkpoints."""
+COMPUTED_BUFFERS = ("relative_position_index", "attn_mask")
+"""Tensors of published checkpoints that are computed here from the config."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class SwinConfig:
 
     @property
     def width(self) -> int:
-        """Of the tokens."""
+        """Width of the tokens."""
         return self.embed_dim * 2 ** (len(self.depths) - 1)
 
     def build(self, image_size: int) -> nn.Module:
@@ -54,20 +55,20 @@ class EfficientNetConfig:
     stem: int
     blocks: list[BlockConfig]
     width: int
-    """Of the tokens."""
+    """Width of the tokens."""
 
     def build(self, image_size: int) -> nn.Module:
-        """It takes images of any size."""
+        """Builds the encoder, which accepts images of any size."""
         return EfficientNet(self.stem, self.blocks, self.width)
 
 
 @dataclass(frozen=True)
 class RAMConfig:
-    """Sizes of a RAM; the defaults are the published Swin-L model, which comes without a `config.json`."""
+    """Sizes of a RAM; the defaults are the published Swin-L model, which has no `config.json`."""
 
     num_tags: int = 4585
     token_width: int = 512
-    """Of the image tokens that SeeSR reads."""
+    """Width of the image tokens for SeeSR's image attention."""
     image_size: int = 384
     encoder: SwinConfig | EfficientNetConfig = field(default_factory=SwinConfig)
     hidden_size: int = 768
@@ -78,7 +79,7 @@ class RAMConfig:
 
     @classmethod
     def from_dict(cls, config: dict[str, Any]) -> RAMConfig:
-        """Of a `config.json` with `bert` and either `swin` or `efficientnet`."""
+        """From a `config.json` with `bert` and either `swin` or `efficientnet`."""
         bert = config["bert"]
         return cls(
             num_tags=config["num_tags"],
@@ -105,9 +106,9 @@ def _encoder_config(config: dict[str, Any]) -> SwinConfig | EfficientNetConfig:
 
 
 class RAM(nn.Module):
-    """Tags and image tokens of pictures.
+    """Computes the tag logits and the image tokens of pictures.
 
-    Buffers that follow from the configuration are made on the CPU even under `torch.device("meta")`.
+    Buffers that are computed from the config are on the CPU even under `torch.device("meta")`.
     """
 
     def __init__(self, config: RAMConfig) -> None:
@@ -128,21 +129,21 @@ class RAM(nn.Module):
         self.fc = nn.Linear(config.hidden_size, 1)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Image tokens and logits of RGB `(B, 3, H, W)` in 0..1: see `encode` and `logits`."""
+        """Image tokens and logits of RGB `(B, 3, H, W)` in 0..1; see `encode` and `logits`."""
         tokens = self.encode(image)
         return tokens, self.logits(tokens)
 
     def encode(self, image: Tensor) -> Tensor:
-        """Image tokens `(B, n, 512)`, the first the mean of the rest, of RGB `(B, 3, H, W)` in 0..1 of any size.
+        """Image tokens `(B, n, 512)` of RGB `(B, 3, H, W)` in 0..1 of any size; the first is the mean of the others.
 
         At full size n is 145.
         """
         return self.image_proj(self.visual_encoder(self.normalize(image)))
 
     def normalize(self, image: Tensor) -> Tensor:
-        """`image` at the encoder's size, with ImageNet's mean and deviation, in the model's dtype.
+        """`image` resized to the encoder's size and normalised with ImageNet's mean and deviation, in the model's dtype.
 
-        Resized in float32: CPUs have no antialiased kernel for less.
+        It is resized in float32: on CPUs PyTorch has no antialiased kernel for half precision.
         """
         side, image = self.config.image_size, image.float()
         if image.shape[-2:] != (side, side):
@@ -151,7 +152,7 @@ class RAM(nn.Module):
         return ((image - mean) / std).to(self.image_proj.weight.dtype)
 
     def logits(self, image_tokens: Tensor) -> Tensor:
-        """A logit for each tag `(B, num_tags)`; its sigmoid is the tag's confidence."""
+        """Logits of all tags `(B, num_tags)`; the sigmoid of a logit is the confidence."""
         queries = F.relu(self.wordvec_proj(self.label_embed)).expand(len(image_tokens), -1, -1)
         return self.fc(self.tagging_head(queries, image_tokens)).squeeze(-1)
 
@@ -159,10 +160,13 @@ class RAM(nn.Module):
 def load_ram(
     folder: Path, with_dape: bool = True, dtype: torch.dtype = torch.float32, token_width: int | None = None
 ) -> RAM:
-    """RAM of a `ram/` folder in the published layout, DAPE merged; `token_width` is what reads its image tokens.
+    """Reads RAM from a `ram/` folder in the published layout and merges DAPE.
+
+    Args:
+        token_width: width of the image tokens that the image attention needs; None is not checked.
 
     Raises:
-        WeightsError: a file is missing or lacks something, or the tensors do not fit the config.
+        WeightsError: a file is missing, the config is wrong, or the tensors do not fit it.
     """
     config_file = folder / "config.json"
     try:
@@ -172,20 +176,20 @@ def load_ram(
     except KeyError as error:
         raise WeightsError(f"{config_file} lacks {error}.") from None
     except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
-        raise WeightsError(f"{config_file} describes no RAM that can be built ({error}).") from None
+        raise WeightsError(f"RAM cannot be built from {config_file} ({error}).") from None
     if token_width not in (None, config.token_width):
-        raise WeightsError(f"RAM's encoder_width is {config.token_width}; SeeSR's image attention reads {token_width}.")
-    weights = published_to_ours(read_state_dict(folder, "ram_*", drop=DROPPED_PARTS))
+        raise WeightsError(f"RAM's encoder_width is {config.token_width}; SeeSR's image attention needs {token_width}.")
+    state_dict = adapt_published(read_state_dict(folder, "ram_*", drop_prefixes=UNUSED_PREFIXES))
     if with_dape:
-        weights = merge_dape(weights, read_state_dict(folder, "DAPE"))
-    assign_state_dict(ram, weights, str(folder), dtype)
+        state_dict = merge_dape(state_dict, read_state_dict(folder, "DAPE"))
+    assign_state_dict(ram, state_dict, str(folder), dtype)
     return ram
 
 
-def published_to_ours(state_dict: StateDict) -> StateDict:
-    """A published checkpoint without the parts that tagging never runs, its head under the name used here."""
+def adapt_published(state_dict: StateDict) -> StateDict:
+    """A published state dict without the tensors that tagging does not use, and with the tag head's current name."""
     return {
         key.replace(LEGACY_HEAD, "tagging_head.", 1) if key.startswith(LEGACY_HEAD) else key: tensor
         for key, tensor in state_dict.items()
-        if not key.startswith(DROPPED_PARTS) and not key.endswith(BUFFERS)
+        if not key.startswith(UNUSED_PREFIXES) and not key.endswith(COMPUTED_BUFFERS)
     }

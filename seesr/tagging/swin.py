@@ -6,31 +6,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-MASKED = -100.0
-"""What the published model adds to attention between parts that a shift brought together from opposite borders."""
+MASK_VALUE = -100.0
+"""Added to attention scores between regions that only the cyclic shift made adjacent, as in the published model."""
 
 
 class SwinTransformer(nn.Module):
-    """Square images `(B, 3, image_size, image_size)` to tokens `(B, 1 + n, width)`, the first being the mean of the rest.
+    """Square images `(B, 3, image_size, image_size)` to tokens `(B, 1 + n, width)`; the first is the mean of the others.
 
     Args:
-        image_size: side of the input; each stage's side must be a multiple of the window, or smaller than it.
-        embed_dim: width of the first stage; it doubles with each stage.
-        depths: blocks in each stage.
-        num_heads: attention heads in each stage.
-        window_size: side of the attention windows, in patches of 4x4 pixels and their merges.
+        image_size: side of the input in pixels; each stage's side must be smaller than the window or a multiple of it.
+        embed_dim: width of the first stage; each further stage is twice as wide.
+        depths: number of blocks of each stage.
+        num_heads: number of attention heads of each stage.
+        window_size: side of the attention windows in tokens of the stage (4x4 pixels in the first).
 
     Raises:
-        ValueError: a stage cannot be cut into whole windows.
+        ValueError: a stage cannot be split into whole windows.
     """
 
     def __init__(self, image_size: int, embed_dim: int, depths: list[int], num_heads: list[int], window_size: int) -> None:
         super().__init__()
         self.patch_embed = PatchEmbed(embed_dim)
         side, self.layers = image_size // 4, nn.ModuleList()
-        for number, (depth, heads) in enumerate(zip(depths, num_heads, strict=True)):
-            last = number == len(depths) - 1
-            self.layers.append(Stage(embed_dim * 2**number, side, depth, heads, window_size, merge=not last))
+        for index, (depth, heads) in enumerate(zip(depths, num_heads, strict=True)):
+            last = index == len(depths) - 1
+            self.layers.append(SwinStage(embed_dim * 2**index, side, depth, heads, window_size, merge=not last))
             side = side if last else side // 2
         self.norm = nn.LayerNorm(embed_dim * 2 ** (len(depths) - 1))
 
@@ -43,7 +43,7 @@ class SwinTransformer(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """Pixels to a grid of 4x4 patches `(B, H / 4, W / 4, dim)`."""
+    """Pixels `(B, 3, H, W)` to tokens of 4x4 patches `(B, H / 4, W / 4, dim)`."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -54,15 +54,15 @@ class PatchEmbed(nn.Module):
         return self.norm(self.proj(image).permute(0, 2, 3, 1))
 
 
-class Stage(nn.Module):
-    """Blocks at one resolution, windows shifted in every second one, then a merge of 2x2 patches."""
+class SwinStage(nn.Module):
+    """Blocks at one resolution, every second one with shifted windows, then, where asked for, a merge of 2x2 patches."""
 
     def __init__(self, dim: int, side: int, depth: int, heads: int, window: int, merge: bool) -> None:
         super().__init__()
         if side > window and side % window:
-            raise ValueError(f"a stage of {side}x{side} patches cannot be cut into windows of {window}x{window}")
-        shifts = [0 if number % 2 == 0 or side <= window else window // 2 for number in range(depth)]
-        self.blocks = nn.ModuleList(Block(dim, side, heads, min(window, side), shift) for shift in shifts)
+            raise ValueError(f"a stage of {side}x{side} patches cannot be split into windows of {window}x{window}")
+        shifts = [0 if index % 2 == 0 or side <= window else window // 2 for index in range(depth)]
+        self.blocks = nn.ModuleList(SwinBlock(dim, side, heads, min(window, side), shift) for shift in shifts)
         self.downsample = PatchMerging(dim) if merge else nn.Identity()
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -84,8 +84,8 @@ class PatchMerging(nn.Module):
         return self.reduction(self.norm(torch.cat(corners, dim=-1)))
 
 
-class Block(nn.Module):
-    """Window attention and an MLP, each with a residual."""
+class SwinBlock(nn.Module):
+    """Window attention and an MLP, each with a residual connection."""
 
     def __init__(self, dim: int, side: int, heads: int, window: int, shift: int) -> None:
         super().__init__()
@@ -97,15 +97,15 @@ class Block(nn.Module):
         self.register_buffer("mask", shift_mask(side, window, shift), persistent=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        moved = torch.roll(self.norm1(tokens), (-self.shift, -self.shift), dims=(1, 2))
-        attended = self.attn(to_windows(moved, self.window), self.mask)
-        moved = from_windows(attended, self.window, tokens.shape)
-        tokens = tokens + torch.roll(moved, (self.shift, self.shift), dims=(1, 2))
+        shifted = torch.roll(self.norm1(tokens), (-self.shift, -self.shift), dims=(1, 2))
+        attended = self.attn(to_windows(shifted, self.window), self.mask)
+        shifted = from_windows(attended, self.window, tokens.shape)
+        tokens = tokens + torch.roll(shifted, (self.shift, self.shift), dims=(1, 2))
         return tokens + self.mlp(self.norm2(tokens))
 
 
 class WindowAttention(nn.Module):
-    """Multi-head attention within windows `(B, windows, window**2, dim)` with a learned bias per relative position."""
+    """Multi-head attention within windows `(B, windows, window**2, dim)` with a learned bias for each relative position."""
 
     def __init__(self, dim: int, heads: int, window: int) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class WindowAttention(nn.Module):
     def forward(self, windows: Tensor, mask: Tensor) -> Tensor:
         batch, count, length, dim = windows.shape
         qkv = self.qkv(windows).reshape(batch * count, length, 3, self.heads, dim // self.heads)
-        # In four dimensions: PyTorch has no fused kernel for five.
+        # In four dimensions, because PyTorch has no fused kernel for five.
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
         bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
         bias = bias + mask[:, None].to(bias)
@@ -129,7 +129,7 @@ class WindowAttention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two linear layers, four times as wide between them."""
+    """Two linear layers with a hidden width of four times `dim`."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -155,7 +155,7 @@ def from_windows(windows: Tensor, window: int, shape: torch.Size) -> Tensor:
 
 
 def relative_position_index(window: int) -> Tensor:
-    """Row of the bias table for each pair of places in a window: `(window**2, window**2)`."""
+    """Row of the bias table for each pair of positions in a window: `(window**2, window**2)`."""
     row, column = torch.meshgrid(*[torch.arange(window, device="cpu")] * 2, indexing="ij")
     rows = row.flatten()[:, None] - row.flatten() + window - 1
     columns = column.flatten()[:, None] - column.flatten() + window - 1
@@ -163,13 +163,13 @@ def relative_position_index(window: int) -> Tensor:
 
 
 def shift_mask(side: int, window: int, shift: int) -> Tensor:
-    """Added to attention in each window: 0, or `MASKED` between parts not adjacent before the shift.
+    """Attention mask of each window: 0, or `MASK_VALUE` between regions that were not adjacent before the shift.
 
-    `(windows, window**2, window**2)`; without a shift a single window of zeros serves all.
+    `(windows, window**2, window**2)`; without a shift one window of zeros, which broadcasts.
     """
     if shift == 0:
         return torch.zeros(1, window**2, window**2, device="cpu")
-    place = torch.arange(side, device="cpu")
-    part = (place >= side - window).long() + (place >= side - shift).long()
-    parts = to_windows((3 * part[:, None] + part)[None, :, :, None], window)[0, :, :, 0]
-    return (parts[:, :, None] != parts[:, None, :]) * MASKED
+    position = torch.arange(side, device="cpu")
+    region = (position >= side - window).long() + (position >= side - shift).long()
+    regions = to_windows((3 * region[:, None] + region)[None, :, :, None], window)[0, :, :, 0]
+    return (regions[:, :, None] != regions[:, None, :]) * MASK_VALUE

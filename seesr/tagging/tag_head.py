@@ -1,4 +1,4 @@
-"""RAM's tagging head: tag embeddings ask the image tokens, a BERT-like decoder without self-attention."""
+"""RAM's tag head: a BERT-like decoder without self-attention, in which tag embeddings attend to the image tokens."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 
 class TagHead(nn.Module):
-    """Tag queries `(B, tags, hidden_size)` and image tokens `(B, n, encoder_width)` to features shaped like the queries.
+    """Tag queries `(B, tags, hidden_size)` and image tokens `(B, n, encoder_width)` to features of the shape of the queries.
 
-    Parameter names are those of the published checkpoint, where this part is a cut-down BERT.
+    Parameter names are those of the published checkpoint, where the head is a reduced BERT.
     """
 
     def __init__(
@@ -35,15 +35,15 @@ class TagHead(nn.Module):
 
 
 class TagLayer(nn.Module):
-    """Cross-attention, then a feed-forward part; a residual and a LayerNorm after each."""
+    """Cross-attention, then a feed-forward network; each is followed by a residual connection and a LayerNorm."""
 
-    def __init__(self, width: int, inner: int, heads: int, encoder_width: int, eps: float) -> None:
+    def __init__(self, width: int, hidden_width: int, heads: int, encoder_width: int, eps: float) -> None:
         super().__init__()
         self.crossattention = nn.ModuleDict(
             {"self": CrossAttention(width, heads, encoder_width), "output": ResidualNorm(width, width, eps)}
         )
-        self.intermediate = nn.ModuleDict({"dense": nn.Linear(width, inner)})
-        self.output = ResidualNorm(inner, width, eps)
+        self.intermediate = nn.ModuleDict({"dense": nn.Linear(width, hidden_width)})
+        self.output = ResidualNorm(hidden_width, width, eps)
 
     def forward(self, queries: Tensor, image_tokens: Tensor) -> Tensor:
         attended = self.crossattention["self"](queries, image_tokens)
@@ -52,7 +52,7 @@ class TagLayer(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention of queries to another sequence."""
+    """Multi-head attention of queries over the image tokens."""
 
     def __init__(self, width: int, heads: int, encoder_width: int) -> None:
         super().__init__()
@@ -68,11 +68,11 @@ class CrossAttention(nn.Module):
 
 
 class ResidualNorm(nn.Module):
-    """A linear layer, a residual, a LayerNorm."""
+    """A linear layer, a residual connection and a LayerNorm."""
 
-    def __init__(self, inner: int, width: int, eps: float) -> None:
+    def __init__(self, input_width: int, width: int, eps: float) -> None:
         super().__init__()
-        self.dense = nn.Linear(inner, width)
+        self.dense = nn.Linear(input_width, width)
         self.LayerNorm = nn.LayerNorm(width, eps=eps)
 
     def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:

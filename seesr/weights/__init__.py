@@ -1,1 +1,1 @@
-"""Weight files: the manifest, the hub, the cache, which folder is used, state dicts."""
+"""Weight files: the manifest, the hub, the cache, the choice of the weights folder, and state dicts."""

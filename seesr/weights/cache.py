@@ -1,4 +1,4 @@
-"""The local cache: the full model once it is fetched, and legacy files once they are converted."""
+"""The local cache: the downloaded full model, and converted legacy files."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from seesr.files import whole_file
-from seesr.weights.manifest import File, Manifest
+from seesr.files import atomic_write
+from seesr.weights.manifest import Manifest, WeightFile
 
 ENVIRONMENT_VARIABLE = "SEESR_CACHE"
-RECORDS = "digests.json"
-CHUNK = 1 << 22
+RECORDS_FILE = "digests.json"
+READ_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
 class Cache:
-    """A folder: `full/` holds the model in the published layout, `partial/` downloads, `converted/` legacy files."""
+    """A folder with `full/`, the model in the published layout, `partial/`, unfinished downloads, and `converted/`."""
 
     root: Path
 
     @classmethod
     def default(cls) -> Cache:
-        """The folder that `SEESR_CACHE` names, else `seesr` where this user's caches are."""
-        named, caches = os.environ.get(ENVIRONMENT_VARIABLE), os.environ.get("XDG_CACHE_HOME")
-        if named:
-            return cls(Path(named))
-        return cls((Path(caches) if caches else Path.home() / ".cache") / "seesr")
+        """The folder named by `SEESR_CACHE`, else `seesr` in the user's cache folder."""
+        path, user_caches = os.environ.get(ENVIRONMENT_VARIABLE), os.environ.get("XDG_CACHE_HOME")
+        if path:
+            return cls(Path(path))
+        return cls((Path(user_caches) if user_caches else Path.home() / ".cache") / "seesr")
 
     @property
     def full(self) -> Path:
@@ -40,50 +40,50 @@ class Cache:
     def partial(self) -> Path:
         return self.root / "partial"
 
-    def has(self, file: File) -> bool:
-        """Whether the file was fetched and found right, still has its size, and is the one that the manifest means."""
-        record = self.records().get(file.kept_as)
-        path = self.full / file.kept_as
+    def has(self, file: WeightFile) -> bool:
+        """Whether the file was fetched and verified, has the same size as then, and is the one in the manifest."""
+        record = self.records().get(file.cached_path)
+        path = self.full / file.cached_path
         if record is None or not path.is_file() or path.stat().st_size != record["bytes"]:
             return False
-        # Of a legacy file what was converted is kept; an older record does not say of what.
+        # A legacy file is stored converted; records of older versions lack the digest of the original.
         fetched = record.get("fetched_sha256") if file.is_legacy else record["sha256"]
         return file.sha256 is None or fetched in (None, file.sha256)
 
     @property
     def lock(self) -> FileLock:
-        """Held by whoever changes `full/`."""
+        """Must be held to change `full/`."""
         self.root.mkdir(parents=True, exist_ok=True)
         return FileLock(self.root / ".lock")
 
-    def missing(self, manifest: Manifest) -> list[File]:
+    def missing(self, manifest: Manifest) -> list[WeightFile]:
         return [file for _, file in manifest.files if not self.has(file)]
 
     def records(self) -> dict[str, dict]:
-        """Bytes and sha256 of each file, by its path in `full/`; a damaged record counts as none."""
+        """Bytes and sha256 of each file by its path in `full/`; damaged records are left out."""
         try:
-            records = json.loads((self.full / RECORDS).read_text())
+            records = json.loads((self.full / RECORDS_FILE).read_text())
         except (OSError, ValueError):
             return {}
-        known = records.items() if isinstance(records, dict) else ()
-        return {path: record for path, record in known if isinstance(record, dict) and record.keys() >= {"bytes", "sha256"}}
+        entries = records.items() if isinstance(records, dict) else ()
+        return {path: entry for path, entry in entries if isinstance(entry, dict) and entry.keys() >= {"bytes", "sha256"}}
 
-    def keep(self, found: Path, file: File, original: str | None = None) -> None:
-        """Moves a checked file to its place and records its digest; of one that was converted also the `original`'s."""
-        target = self.full / file.kept_as
+    def add(self, path: Path, file: WeightFile, original_sha256: str | None = None) -> None:
+        """Moves the verified file at `path` into the cache and records its digest, and that of the original if converted."""
+        target = self.full / file.cached_path
         target.parent.mkdir(parents=True, exist_ok=True)
-        record = {"bytes": found.stat().st_size, "sha256": sha256(found)}
-        if original is not None:
-            record["fetched_sha256"] = original
-        os.replace(found, target)
-        self._write(self.records() | {file.kept_as: record})
+        record = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        if original_sha256 is not None:
+            record["fetched_sha256"] = original_sha256
+        os.replace(path, target)
+        self._write_records(self.records() | {file.cached_path: record})
 
-    def forget(self, file: File) -> None:
-        """Lets the next pull fetch the file again."""
-        self._write({path: record for path, record in self.records().items() if path != file.kept_as})
+    def invalidate(self, file: WeightFile) -> None:
+        """Removes the record of the file, so that the next pull fetches it again."""
+        self._write_records({path: record for path, record in self.records().items() if path != file.cached_path})
 
-    def _write(self, records: dict[str, dict]) -> None:
-        with whole_file(self.full / RECORDS) as temporary:
+    def _write_records(self, records: dict[str, dict]) -> None:
+        with atomic_write(self.full / RECORDS_FILE) as temporary:
             temporary.write_text(json.dumps(records, indent=1) + "\n")
 
 
@@ -92,12 +92,12 @@ def sha256(path: Path) -> str:
 
 
 def git_blob_sha1(path: Path) -> str:
-    """How git, and so the hub, names the content of a small file."""
+    """The git blob id, which the hub states as the digest of a small file."""
     return _digest(path, hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False))
 
 
 def _digest(path: Path, digest: hashlib._Hash) -> str:
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
+        while chunk := file.read(READ_BYTES):
             digest.update(chunk)
     return digest.hexdigest()

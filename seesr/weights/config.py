@@ -1,4 +1,4 @@
-"""Configuration files of weights: JSON objects, read without PyTorch."""
+"""Reads the config files of weights, which are JSON objects, without importing PyTorch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from seesr.errors import WeightsError
 
-HINT = "`seesr weights pull` fetches the published model"
+PULL_HINT = "`seesr weights pull` fetches the published model"
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -20,11 +20,11 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise WeightsError(f"{path} is missing; {HINT}.") from None
+        raise WeightsError(f"{path} is missing; {PULL_HINT}.") from None
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise WeightsError(f"{path} is not a JSON file ({error}).") from error
     if not isinstance(config, dict):
-        raise WeightsError(f"{path} holds no JSON object.")
+        raise WeightsError(f"{path} does not hold a JSON object.")
     return config

@@ -1,4 +1,4 @@
-"""Fetches the full model into the cache, each file checked before it counts."""
+"""Downloads the full model into the cache and verifies the checksum of each file."""
 
 from __future__ import annotations
 
@@ -17,27 +17,26 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HTTPError, Lo
 
 from seesr.errors import WeightsError
 from seesr.weights.cache import Cache, git_blob_sha1, sha256
-from seesr.weights.manifest import File, Manifest, Place, Source
+from seesr.weights.manifest import Location, Manifest, Source, WeightFile
 
 ACCEPT_VARIABLE = "SEESR_ACCEPT_LICENSE"
-COMMAND = "seesr weights pull"
-TIMEOUT = 30
+PULL_COMMAND = "seesr weights pull"
+TIMEOUT_SECONDS = 30
 
-Tell = Callable[[File, str], None]
-"""Told of each file what is done with it."""
+OnFile = Callable[[WeightFile, str], None]
+"""Called for each file with `fetch` when its download starts, and with `done`."""
 
 
 def is_accepted() -> bool:
-    """Whether `SEESR_ACCEPT_LICENSE` says yes."""
+    """Whether `SEESR_ACCEPT_LICENSE` accepts the licences."""
     return os.environ.get(ACCEPT_VARIABLE, "").lower() in ("1", "true", "yes")
 
 
-def pull(manifest: Manifest, cache: Cache, accepted: bool, tell: Tell | None = None) -> None:
-    """Fetches what the cache lacks; finished files stay when it is interrupted.
+def pull(manifest: Manifest, cache: Cache, accepted: bool, on_file: OnFile | None = None) -> None:
+    """Fetches the files that the cache lacks; when interrupted, it keeps the finished ones.
 
     Raises:
-        WeightsError: a licence is not accepted, or a file cannot be had, or is not what it should be; nothing of such a
-            file stays.
+        WeightsError: a licence is not accepted, or a file cannot be fetched or has a wrong checksum, and is deleted then.
     """
     missing = {file.path for file in cache.missing(manifest)}
     unaccepted = [
@@ -52,148 +51,148 @@ def pull(manifest: Manifest, cache: Cache, accepted: bool, tell: Tell | None = N
         return
     try:
         with cache.lock:
-            _clear_broken_off(cache)
-            # Who held the lock may have fetched them.
-            wanted = [(source, file) for source, file in manifest.files if file.path in missing and not cache.has(file)]
-            _require_room(cache, sum(file.megabytes for _, file in wanted))
-            for source, file in wanted:
-                if tell:
-                    tell(file, "fetch")
+            _remove_partial_files(cache)
+            # The process that held the lock may have fetched some of them.
+            to_fetch = [(source, file) for source, file in manifest.files if file.path in missing and not cache.has(file)]
+            _require_disk_space(cache, sum(file.megabytes for _, file in to_fetch))
+            for source, file in to_fetch:
+                if on_file:
+                    on_file(file, "fetch")
                 _fetch(source, file, cache)
-                if tell:
-                    tell(file, "done")
+                if on_file:
+                    on_file(file, "done")
             shutil.rmtree(cache.partial, ignore_errors=True)
     except OSError as error:
         raise WeightsError(f"the cache {cache.root} cannot be written: {error.strerror or error}.") from error
 
 
-def _require_room(cache: Cache, megabytes: int) -> None:
-    """Hours of fetching should not end with a full disk."""
-    begun = sum(path.stat().st_size for path in cache.partial.rglob("*") if path.is_file())
-    room = (shutil.disk_usage(cache.root).free + begun) // 1_000_000
-    if room < megabytes:
+def _require_disk_space(cache: Cache, megabytes: int) -> None:
+    """Checks the disk space first, so that hours of downloading do not end with a full disk."""
+    partial = sum(path.stat().st_size for path in cache.partial.rglob("*") if path.is_file())
+    available = (shutil.disk_usage(cache.root).free + partial) // 1_000_000
+    if available < megabytes:
         raise WeightsError(
-            f"the files that are missing take {megabytes / 1000:.1f} GB, and there is room for {room / 1000:.1f} GB in "
-            f"{cache.root}; make room, or name another folder in SEESR_CACHE."
+            f"the missing files need {megabytes / 1000:.1f} GB, but only {available / 1000:.1f} GB are free in "
+            f"{cache.root}; free disk space, or set SEESR_CACHE to another folder."
         )
 
 
-def _clear_broken_off(cache: Cache) -> None:
-    """What a pull that was killed has left: huggingface_hub begins anew under another name."""
+def _remove_partial_files(cache: Cache) -> None:
+    """Removes what a killed pull has left; huggingface_hub starts again under another file name."""
     for pattern in ("*.incomplete", ".seesr-*.part"):
         for path in cache.partial.rglob(pattern):
             path.unlink()
 
 
-def _fetch(source: Source, file: File, cache: Cache) -> None:
-    """From the first place that has it."""
+def _fetch(source: Source, file: WeightFile, cache: Cache) -> None:
+    """Fetches the file from the first location that has it, and adds it to the cache."""
     reasons = []
-    for number, place in enumerate(source.places):
-        folder = cache.partial / f"{source.name}-{number}"
+    for index, location in enumerate(source.locations):
+        folder = cache.partial / f"{source.name}-{index}"
         try:
-            found, expected = _download(place, file, folder)
+            path, stated = _download(location, file, folder)
         except (HTTPError, OSError, HTTPException, RuntimeError, ImportError, ValueError) as error:
-            # The last two: a proxy that is set wrongly, or needs a package.
+            # ImportError and ValueError: the proxy setting is wrong, or needs a package.
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 raise
-            reasons.append(f"{_address(place)}: {_why(error)}")
+            reasons.append(f"{_address(location)}: {_reason(error)}")
             continue
-        wrong = _difference(found, file.sha256 or expected)
-        if wrong:
-            found.unlink()
-            reasons.append(f"{_address(place)}: {wrong}")
+        problem = _checksum_problem(path, file.sha256 or stated)
+        if problem:
+            path.unlink()
+            reasons.append(f"{_address(location)}: {problem}")
             continue
-        _keep(found, file, cache)
+        _add_to_cache(path, file, cache)
         return
     raise WeightsError(
         f"{file.remote} of {source.name} could not be fetched ({'; '.join(reasons)}). "
-        f"Finished files stay in {cache.full}; run `{COMMAND}` again, or give a folder with --weights."
+        f"Finished files stay in {cache.full}; run `{PULL_COMMAND}` again, or give a folder with --weights."
     )
 
 
-def _keep(found: Path, file: File, cache: Cache) -> None:
+def _add_to_cache(path: Path, file: WeightFile, cache: Cache) -> None:
     if not file.is_legacy:
-        cache.keep(found, file)
+        cache.add(path, file)
         return
-    # Here: PyTorch takes a second to import, and only legacy files need it.
+    # Imported here: importing PyTorch takes a second, and only legacy files need it.
     from seesr.weights.convert import convert_legacy
 
-    converted, digest = found.with_suffix(".safetensors"), file.sha256 or sha256(found)
+    converted, digest = path.with_suffix(".safetensors"), file.sha256 or sha256(path)
     try:
-        convert_legacy(found, converted, tuple(file.drop))
-        cache.keep(converted, file, digest)
+        convert_legacy(path, converted, tuple(file.drop))
+        cache.add(converted, file, digest)
     except WeightsError:
-        found.unlink()
+        path.unlink()
         raise
     finally:
         converted.unlink(missing_ok=True)
-    found.unlink()  # not before: what was fetched stays when the conversion is interrupted
+    path.unlink()  # only now, so that an interrupted conversion does not lose the download
 
 
-def _download(place: Place, file: File, folder: Path) -> tuple[Path, str | None]:
-    """The file, and the digest that the place itself states."""
-    if place.type == "url":
-        address = "/".join(part for part in (place.repository, place.revision, quote(file.remote)) if part)
+def _download(location: Location, file: WeightFile, folder: Path) -> tuple[Path, str | None]:
+    """The downloaded file, and the digest that the location states for it."""
+    if location.type == "url":
+        address = "/".join(part for part in (location.repository, location.revision, quote(file.remote)) if part)
         target = folder / file.remote
-        if not target.is_file() or _difference(target, file.sha256):  # else fetched before, and not converted yet
+        if not target.is_file() or _checksum_problem(target, file.sha256):  # otherwise fetched before, but not converted
             _download_url(address, target)
         return target, None
-    where = {
-        "repo_id": place.repository,
+    request = {
+        "repo_id": location.repository,
         "filename": file.remote,
-        "repo_type": place.type,
-        "revision": place.revision,
+        "repo_type": location.type,
+        "revision": location.revision,
         "endpoint": _endpoint(),
     }
-    stated = get_hf_file_metadata(hf_hub_url(**where)).etag
-    return Path(hf_hub_download(**where, local_dir=folder)), stated
+    stated = get_hf_file_metadata(hf_hub_url(**request)).etag
+    return Path(hf_hub_download(**request, local_dir=folder)), stated
 
 
 def _download_url(address: str, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with urllib.request.urlopen(address, timeout=TIMEOUT) as answer, target.open("wb") as file:
-            shutil.copyfileobj(answer, file)
+        with urllib.request.urlopen(address, timeout=TIMEOUT_SECONDS) as response, target.open("wb") as file:
+            shutil.copyfileobj(response, file)
     except (OSError, HTTPException):
         target.unlink(missing_ok=True)
         raise
 
 
-def _difference(found: Path, expected: str | None) -> str | None:
-    """What is wrong with a file whose digest should be `expected`; a digest of unknown kind proves nothing."""
+def _checksum_problem(path: Path, expected: str | None) -> str | None:
+    """The problem if the digest of the file is not `expected`, or if that is not a sha256 or sha1."""
     if expected is None or not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", expected):
         return "no checksum is known for this file"
-    actual = sha256(found) if len(expected) == 64 else git_blob_sha1(found)
+    actual = sha256(path) if len(expected) == 64 else git_blob_sha1(path)
     return None if actual == expected else f"its digest is {actual[:12]}... instead of {expected[:12]}..."
 
 
-def _address(place: Place) -> str:
-    if place.type == "url":
-        return place.repository
-    return f"{_endpoint()}/{'spaces/' if place.type == 'space' else ''}{place.repository}"
+def _address(location: Location) -> str:
+    if location.type == "url":
+        return location.repository
+    return f"{_endpoint()}/{'spaces/' if location.type == 'space' else ''}{location.repository}"
 
 
 def _endpoint() -> str:
-    """The hub, or what stands in for it.
+    """The address of the hub or, from `HF_ENDPOINT`, of its mirror.
 
     Raises:
-        WeightsError: `HF_ENDPOINT` is no address.
+        WeightsError: `HF_ENDPOINT` is not an address.
     """
     address = os.environ.get("HF_ENDPOINT", "").strip().rstrip("/") or "https://huggingface.co"
     try:
-        parts = urlsplit(address)
-        is_one = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        url = urlsplit(address)
+        is_valid = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
     except ValueError:
-        is_one = False
-    if not is_one or not address.isprintable() or " " in address:
+        is_valid = False
+    if not is_valid or not address.isprintable() or " " in address:
         raise WeightsError(f"HF_ENDPOINT is {address!r}; it must be an address like https://huggingface.co.")
     return address
 
 
-def _why(error: Exception) -> str:
-    """The reason in a few words."""
+def _reason(error: Exception) -> str:
+    """Why a download failed, in a few words."""
     if isinstance(error, GatedRepoError):
-        return "it asks for an account; accept its terms there and set HF_TOKEN"
+        return "it requires an account; accept its terms there and set HF_TOKEN"
     if isinstance(error, HfHubHTTPError):
         return f"the server answered {error.response.status_code}"
     if isinstance(error, urllib.request.HTTPError):

@@ -1,4 +1,4 @@
-"""What the full model's files are, where they come from, and what they must be: `weights/manifest.toml`."""
+"""The manifest of the full model, `weights/manifest.toml`: its files, their locations and their checksums."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from seesr.errors import WeightsError
 
 ENVIRONMENT_VARIABLE = "SEESR_MANIFEST"
-"""An operator's own manifest, with own mirrors."""
+"""Path of a manifest to use instead, for example with other mirrors."""
 
 
 class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Place(_Table):
-    """A repository on the hub, or the beginning of an address."""
+class Location(_Table):
+    """A repository on the hub, or for the type `url` the start of an address."""
 
     type: Literal["model", "space", "url"]
     repository: str
     revision: str | None = None
 
 
-class File(_Table):
+class WeightFile(_Table):
     """One file of the model."""
 
     path: str
-    """Place in a weights folder."""
+    """Path in a weights folder."""
     remote: str
-    """Place in its repository."""
+    """Path in its repository."""
     megabytes: int = Field(ge=0)
     sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
     drop: list[str] = []
-    """Beginnings of names: tensors of a legacy file that no network uses, left out when it is converted."""
+    """Prefixes of tensors of a legacy file that no network uses; they are left out when it is converted."""
 
     @field_validator("path")
     @classmethod
@@ -47,39 +47,39 @@ class File(_Table):
         return path
 
     @property
-    def kept_as(self) -> str:
-        """Its place once it is in the cache: everything is kept as safetensors."""
+    def cached_path(self) -> str:
+        """Path in the cache, where legacy files are stored as safetensors."""
         return str(PurePosixPath(self.path).with_suffix(".safetensors")) if self.is_legacy else self.path
 
     @property
     def is_legacy(self) -> bool:
-        """Whether it is a PyTorch file that will be converted."""
+        """Whether it is a PyTorch file, which is converted."""
         return self.path.endswith((".pth", ".bin"))
 
 
 class Source(_Table):
-    """Files of one origin and one licence."""
+    """Files with the same repository and licence."""
 
     name: str
     type: Literal["model", "space", "url"]
     repository: str
     revision: str
-    mirrors: list[Place]
+    mirrors: list[Location]
     licence: str
     licence_page: str
     must_accept: bool
-    files: list[File]
+    files: list[WeightFile]
 
     @model_validator(mode="after")
     def _mirrors_are_checked(self) -> Source:
-        if any(place.revision is None for place in self.mirrors) and any(file.sha256 is None for file in self.files):
+        if any(mirror.revision is None for mirror in self.mirrors) and any(file.sha256 is None for file in self.files):
             raise ValueError("a mirror without a revision needs a sha256 for every file")
         return self
 
     @property
-    def places(self) -> list[Place]:
-        """Where its files may be, the first choice first."""
-        return [Place(type=self.type, repository=self.repository, revision=self.revision), *self.mirrors]
+    def locations(self) -> list[Location]:
+        """The repository, then its mirrors."""
+        return [Location(type=self.type, repository=self.repository, revision=self.revision), *self.mirrors]
 
 
 class Manifest(_Table):
@@ -88,15 +88,15 @@ class Manifest(_Table):
     source: list[Source]
 
     @property
-    def files(self) -> list[tuple[Source, File]]:
+    def files(self) -> list[tuple[Source, WeightFile]]:
         return [(source, file) for source in self.source for file in source.files]
 
 
 def read_manifest() -> Manifest:
-    """The manifest that `SEESR_MANIFEST` names, else the one that comes with the package.
+    """Reads the manifest named by `SEESR_MANIFEST`, else the one in the package.
 
     Raises:
-        WeightsError: it cannot be read, or says something that has no meaning.
+        WeightsError: it cannot be read, or holds an invalid entry.
     """
     path = Path(os.environ.get(ENVIRONMENT_VARIABLE) or beside_package("manifest.toml"))
     try:
@@ -107,12 +107,12 @@ def read_manifest() -> Manifest:
         raise WeightsError(f"the manifest {path} is not TOML ({error}).") from error
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise WeightsError(f"the manifest {path} is wrong at {where}: {first['msg']}.") from error
+        location = ".".join(str(key) for key in first["loc"])
+        raise WeightsError(f"the manifest {path} is wrong at {location}: {first['msg']}.") from error
 
 
 def beside_package(name: str) -> Path:
-    """A file or folder of `weights/`: in an installed wheel it lies inside the package, in a clone at the top."""
+    """Path of a file or folder of `weights/`, which is in the package of an installed wheel, or at the top of a clone."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "embedded" / name
     return installed if installed.exists() else package.parent / "weights" / name

@@ -1,4 +1,4 @@
-"""Finds the folder of weights to load: what the user names, the full model in the cache, or the embedded small one."""
+"""Chooses the weights folder to load: the one that the user names, the full model in the cache, or the embedded model."""
 
 from __future__ import annotations
 
@@ -11,107 +11,107 @@ from seesr.errors import WeightsError
 from seesr.options import DTYPE_NAMES, Options
 from seesr.weights.cache import Cache
 from seesr.weights.config import read_config
-from seesr.weights.hub import ACCEPT_VARIABLE, COMMAND, is_accepted, pull
-from seesr.weights.manifest import File, beside_package, read_manifest
+from seesr.weights.hub import ACCEPT_VARIABLE, PULL_COMMAND, is_accepted, pull
+from seesr.weights.manifest import WeightFile, beside_package, read_manifest
 
-PARTS = ("sd-turbo", "seesr", "ram")
-"""Sub-folders of a weights folder in the published layout."""
+REQUIRED_FOLDERS = ("sd-turbo", "seesr", "ram")
+"""Subfolders of a weights folder in the published layout."""
 CLEANER = "cleaner"
-"""Sub-folder that a weights folder may have besides."""
+"""Optional subfolder."""
 ENVIRONMENT_VARIABLE = "SEESR_WEIGHTS"
 FULL, TINY = "full", "tiny"
 DEFAULTS_FILE = "seesr.json"
 """Optional file of a weights folder."""
 MAX_MARGIN = 8
-"""Latents."""
+"""Latent pixels."""
 
 
 @dataclass(frozen=True)
 class ModelDefaults:
-    """What weights ask for that differs from the published model, as `seesr.json` in their folder says; mostly nothing."""
+    """Defaults that differ from those of the published model, from `seesr.json` in the weights folder; usually none."""
 
     dtype: str | None = None
-    """The precision where none is asked for."""
+    """The dtype for `auto`."""
     margin: int = 0
-    """Latents around the picture, for networks that never learnt what a picture's border looks like to a convolution."""
+    """Latent pixels to pad around the picture, for networks that were not trained on the borders of pictures."""
     steps: int = 2
-    """Denoising steps where none are asked for."""
+    """Denoising steps if the user sets none."""
 
 
 @dataclass(frozen=True)
-class Weights:
+class WeightsFolder:
     """A folder of weights."""
 
     root: Path
     name: str
-    """What results, and files made of them, call it: the folder without its path, `full (cache)` or `tiny (embedded)`."""
+    """The name in results and in the files' metadata: the folder's name, `full (cache)` or `tiny (embedded)`."""
 
     @property
     def defaults(self) -> ModelDefaults:
-        """What the folder's `seesr.json` says.
+        """The defaults in the folder's `seesr.json`.
 
         Raises:
-            WeightsError: it says what cannot be.
+            WeightsError: a key is unknown or a value is not valid.
         """
         path = self.root / DEFAULTS_FILE
-        said, known = read_config(path) if path.exists() else {}, [field.name for field in fields(ModelDefaults)]
-        if unknown := said.keys() - known:
-            raise WeightsError(f"{path} holds unknown key {min(unknown)!r}; valid keys: {', '.join(known)}.")
-        defaults = ModelDefaults(**said)
+        values, keys = read_config(path) if path.exists() else {}, [field.name for field in fields(ModelDefaults)]
+        if unknown := values.keys() - keys:
+            raise WeightsError(f"{path} holds unknown key {min(unknown)!r}; valid keys: {', '.join(keys)}.")
+        defaults = ModelDefaults(**values)
         if defaults.dtype not in (None, *DTYPE_NAMES):
-            raise WeightsError(f"{path} asks for dtype {defaults.dtype!r}; valid: {', '.join(DTYPE_NAMES)}.")
+            raise WeightsError(f"{path} has dtype {defaults.dtype!r}; valid: {', '.join(DTYPE_NAMES)}.")
         for name, low, high in (("margin", 0, MAX_MARGIN), ("steps", *Options.bounds("steps"))):
             value = getattr(defaults, name)
             if type(value) is not int or not low <= value <= high:
-                raise WeightsError(f"{path} asks for {name} {value!r}; it is a whole number, {low} to {high}.")
+                raise WeightsError(f"{path} has {name} {value!r}; it must be a whole number from {low} to {high}.")
         return defaults
 
 
-def resolve_weights(given: str | os.PathLike[str] | None = None) -> Weights:
-    """The weights named by `given`, else by `SEESR_WEIGHTS`, else the full model if the cache has it, else the embedded one.
+def resolve_weights(name: str | os.PathLike[str] | None = None) -> WeightsFolder:
+    """The weights called `name`, else `SEESR_WEIGHTS`, else the full model if it is in the cache, else the embedded one.
 
-    A name is a folder, `full` (the cache, and when the licences are accepted the hub) or `tiny` (the embedded model).
+    A name is a folder, `full` (from the cache, and if its licence is accepted from the hub) or `tiny` (the embedded model).
 
     Raises:
-        WeightsError: the folder named does not exist or lacks a part, or the full model cannot be had.
+        WeightsError: the folder does not exist or lacks a subfolder, or the full model cannot be fetched.
     """
-    named = str(given or os.environ.get(ENVIRONMENT_VARIABLE) or "")
-    if named == FULL:
+    name = str(name or os.environ.get(ENVIRONMENT_VARIABLE) or "")
+    if name == FULL:
         return _full()
-    if named and named != TINY:
-        return _folder(Path(named))
+    if name and name != TINY:
+        return _folder(Path(name))
     cache = Cache.default()
-    if not named and not cache.missing(read_manifest()):
-        return Weights(cache.full, "full (cache)")
-    return Weights(beside_package(TINY), "tiny (embedded)")
+    if not name and not cache.missing(read_manifest()):
+        return WeightsFolder(cache.full, "full (cache)")
+    return WeightsFolder(beside_package(TINY), "tiny (embedded)")
 
 
-def _folder(root: Path) -> Weights:
-    missing = [part for part in PARTS if not (root / part).is_dir()]
+def _folder(root: Path) -> WeightsFolder:
+    missing = [folder for folder in REQUIRED_FOLDERS if not (root / folder).is_dir()]
     if missing:
         raise WeightsError(
-            f"{root} is no weights folder: {', '.join(missing)} is missing. It must hold the folders {', '.join(PARTS)}; "
-            f"`{COMMAND}` fetches the published model, and `{TINY}` or nothing stands for the embedded one."
+            f"{root} is not a weights folder: {', '.join(missing)} is missing. It must hold the folders "
+            f"{', '.join(REQUIRED_FOLDERS)}; `{PULL_COMMAND}` fetches the published model, and `{TINY}` is the embedded one."
         )
-    return Weights(root, root.resolve().name)
+    return WeightsFolder(root, root.resolve().name)
 
 
-def _tell(file: File, what: str) -> None:
-    """A line for each file that is fetched: at 17 GB nobody should wonder."""
-    if what == "fetch":
+def _print_download(file: WeightFile, event: str) -> None:
+    """Prints a line for each file, because 17 GB take a while."""
+    if event == "fetch":
         print(f"fetching {file.remote} ({file.megabytes:,.0f} MB)", file=sys.stderr, flush=True)
 
 
-def _full() -> Weights:
-    """The full model from the cache; what is missing there is fetched when its licence is accepted."""
+def _full() -> WeightsFolder:
+    """The full model from the cache; missing files are fetched if the licence is accepted."""
     cache, manifest = Cache.default(), read_manifest()
     missing = cache.missing(manifest)
     if missing and not is_accepted():
         size = sum(file.megabytes for file in missing) / 1000
         raise WeightsError(
             f"the full model is not complete: {len(missing)} of {len(manifest.files)} files are missing in {cache.full} "
-            f"(the first is {missing[0].kept_as}). `{COMMAND}` fetches them (about {size:.1f} GB); "
-            f"with {ACCEPT_VARIABLE}=1 that happens by itself."
+            f"(the first is {missing[0].cached_path}). `{PULL_COMMAND}` fetches them (about {size:.1f} GB); "
+            f"with {ACCEPT_VARIABLE}=1 this happens automatically."
         )
-    pull(manifest, cache, accepted=True, tell=_tell)
-    return Weights(cache.full, "full (cache)")
+    pull(manifest, cache, accepted=True, on_file=_print_download)
+    return WeightsFolder(cache.full, "full (cache)")

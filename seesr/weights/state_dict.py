@@ -1,4 +1,4 @@
-"""Reads weight files and puts them into models, strictly: nothing missing, nothing extra, every shape right."""
+"""Reads state dicts and assigns them to models strictly: no key missing or unexpected, every shape equal."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import nn
 
 from seesr.errors import WeightsError
 from seesr.weights.cache import Cache
-from seesr.weights.config import HINT, read_config
-from seesr.weights.convert import converted
+from seesr.weights.config import PULL_HINT, read_config
+from seesr.weights.convert import cached_conversion
 from seesr.weights.tensors import StateDict, read_legacy, read_safetensors
 
 logger = logging.getLogger("seesr")
@@ -22,6 +22,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 DIFFUSERS_FILE = "diffusion_pytorch_model"
 SHOWN_KEYS = 3
+"""Keys of each kind that an error message names."""
 
 
 def load_network(
@@ -31,62 +32,67 @@ def load_network(
     adapt: Callable[[StateDict], StateDict] | None = None,
     stem: str = DIFFUSERS_FILE,
 ) -> Network:
-    """The network of a folder with `config.json` and the tensors `stem`, as `dtype`.
+    """Reads a network, in `dtype`, from a folder with `config.json` and a weight file with the name `stem`.
 
     Args:
-        build: makes the network of its config, with unset weights on the meta device.
-        adapt: makes of the file's tensors those that the network has: other names, some more, some less.
+        build: builds the network from its config, with weights on the meta device.
+        adapt: changes the state dict of the file to that of the network: renames, adds or removes tensors.
 
     Raises:
         WeightsError: a file is missing, or the tensors do not fit the config.
     """
-    network, tensors = build(read_config(folder / "config.json")), read_state_dict(folder, stem, dtype)
-    assign_state_dict(network, adapt(tensors) if adapt else tensors, str(folder), dtype)
+    network, state_dict = build(read_config(folder / "config.json")), read_state_dict(folder, stem, dtype)
+    assign_state_dict(network, adapt(state_dict) if adapt else state_dict, str(folder), dtype)
     return network
 
 
 def read_state_dict(
-    folder: Path, stem: str, dtype: torch.dtype | None = None, part: str = "", drop: tuple[str, ...] = ()
+    folder: Path, stem: str, dtype: torch.dtype | None = None, containing: str = "", drop_prefixes: tuple[str, ...] = ()
 ) -> StateDict:
-    """Tensors of `stem`.safetensors in `folder`, or of the legacy `stem`.pth or .bin (read with `weights_only=True`).
+    """Reads `stem`.safetensors in `folder`, or the legacy `stem`.pth or .bin (with `weights_only=True`).
 
-    `stem` may be a glob pattern, for families such as `ram_*`. As `dtype`, or else as they are; only those whose
-    names hold `part`, and of a legacy file none whose name begins with one of `drop`.
+    Args:
+        stem: file name without suffix, or a glob pattern such as `ram_*`.
+        dtype: dtype of the tensors; None is that of the file.
+        containing: only tensors whose names contain this are read.
+        drop_prefixes: tensors of a legacy file whose names start with one of these are left out.
 
     Raises:
-        WeightsError: no such file, several, or one that is not what its name says.
+        WeightsError: the file is missing, there are several, or it is damaged.
     """
     for suffix in (".safetensors", ".pth", ".bin"):
-        found = sorted(folder.glob(stem + suffix))
-        if len(found) > 1:
-            names = ", ".join(path.name for path in found)
+        paths = sorted(folder.glob(stem + suffix))
+        if len(paths) > 1:
+            names = ", ".join(path.name for path in paths)
             raise WeightsError(f"{folder} holds more than one {stem}{suffix} ({names}); keep one.")
-        if found:
-            return _read(found[0], dtype, part, drop)
-    raise WeightsError(f"{folder / stem}.safetensors is missing; {HINT}.")
+        if paths:
+            return _read(paths[0], dtype, containing, drop_prefixes)
+    raise WeightsError(f"{folder / stem}.safetensors is missing; {PULL_HINT}.")
 
 
-def _read(path: Path, dtype: torch.dtype | None, part: str, drop: tuple[str, ...]) -> StateDict:
-    """A legacy file by way of the cache: from the second time on it is mapped into memory, without its unused parts."""
+def _read(path: Path, dtype: torch.dtype | None, containing: str, drop_prefixes: tuple[str, ...]) -> StateDict:
+    """Reads a legacy file through its conversion in the cache, which is mapped into memory and has no unused tensors."""
     if path.suffix == ".safetensors":
-        return read_safetensors(path, dtype, part)
+        return read_safetensors(path, dtype, containing)
     try:
-        return read_safetensors(converted(path, Cache.default(), drop), dtype, part)
+        return read_safetensors(cached_conversion(path, Cache.default(), drop_prefixes), dtype, containing)
     except OSError as error:
-        logger.warning("%s is not kept as safetensors, the cache cannot be written (%s)", path, error)
+        logger.warning("%s is not cached as safetensors, because the cache cannot be written (%s)", path, error)
         return {
-            key: tensor if dtype is None else tensor.to(dtype) for key, tensor in read_legacy(path).items() if part in key
+            key: tensor if dtype is None else tensor.to(dtype)
+            for key, tensor in read_legacy(path).items()
+            if containing in key
         }
 
 
 def assign_state_dict(model: nn.Module, state_dict: StateDict, source: str, dtype: torch.dtype = torch.float32) -> None:
-    """Puts `state_dict` into `model` (which may be on the meta device), as `dtype`; what is of it already is not copied.
+    """Assigns `state_dict` to `model`, which may be on the meta device, in `dtype`; tensors that have it are not copied.
 
     Raises:
-        WeightsError: keys are missing, extra or of another shape; the first few are named. The model is untouched then.
+        WeightsError: keys are missing, unexpected or of another shape; the first few are named. The model is unchanged then.
     """
     expected = model.state_dict()
-    wrong = {
+    mismatches = {
         "missing": sorted(expected.keys() - state_dict.keys()),
         "unexpected": sorted(state_dict.keys() - expected.keys()),
         "of another shape": [
@@ -95,7 +101,7 @@ def assign_state_dict(model: nn.Module, state_dict: StateDict, source: str, dtyp
             if state_dict[key].shape != expected[key].shape
         ],
     }
-    problems = [f"{len(keys)} {kind} ({_first_few(keys)})" for kind, keys in wrong.items() if keys]
+    problems = [f"{len(keys)} {problem} ({_first_few(keys)})" for problem, keys in mismatches.items() if keys]
     if problems:
         raise WeightsError(f"{source} does not fit {type(model).__name__}: {'; '.join(problems)}.")
     model.load_state_dict({key: tensor.to(dtype) for key, tensor in state_dict.items()}, assign=True)

@@ -1,4 +1,4 @@
-"""Weight files: tensors and nothing but tensors."""
+"""Reads the tensors of weight files, and refuses files that hold anything else."""
 
 from __future__ import annotations
 
@@ -14,51 +14,51 @@ from seesr.machine.device import CPU
 from seesr.machine.memory import memory_bytes
 
 StateDict = dict[str, Tensor]
-TOGETHER = 64
-"""Tensors that are read at once."""
-SPARE = 128 << 20
-"""Bytes of the machine's memory that stay free: where there are none the system ends the process without a word."""
+TENSORS_PER_READ = 64
+MIN_FREE_BYTES = 128 << 20
+"""Memory of the machine that must stay free: without any the system kills the process without a message."""
 
 
-def read_safetensors(path: Path, dtype: torch.dtype | None = None, part: str = "") -> StateDict:
-    """Tensors of a safetensors file whose names hold `part`, mapped into memory; or made `dtype`, while little of the file
-    is in memory beside them.
+def read_safetensors(path: Path, dtype: torch.dtype | None = None, containing: str = "") -> StateDict:
+    """Tensors of a safetensors file whose names contain `containing`, mapped into memory.
+
+    With another `dtype` they are copied, a few at a time, so that little of the file is in memory besides the copies.
 
     Raises:
         WeightsError: the file is damaged.
-        MemoryError: what it takes in `dtype` does not fit into memory.
+        MemoryError: the copies do not fit into memory.
     """
     try:
         with safe_open(path, framework="pt") as file:
             names = file.keys()
-        keys, tensors = sorted(key for key in names if part in key), StateDict()
-        for first in range(0, len(keys), TOGETHER):
-            tensors |= _read_some(path, keys[first : first + TOGETHER], dtype)
+        keys, tensors = sorted(key for key in names if containing in key), StateDict()
+        for first in range(0, len(keys), TENSORS_PER_READ):
+            tensors |= _read_tensors(path, keys[first : first + TENSORS_PER_READ], dtype)
         return tensors
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is not a whole safetensors file ({error}); delete it and get it again.") from error
+        raise WeightsError(f"{path} is not a complete safetensors file ({error}); delete it and get it again.") from error
 
 
-def _read_some(path: Path, keys: list[str], dtype: torch.dtype | None) -> StateDict:
-    # Opened for each part: closing it is what lets go of the pages that were read.
+def _read_tensors(path: Path, keys: list[str], dtype: torch.dtype | None) -> StateDict:
+    # Opened for each group of tensors: closing the file releases the pages that were read.
     with safe_open(path, framework="pt") as file:
         mapped = {key: file.get_tensor(key) for key in keys}
         copied = [key for key, tensor in mapped.items() if tensor.is_floating_point() and dtype not in (None, tensor.dtype)]
-        # Looked at once for all of them: it takes a tenth of a millisecond, and there are hundreds.
-        if copied and memory_bytes(CPU)[0] < sum(mapped[key].numel() for key in copied) * dtype.itemsize + SPARE:
-            raise MemoryError("weights do not fit into the memory that is left")
+        # Free memory is read once for the group: it takes a tenth of a millisecond, and there are hundreds of tensors.
+        if copied and memory_bytes(CPU)[0] < sum(mapped[key].numel() for key in copied) * dtype.itemsize + MIN_FREE_BYTES:
+            raise MemoryError("weights do not fit into the free memory")
         return mapped | {key: mapped[key].to(dtype) for key in copied}
 
 
 def read_legacy(path: Path) -> StateDict:
-    """Tensors of a PyTorch file, of which nothing is run.
+    """Tensors of a PyTorch file, read without running any code in it.
 
     Raises:
         WeightsError: the file is damaged, or holds more than tensors.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    # torch.load raises whichever of these its unpickler or its zip reader meets first in a damaged file.
+    # In a damaged file its unpickler or zip reader may raise any of these.
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, ImportError, AttributeError) as error:
         raise WeightsError(f"{path} is not a readable PyTorch file; delete it and get it again.") from error
     except Exception as error:
@@ -68,5 +68,5 @@ def read_legacy(path: Path) -> StateDict:
     if isinstance(content, dict) and isinstance(content.get("model"), dict):
         content = content["model"]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise WeightsError(f"{path} holds no state dict of tensors.")
+        raise WeightsError(f"{path} does not hold a state dict of tensors.")
     return content
