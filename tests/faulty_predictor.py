@@ -35,14 +35,14 @@ class Predictor(predict.Predictor):
         @contextmanager
         def failing(self: Stages, name: str) -> Iterator[StageLog]:
             with stage(self, name) as note:
-                fail(name, MemoryError if name == "decode" else torch.OutOfMemoryError)
+                fail(name, MemoryError if name == "read" else torch.OutOfMemoryError)
                 if name == "resize":
                     fail(DEFECT, KeyError)
                 yield note
 
-        def failing_save(*given: Any) -> None:
+        def failing_save(*arguments: Any, **named: Any) -> None:
             fail("save", MemoryError)
-            save(*given)
+            save(*arguments, **named)
 
         Stages.stage, Result.save = failing, failing_save
         super().setup()

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,9 +19,11 @@ from packaging.requirements import Requirement
 from PIL import Image
 
 from seesr import Options, Result
+from seesr.images.read import EncodedImage
 from seesr.images.sizes import Sizes
 from seesr.machine.worker_thread import WorkerThread
-from seesr.options import PRESETS, SaveOptions
+from seesr.options import PRESETS, Limits, SaveOptions
+from seesr.result import UpscaleResult
 
 ROOT = Path(__file__).parents[1]
 RENAMED = {
@@ -107,18 +110,21 @@ def test_inputs_are_described_as_in_options() -> None:
 
 
 class Asked:
-    """Stands for an Upscaler: notes what it is asked for, and has made it."""
+    """Stands for an Upscaler: remembers what it is asked for, and gives an empty picture."""
 
     options: Options
     error: Exception | None = None
+    engine = SimpleNamespace(limits=Limits())
 
-    def upscale(self, source: Path, options: Options, progress: object) -> Result:
+    def upscale(self, source: EncodedImage, options: Options, progress: object) -> UpscaleResult:
+        assert source.name == "image"
         if self.error is not None:
             raise self.error
         self.options, size = options, (4, 4)
-        made = {"image": Image.new("RGB", size), "sizes": Sizes(size, size, size, size, 0), "options": options}
+        image = Image.new("RGB", size)
+        pictures = {"image": image, "input": image, "sizes": Sizes(size, size, size, size, 0), "options": options}
         words = {"prompt": "", "weights": "tiny", "dtype": "float32", "rung": "whole", "vae": "whole"}
-        return Result(**made, **words, seed=1, tags=[], seconds={}, notes=[], attempts=[], peak_memory=0)
+        return UpscaleResult(**pictures, **words, seed=1, tags=[], seconds={}, notes=[], attempts=[], peak_memory=0)
 
 
 @pytest.fixture
@@ -143,7 +149,7 @@ def predict(predictor: Any, **given: object) -> None:
 @pytest.mark.parametrize("name", OTHERS)
 def test_each_input_becomes_the_option_of_its_name(predictor: Any, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     saved = list[SaveOptions]()
-    monkeypatch.setattr(Result, "save", lambda self, path, options: saved.append(options))
+    monkeypatch.setattr(Result, "save", lambda self, path, options, name: saved.append(options))
     predict(predictor, **{name: OTHERS[name]})
     model, option = RENAMED.get(name, (Options, name))
     wanted = {Options: {}, SaveOptions: {"format": "png", "metadata": False}}

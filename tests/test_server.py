@@ -35,7 +35,7 @@ from seesr import Upscaler
 QUICK: dict[str, Any] = {"scale": 2, "num_inference_steps": 1, "seed": 4}
 LONG: dict[str, Any] = {"scale": 6, "num_inference_steps": 4, "kds": True, "kds_particles": 16}
 """Seven seconds on a fast machine, half a minute on a slow one: time to disturb it."""
-STAGES = ("clean", "resize", "tags", "prompt", "encode", "denoise", "pixels", "colour", "finish")
+STAGES = ("clean", "resize", "tags", "prompt", "encode", "denoise", "vae_decode", "colour", "finish")
 FINISHED = ("succeeded", "failed", "canceled")
 
 
@@ -468,12 +468,12 @@ def test_memory_that_runs_out_at_each_stage(image: str, tmp_path: Path) -> None:
             plan.write_text(f"{stage} 99")
             record = server.predict(image=image, **QUICK)
             assert record["status"] == "failed"
-            assert "memory ran out on every way" in record["error"]
+            assert "memory ran out with every plan" in record["error"]
             assert "--" not in record["error"], "a client has no flags"
             assert server.files() == []
             plan.unlink()
             assert server.predict(image=image, **QUICK)["output"] == before
-        for place in ("decode", "save"):
+        for place in ("read", "save"):
             plan.write_text(f"{place} 1")
             record = server.predict(image=image, **QUICK)
             assert "memory ran out outside the networks; send a smaller picture." in record["error"]

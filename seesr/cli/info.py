@@ -1,4 +1,4 @@
-"""`seesr info`."""
+"""`seesr info`: prints versions, device, precision, memory and weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`seesr tags`."""
+"""`seesr tags`: prints the tags that RAM recognises in a picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`seesr weights list | pull | verify`."""
+"""`seesr weights`: lists, downloads and verifies the files of the full model."""
 
 from __future__ import annotations
 

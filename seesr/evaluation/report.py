@@ -58,7 +58,7 @@ def as_page(pictures: list[PictureMetrics], settings: dict[str, Any]) -> str:
     """A self-contained HTML page."""
     ranked = sorted(pictures, key=_error_ratio)
     best, worst = ranked[:MAX_SHOWN], ranked[::-1][: max(0, min(MAX_SHOWN, len(ranked) - MAX_SHOWN))]
-    parts = [
+    sections = [
         f"<!doctype html><meta charset='utf-8'><title>SeeSR evaluation</title><style>{STYLE}</style>",
         f"<h1>{len(pictures)} pictures</h1>",
         f"<p>{html.escape(', '.join(f'{name}: {value}' for name, value in settings.items()))}</p>",
@@ -68,7 +68,7 @@ def as_page(pictures: list[PictureMetrics], settings: dict[str, Any]) -> str:
         "<h2>Worst</h2>" if worst else "",
         *(_html_picture(picture) for picture in worst),
     ]
-    return "\n".join(parts)
+    return "\n".join(sections)
 
 
 def _error_ratio(picture: PictureMetrics) -> float:

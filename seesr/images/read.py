@@ -184,7 +184,7 @@ class SampleFormat:
 
     @classmethod
     def of(cls, image: Image.Image) -> SampleFormat:
-        """Of an image that is not loaded yet; a TIFF, or an image made in memory, may be loaded already."""
+        """The sample format of `image`, which must not be loaded yet unless it is a TIFF or was created in memory."""
         tags = getattr(image, "tag_v2", None)
         if tags is not None:
             unsigned = tags.get(SAMPLEFORMAT, (1,))[0] == 1
