@@ -1,4 +1,7 @@
-"""Regional compilation: blocks are compiled, not whole networks, which would take minutes and more memory."""
+"""Regional compilation: blocks are compiled, not whole networks, which would take minutes and more memory.
+
+Measured on a Xeon with AMX: nothing gained (2.3 to 2.6 s compiled, 2.2 to 2.8 not); on a GPU it was not measured.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Selects the attention kernel of the denoiser: xformers on CUDA where it is installed, otherwise PyTorch's."""
+"""Selects the attention kernel of the denoiser: xformers on CUDA where it is installed, otherwise PyTorch's.
+
+Not measured: xformers was never run here.
+"""
 
 from __future__ import annotations
 

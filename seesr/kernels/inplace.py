@@ -1,4 +1,7 @@
-"""The VAE's blocks with in-place activations and chunked attention: the same result with fewer passes over memory."""
+"""The VAE's blocks with in-place activations and chunked attention: the same result with fewer passes over memory.
+
+Measured on a Xeon with AMX, by the profile: without the division by 1 vae_decode takes 0.3 s less (docs/speed.md).
+"""
 
 from __future__ import annotations
 
