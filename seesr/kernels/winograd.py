@@ -2,8 +2,8 @@
 (CVPR 2016), with their names `B`, `G` and `A`. It takes a quarter of the multiplications, as 36 matrix products.
 
 Only for float32 on a CPU, where PyTorch computes every product; GPU libraries use the method themselves. The largest error
-against float64 is 5e-5 (PyTorch's is 1e-5) for maps with a standard deviation of 0.6. Measured on two cores with AVX512: 0.45
-to 0.69 of PyTorch's time for a layer, 16.9 instead of 27.0 s for a picture of the full model (docs/speed.md).
+against float64 is 5e-5 (PyTorch's is 1e-5) for maps with a standard deviation of 0.6. Measured on two cores with AVX512:
+0.45 to 0.69 of PyTorch's time for a layer, 16.9 instead of 27.0 s for a picture of the full model (docs/speed.md).
 """
 
 from __future__ import annotations
