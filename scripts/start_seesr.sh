@@ -17,7 +17,7 @@ case ${1:-} in
   test) extra=test run=(python -m pytest "${@:2}") ;;
   check) extra=test run=(bash -ec 'ruff check; ruff format --check; lint-imports; python -m scripts.make_schema --check') ;;
   evaluate) extra=evaluate run=(python "$root/scripts/evaluate.py" "${@:2}") ;;
-  benchmark) run=(env PYTHONPATH="$root" python -m scripts.benchmark "${@:2}") ;;
+  benchmark) run=(python "$root/scripts/benchmark" "${@:2}") ;;
   python) extra=test run=("$@") ;; # what lies in scripts/ imports more than the package does
   *) run=(seesr "$@") ;;
 esac
