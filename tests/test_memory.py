@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import ctypes
+import functools
 import gc
 import json
 import math
@@ -754,18 +755,20 @@ def test_sequential_on_a_cpu_leaves_what_does_not_run_in_its_files(upscaler: Ups
 def test_a_move_that_fails_leaves_everything_where_it_was(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
     components, moves = Upscaler.load(device="cpu", dtype="float32").engine.components, []
 
-    def full(device: torch.device) -> None:
-        moves.append(device.type)
-        if device.type == "meta":
+    def move(name: str, device: torch.device) -> None:
+        moves.append((name, device.type))
+        if (name, device.type) == ("unet", "meta"):
             raise error
 
-    monkeypatch.setattr(components["vae"], "to", lambda device: moves.append(device.type))
-    monkeypatch.setattr(components["unet"], "to", full)
+    for name, network in components.networks.items():
+        monkeypatch.setattr(network, "to", functools.partial(move, name))
     with pytest.raises(type(error)), components.on(MemoryPlan("whole", torch.device("meta"), 0, 96, 32)):
         pass
-    assert moves == ["meta", "meta", "cpu", "cpu"]
+    names = list(components.networks)
+    begun = names[: names.index("unet") + 1]
+    assert moves == [*((name, "meta") for name in begun), *((name, "cpu") for name in names)]
     with components.on(MemoryPlan("whole", CPU, 0, 96, 32)):
-        assert components["ram"].image_proj.weight.device == CPU
+        assert len(moves) == len(begun) + len(names), "all are there already"
 
 
 def test_estimated_tiles_are_near_and_say_so(upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
