@@ -341,6 +341,25 @@ def test_a_preset_sets_what_is_not_given() -> None:
     assert Options.make("quality", steps=3).steps == 3
 
 
+def test_without_steps_those_of_the_weights_are_used_and_reported(
+    upscaler: Upscaler, small_photo: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert upscaler.defaults.steps == 2
+    monkeypatch.setattr(upscaler, "defaults", replace(upscaler.defaults, steps=1))
+    result, asked = (upscaler.upscale(small_photo, scale=1, seed=0, steps=steps) for steps in (None, 1))
+    assert result.image.tobytes() == asked.image.tobytes()
+    assert result.options.steps == result.record()["steps"] == result.settings()["steps"] == 1
+    assert upscaler.upscale(small_photo, scale=1, seed=0, steps=2).record()["steps"] == 2
+
+
+def test_a_record_has_the_former_names_of_stages_too(upscaler: Upscaler, small_photo: Image.Image) -> None:
+    result = upscaler.upscale(small_photo, scale=1, seed=0, steps=1)
+    assert not {"decode", "pixels"} & result.seconds.keys()
+    seconds = result.record()["seconds"]
+    assert (seconds["decode"], seconds["pixels"]) == (seconds["read"], seconds["vae_decode"])
+    json.dumps(result.record())
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     width=st.integers(1, 5000),

@@ -474,17 +474,19 @@ def test_the_cache_comes_before_the_embedded_model_and_a_path_before_both(
     Upscaler.load("full", device="cpu")
 
 
-def test_weights_may_want_a_precision_and_a_margin(tmp_path: Path) -> None:
+def test_weights_may_ask_for_precision_margin_and_steps(tmp_path: Path) -> None:
     for part in ("sd-turbo", "seesr", "ram"):
         (tmp_path / part).mkdir()
     assert resolve_weights(tmp_path).name == tmp_path.name, "results tell it to strangers: not where it lies"
     assert resolve_weights(tmp_path).defaults == ModelDefaults(dtype=None, margin=0)
-    (tmp_path / "seesr.json").write_text('{"dtype": "float32", "margin": 3}')
-    assert resolve_weights(tmp_path).defaults == ModelDefaults(dtype="float32", margin=3)
+    (tmp_path / "seesr.json").write_text('{"dtype": "float32", "margin": 3, "steps": 1}')
+    assert resolve_weights(tmp_path).defaults == ModelDefaults(dtype="float32", margin=3, steps=1)
     for said, complaint in (
         ('{"dtype": "float8"}', "has dtype 'float8'; valid: float32"),
         ('{"margin": -1}', "has margin -1; it must be a whole number from 0 to 8"),
         ('{"margin": "2"}', "has margin '2'"),
+        ('{"steps": 5}', "has steps 5; it must be a whole number from 1 to 4"),
+        ('{"step": 1}', "holds unknown key 'step'; valid keys: dtype, margin, steps"),
     ):
         (tmp_path / "seesr.json").write_text(said)
         with pytest.raises(WeightsError, match=complaint):
