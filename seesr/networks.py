@@ -167,11 +167,11 @@ class SeeSRNetworks:
         conditions: ConditionsForTiles,
         tiles: Tiles,
         options: Options,
-        steering: Steering,
         report: Progress,
         notes: list[Notes],
     ) -> Tensor:
         """Latents `(B, C, h, w)` without noise; of several particles the one nearest to their mean."""
+        steering = Steering(options.particles, options.kds_bandwidth, options.kds_patch)
         settings = tiles, options.steps, options.conditioning_scale, steering, report
 
         def run() -> Tensor:

@@ -13,7 +13,6 @@ from PIL import Image
 from seesr.autoencoder.vae import VAETiling
 from seesr.conditioning import Conditioner, Tagging
 from seesr.debug import is_debugging, show_debug_log
-from seesr.diffusion.steering import Steering
 from seesr.engine import Engine, Execution
 from seesr.errors import OptionError
 from seesr.images.colour import COLOR_FIXES
@@ -182,7 +181,6 @@ class Upscaler:
         """The pipeline, for pictures of one size together."""
         networks, notes = self.networks, [Notes(picture.notes) for picture, _ in jobs]
         tiles, tiling = plan.tiles(*networks.latent_size(sizes)), VAETiling(plan.vae_tile, plan.map_storage)
-        steering = Steering(options.particles, options.kds_bandwidth, options.kds_patch)
         inputs = cleaned = [picture.rgb for picture, _ in jobs]
         if networks.has_cleaner:
             with stages.stage("clean"):
@@ -203,7 +201,7 @@ class Upscaler:
             latents = log(networks.encode(image, tiling, notes))
         with stages.stage("denoise") as log:
             latents = networks.noisy(latents, [seed for _, seed in jobs], options.particles)
-            latents = log(networks.denoise(latents, image, conditions.for_tiles, tiles, options, steering, report, notes))
+            latents = log(networks.denoise(latents, image, conditions.for_tiles, tiles, options, report, notes))
         report("vae_decode", 0, 1)
         with stages.stage("vae_decode") as log:
             pixels = log(networks.vae_decode(latents, tiling, notes))

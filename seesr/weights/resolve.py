@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 
 from seesr.errors import WeightsError
@@ -46,7 +47,7 @@ class WeightsFolder:
     name: str
     """The name in results and in the files' metadata: the folder's name, `full (cache)` or `tiny (embedded)`."""
 
-    @property
+    @cached_property
     def defaults(self) -> ModelDefaults:
         """The defaults in the folder's `seesr.json`.
 
