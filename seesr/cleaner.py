@@ -82,16 +82,16 @@ class Cleaner(nn.Module):
         return image + self.last(maps).float() * OUTPUT_SCALE
 
 
-def clean(cleaner: Cleaner, image: Tensor) -> Tensor:
+def clean(cleaner: Cleaner, image: Tensor, most: int = TILE) -> Tensor:
     """Cleaned RGB, float32 and not clamped, of RGB `(B, 3, H, W)` in 0..1 of any size, on the CPU; colours stay the same.
 
-    It runs in tiles, with the same result as the whole picture up to rounding.
+    It runs in tiles of at most about `most` pixels a side, with the same result as the whole picture up to rounding.
     """
     height, width = image.shape[2:]
     right, bottom = (EDGE_PADDING + -(side + 2 * EDGE_PADDING) % cleaner.multiple_of for side in (width, height))
     padded, device = F.pad(image, (EDGE_PADDING, right, EDGE_PADDING, bottom), mode="replicate"), cleaner.first.weight.device
     halo, result = _round_up(cleaner.receptive_radius, cleaner.multiple_of), torch.empty_like(padded)
-    tile_height, tile_width = (_tile_side(side, cleaner.multiple_of) for side in padded.shape[2:])
+    tile_height, tile_width = (_tile_side(side, most, cleaner.multiple_of) for side in padded.shape[2:])
     for top in range(0, padded.shape[2], tile_height):
         for left in range(0, padded.shape[3], tile_width):
             above, before = min(halo, top), min(halo, left)
@@ -101,9 +101,9 @@ def clean(cleaner: Cleaner, image: Tensor) -> Tensor:
     return wavelet_fix(result[..., EDGE_PADDING : EDGE_PADDING + height, EDGE_PADDING : EDGE_PADDING + width], image)
 
 
-def _tile_side(length: int, multiple_of: int) -> int:
-    """Side of tiles that are about equally large and as few as `TILE` allows."""
-    return _round_up(math.ceil(length / math.ceil(length / TILE)), multiple_of)
+def _tile_side(length: int, most: int, multiple_of: int) -> int:
+    """Side of tiles that are about equally large and as few as `most` allows."""
+    return _round_up(math.ceil(length / math.ceil(length / most)), multiple_of)
 
 
 def _round_up(number: int, multiple_of: int) -> int:

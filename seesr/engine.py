@@ -81,6 +81,9 @@ class Engine:
         memory_limit: bytes of the device's memory (the machine's, on a CPU) to use at most, weights included.
         budget: what may be used at this moment, of a device and a limit.
         clock: seconds, for deadlines.
+        stages: what times and observes the stages of one job.
+        ladder: the memory plans for a job, in the order in which they are tried.
+        preferred_batch: pictures of one size that are best run in one pass; None takes what is best on the device.
     """
 
     def __init__(
@@ -92,9 +95,14 @@ class Engine:
         memory_limit: int | None = None,
         budget: Callable[[torch.device, int | None], Budget] = Budget.now,
         clock: Callable[[], float] = time.monotonic,
+        stages: Callable[[], Stages] = Stages,
+        ladder: Callable[..., list[MemoryPlan]] = build_ladder,
+        preferred_batch: int | None = None,
     ) -> None:
         self.components, self.costs, self.dtype, self.limits = components, costs, dtype, limits
         self.memory_limit, self.budget, self.clock = memory_limit, budget, clock
+        self.stages, self.ladder = stages, ladder
+        self.preferred_batch = preferred_batch or (1 if components.device.type == "cpu" else GPU_BATCH)
         self._lock = threading.Lock()
 
     @classmethod
@@ -141,11 +149,6 @@ class Engine:
     def device(self) -> torch.device:
         return self.components.device
 
-    @property
-    def preferred_batch(self) -> int:
-        """Pictures of one size that are best run in one pass."""
-        return 1 if self.device.type == "cpu" else GPU_BATCH
-
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """One job at a time."""
@@ -184,7 +187,7 @@ class Engine:
                 raise
             failed = [replace(attempt, rung=f"{attempt.rung}, {len(items)} pictures") for attempt in error.attempts]
         # Here, where nothing holds what was computed.
-        alone = [result for item in items for result in self._run_together([item], work, run, Stages())]
+        alone = [result for item in items for result in self._run_together([item], work, run, self.stages())]
         return [(made, replace(execution, attempts=[*failed, *execution.attempts])) for made, execution in alone]
 
     def _run_together(
@@ -214,4 +217,5 @@ class Engine:
         """The memory plans for this work, and what they may use at this moment."""
         budget, components = self.budget(self.device, self.memory_limit), self.components
         size = work.height, work.width, self.device
-        return build_ladder(work.settings, *size, self.costs, budget, components.sequential, components.compiled), budget
+        ladder = self.ladder(work.settings, *size, self.costs, budget, components.sequential, components.compiled)
+        return ladder, budget

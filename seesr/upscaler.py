@@ -132,7 +132,7 @@ class Upscaler:
             raise OptionError(f"give options, or {', '.join(values)} by name, not both.")
         options, engine, results = self.with_defaults(options or Options.make(**values)), self.engine, []
         with engine.exclusive():
-            stages, began = Stages(), engine.clock()
+            stages, began = engine.stages(), engine.clock()
             with stages.stage("read"):
                 pictures = [read_picture(image, engine.limits) for image in images]
             reading = (engine.clock() - began) / max(1, len(images))
@@ -148,7 +148,7 @@ class Upscaler:
                     jobs = list(zip(batch, seeds, strict=True))
                     made = zip(jobs, engine.run(jobs, work, run, stages), strict=True)
                     results += [self._result(*job, *output, sizes, work, options) for job, output in made]
-                    stages = Stages()
+                    stages = engine.stages()
         return results
 
     def tags(self, image: ImageSource) -> list[Tag]:

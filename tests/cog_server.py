@@ -20,9 +20,9 @@ from typing import Any
 
 import psutil
 import requests
+from helpers import ROOT
 from PIL import Image
 
-ROOT = Path(__file__).parents[1]
 PREDICTOR = "predict.py:Predictor"
 START_SECONDS = 240
 

@@ -9,13 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import IMAGES
+from helpers import PHOTOS, hooked, photograph
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
-import seesr.cleaner
-import seesr.networks
 from seesr.cleaner import Cleaner, clean, load_cleaner
 from seesr.errors import WeightsError
 from seesr.images.resize import to_tensor
@@ -34,7 +32,7 @@ def cleaner() -> Cleaner:
 @pytest.fixture(scope="module")
 def good() -> list[Image.Image]:
     """Pictures as sharp as their pixels allow."""
-    pictures = (Image.open(IMAGES / f"{name}.png").convert("RGB") for name in NAMES)
+    pictures = (Image.open(PHOTOS / f"{name}.png").convert("RGB") for name in NAMES)
     return [picture.resize((picture.width // 4, picture.height // 4), Image.Resampling.BICUBIC) for picture in pictures]
 
 
@@ -50,10 +48,8 @@ def error(cleaner: Cleaner, bad: Image.Image, good: Image.Image) -> tuple[float,
 def test_tiles_change_nothing_at_any_size(width: int, height: int, tile: int) -> None:
     torch.manual_seed(0)
     small, image = Cleaner([4, 6, 8], 1), torch.rand(1, 3, height, width)
-    with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
-        whole = clean(small, image)
-        patch.setattr(seesr.cleaner, "TILE", tile)
-        tiled = clean(small, image)
+    with torch.inference_mode():
+        whole, tiled = clean(small, image), clean(small, image, tile)
     assert whole.shape == image.shape
     assert (whole - tiled).abs().max() < 1e-5
 
@@ -111,12 +107,11 @@ def test_half_precision_changes_less_than_a_grey_level(
         assert (clean(half, image) - clean(cleaner, image)).abs().mean() < 1 / 255
 
 
-def test_a_picture_that_becomes_smaller_is_cleaned_small(upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes: list[torch.Size] = []
-    monkeypatch.setattr(seesr.networks, "clean", lambda cleaner, image: sizes.append(image.shape) or clean(cleaner, image))
-    photo = Image.open(IMAGES / "coffee.png").convert("RGB")
-    assert upscaler.upscale(photo, max_side=160, seed=0, steps=1).image.width == 160
-    assert max(sizes[0]) <= 192 < photo.width
+def test_a_picture_that_becomes_smaller_is_cleaned_small(upscaler: Upscaler) -> None:
+    sizes, photo = list[torch.Size](), photograph("coffee.png")
+    with hooked(upscaler.engine.components["cleaner"], lambda _, given: sizes.append(given[0].shape)):
+        assert upscaler.upscale(photo, max_side=160, seed=0, steps=1).image.width == 160
+    assert max(sizes[0]) <= 256 < photo.width
 
 
 def test_weights_without_a_cleaner_clean_nothing(tmp_path: Path, small_photo: Image.Image) -> None:

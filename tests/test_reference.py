@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from helpers import REFERENCE
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -33,7 +33,6 @@ from seesr.weights.config import read_config
 from seesr.weights.manifest import beside_package
 from seesr.weights.state_dict import read_state_dict
 
-REFERENCE = Path(os.environ.get("SEESR_REFERENCE") or Path(__file__).parent / "reference")
 STEP_TIMESTEPS = (999, 499)
 TOLERANCE, RAM_TOLERANCE = 1e-5, 1e-4
 

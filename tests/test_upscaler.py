@@ -8,45 +8,34 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import IMAGES
 from diffusers.models.resnet import ResnetBlock2D
-from hypothesis import HealthCheck, example, given, settings
+from helpers import PHOTOS, difference, hooked, photograph, sharing, thumbnail, watching
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFilter
-from torch import nn
+from torch import Tensor, nn
 
-import seesr.upscaler
-from seesr import InputError, OptionError, Options, Upscaler, WeightsError
-from seesr.diffusion.tiled import predict_tiled
-from seesr.images.colour import COLOR_FIXES, adain_fix, wavelet_fix
-from seesr.images.sizes import SizeRequirements, plan_sizes
+from seesr import InputError, OptionError, Options, Upscaler
+from seesr.evaluation.seams import seam_ratio, tile_borders
+from seesr.images.colour import COLOR_FIXES
 from seesr.kernels.inplace import InplaceResnet
-from seesr.machine.device import CPU
-from seesr.machine.memory import memory_bytes
-from seesr.notes import Notes
-from seesr.options import Limits
-from seesr.tagging.prompt import build_prompt
 from seesr.tiling import Tiles
-from seesr.weights.manifest import beside_package
-from seesr.weights.resolve import resolve_weights
-from seesr.weights.state_dict import assign_state_dict, read_state_dict
 
 
-def difference(first: Image.Image, second: Image.Image) -> float:
-    """Mean absolute difference in grey levels."""
-    return np.abs(np.asarray(first, dtype=float) - np.asarray(second, dtype=float)).mean()
-
-
-def thumbnail(name: str) -> Image.Image:
-    """A whole photograph, without what its file says."""
-    image = Image.open(IMAGES / name).convert("RGB").resize((32, 32))
-    image.info.clear()
-    return image
+def test_forced_small_tiles_leave_no_seam(upscaler: Upscaler) -> None:
+    photo = photograph("astronaut.png", (100, 0, 180, 80))
+    tiled = upscaler.upscale(photo, scale=4, steps=2, seed=0, tile=48, tile_overlap=16, vae_tile=32)
+    whole = upscaler.upscale(photo, scale=4, steps=2, seed=0, tile=0, vae_tile=0)
+    height, width = (side // 4 for side in tiled.sizes.padded[::-1])
+    borders = tile_borders(Tiles(height, width, 48, 16), 4, tiled.sizes)
+    assert min(map(len, borders)) >= 2
+    # The same lines without tiles: what the picture itself has there does not count.
+    assert seam_ratio(tiled.image, *borders) == pytest.approx(seam_ratio(whole.image, *borders), rel=0.05)
+    assert seam_ratio(tiled.image, *borders, period=4) == pytest.approx(1, abs=0.25)
 
 
 def edges(image: Image.Image) -> float:
@@ -78,7 +67,7 @@ def test_result_is_four_times_larger_and_says_what_was_done(upscaler: Upscaler, 
 
 
 def test_result_is_the_same_scene_sharper_than_bicubic(upscaler: Upscaler) -> None:
-    truth = Image.open(IMAGES / "astronaut.png").convert("RGB").crop((130, 20, 322, 212))
+    truth = photograph("astronaut.png", (130, 20, 322, 212))
     low = truth.resize((48, 48), Image.Resampling.BICUBIC)
     bicubic = low.resize(truth.size, Image.Resampling.BICUBIC)
     result = upscaler.upscale(low, seed=0).image
@@ -107,69 +96,37 @@ def test_path_bytes_image_and_array_give_the_same(upscaler: Upscaler, tmp_path: 
     assert len(results) == 1
 
 
-def test_threads_share_one_upscaler_and_take_turns(upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_share_one_upscaler_and_take_turns(upscaler: Upscaler) -> None:
     photos = [thumbnail(name) for name in ("coffee.png", "rocket.jpg", "chelsea.png")]
     alone = [upscaler.upscale(photo, seed=3, scale=2, steps=1).image.tobytes() for photo in photos]
-    at_work, most, found, run = list[Any](), list[int](), dict[int, bytes](), Upscaler._run
+    stages, found = list[str](), dict[int, bytes]()
 
-    def watched(self: Upscaler, jobs: Any, *arguments: Any) -> Any:
-        at_work.append(jobs)
-        most.append(len(at_work))
-        try:
-            time.sleep(0.02)
-            return run(self, jobs, *arguments)
-        finally:
-            at_work.remove(jobs)
+    def enter(stage: str) -> None:
+        stages.append(stage)
+        time.sleep(0.002)
+
+    shared = sharing(upscaler, stages=watching(enter))
 
     def work(number: int) -> None:
-        found[number] = upscaler.upscale(photos[number], seed=3, scale=2, steps=1).image.tobytes()
+        found[number] = shared.upscale(photos[number], seed=3, scale=2, steps=1).image.tobytes()
 
-    monkeypatch.setattr(Upscaler, "_run", watched)
     threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert most == [1, 1, 1]
+    assert stages == stages[: len(stages) // 3] * 3, "one picture after the other"
     assert [found[number] for number in range(3)] == alone
 
 
-@pytest.mark.parametrize("tries", [1, 2])
-def test_the_denoiser_is_told_of_each_picture_what_is_in_it(
-    upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch, tries: int
-) -> None:
-    photos = [thumbnail(name) for name in ("coffee.png", "rocket.jpg")]
-    denoiser, told = upscaler.networks.denoiser, list[tuple[torch.Tensor, torch.Tensor]]()
-    forward, plan = denoiser.forward, seesr.engine.build_ladder
-    monkeypatch.setattr(denoiser, "forward", lambda *given: told.append(given[3:5]) or forward(*given))
-    monkeypatch.setattr(
-        seesr.engine, "build_ladder", lambda *values: [replace(rung, tiles_per_pass=tries) for rung in plan(*values)]
-    )
-    options = Options(scale=2, steps=1, seed=0, prompt="fur", kds=tries > 1, kds_particles=tries)
-    results = upscaler.upscale_many(photos, options, together=2)
-    for result in results:
-        assert result.prompt == build_prompt([tag.name for tag in result.tags], "fur")
-    assert results[0].prompt != results[1].prompt
-    ((embeds, tokens),) = told
-    with torch.inference_mode():
-        words = torch.cat([upscaler.engine.components["prompt_encoder"]([result.prompt]) for result in results])
-    seen = torch.cat([upscaler.conditioner.tag(photo).image_tokens for photo in photos])
-    assert torch.equal(embeds, words.repeat_interleave(tries, dim=0))
-    assert torch.equal(tokens, seen.repeat_interleave(tries, dim=0))
-
-
-def test_tiles_cover_a_picture_larger_than_a_tile(upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
-    cut = list[int]()
-
-    def counted(predict: Any, noisy: torch.Tensor, timestep: int, pixels: torch.Tensor, tiles: Tiles) -> torch.Tensor:
-        cut.append(len(tiles.corners))
-        return predict_tiled(predict, noisy, timestep, pixels, tiles)
-
-    monkeypatch.setattr("seesr.diffusion.denoise.predict_tiled", counted)
-    photo = Image.open(IMAGES / "coffee.png").convert("RGB").crop((100, 60, 240, 110))
-    tiled = upscaler.upscale(photo, seed=0, steps=1, tile=48, tile_overlap=16).image
-    whole = upscaler.upscale(photo, seed=0, steps=1, tile=0).image
-    assert cut == [8, 1]
+def test_tiles_cover_a_picture_larger_than_a_tile(upscaler: Upscaler) -> None:
+    tiles = list[int]()
+    photo = photograph("coffee.png", (100, 60, 240, 110))
+    with hooked(upscaler.networks.denoiser, lambda _, given: tiles.append(len(given[0]))):
+        tiled = upscaler.upscale(photo, seed=0, steps=1, tile=48, tile_overlap=16).image
+        assert sum(tiles) == 8
+        whole = upscaler.upscale(photo, seed=0, steps=1, tile=0).image
+    assert sum(tiles) == 8 + 1
     assert tiled.size == (560, 200)
     assert difference(tiled, whole) < 0.5
 
@@ -185,52 +142,10 @@ def test_sharpening_makes_edges_stronger(upscaler: Upscaler, small_photo: Image.
     assert edges(sharp) > 1.2 * edges(plain)
 
 
-def test_colour_fixes_are_what_they_are_called() -> None:
-    assert (COLOR_FIXES["wavelet"], COLOR_FIXES["adain"]) == (wavelet_fix, adain_fix)
-    target = torch.rand(1, 3, 8, 8)
-    assert COLOR_FIXES["none"](target, 1 - target) is target
-
-
-def test_no_tags_leaves_only_words(upscaler: Upscaler, small_photo: Image.Image) -> None:
-    result = upscaler.upscale(small_photo, seed=0, scale=1, steps=1, tags=False, prompt="fur")
-    assert result.prompt == "fur, clean, high-resolution, 8k"
-
-
 def test_bfloat16_gives_nearly_the_same_picture(upscaler: Upscaler, small_photo: Image.Image) -> None:
     coarse = Upscaler.load(device="cpu", dtype="bfloat16").upscale(small_photo, seed=0, scale=2, steps=1)
     exact = upscaler.upscale(small_photo, seed=0, scale=2, steps=1)
     assert difference(coarse.image, exact.image) < 4
-
-
-def test_a_prompt_that_is_too_long_is_said(upscaler: Upscaler, small_photo: Image.Image) -> None:
-    for _ in range(2):  # the second time it is remembered
-        result = upscaler.upscale(small_photo, seed=0, scale=1, steps=1, tags=False, prompt="fur and grass, " * 60)
-        assert result.notes == ["the first 77 tokens of the prompt are read, the rest is cut off"]
-    assert not upscaler.upscale(small_photo, seed=0, scale=1, steps=1, tags=False, prompt="fur").notes
-
-
-def test_of_pictures_in_one_pass_each_has_its_own_notes(
-    upscaler: Upscaler, small_photo: Image.Image, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    images = [small_photo, small_photo.transpose(Image.Transpose.ROTATE_180)]
-    wordy, plain = map(upscaler.conditioner.tag, images)
-    wordy = replace(wordy, notes=Notes(["tags were seen in float32"]))
-    looks = iter([wordy, plain])
-    monkeypatch.setattr(upscaler.conditioner, "tag", lambda image: next(looks))
-    monkeypatch.setattr(upscaler.conditioner, "prompt", lambda seen, _: "fur and grass, " * (60 if seen is wordy else 1))
-    of_wordy, of_plain = upscaler.upscale_many(images, together=2, scale=2, steps=1, seed=0)
-    assert of_wordy.notes == [*wordy.notes, "the first 77 tokens of the prompt are read, the rest is cut off"]
-    assert of_plain.notes == []
-
-
-def test_what_was_seen_in_another_precision_is_seen_anew(
-    upscaler: Upscaler, small_photo: Image.Image, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = upscaler.conditioner.tag(small_photo)
-    with monkeypatch.context() as patch:
-        patch.setattr("seesr.conditioning.dtype_of", lambda network: torch.bfloat16)
-        assert upscaler.conditioner.tag(small_photo) is not first
-    assert upscaler.conditioner.tag(small_photo) is first
 
 
 def test_alpha_and_profile_come_back(upscaler: Upscaler, small_photo: Image.Image) -> None:
@@ -277,7 +192,7 @@ def test_bad_bytes_are_refused_in_one_sentence(upscaler: Upscaler, content: byte
 
 
 def test_a_cut_file_is_refused(upscaler: Upscaler) -> None:
-    content = (IMAGES / "chelsea.png").read_bytes()
+    content = (PHOTOS / "chelsea.png").read_bytes()
     with pytest.raises(InputError, match="cut short"):
         upscaler.upscale(content[: len(content) // 2])
 
@@ -310,46 +225,19 @@ def test_one_pixel(upscaler: Upscaler) -> None:
     assert difference(image, Image.new("RGB", (4, 4), "teal")) < 3
 
 
-@pytest.mark.parametrize(
-    ("values", "words"),
-    [
-        ({"scale": 0}, "scale is 0: .*greater than or equal to 1"),
-        ({"scale": 99}, "scale is 99: .*less than or equal to 8"),
-        ({"steps": 0}, "steps is 0"),
-        ({"preset": "best"}, "unknown preset 'best'; valid presets: speed, quality"),
-        ({"guidance": 3}, "unknown option 'guidance'; valid options: scale, max_side"),
-        ({"color_fix": "blue"}, "color_fix is 'blue'"),
-    ],
-)
-def test_bad_options_are_refused_in_one_sentence(values: dict, words: str) -> None:
-    with pytest.raises(OptionError, match=words):
-        Options.make(**values)
-    if "preset" not in values:
-        with pytest.raises(OptionError, match=words):
-            Options(**values)
-
-
 def test_options_come_at_once_or_by_name(upscaler: Upscaler, small_photo: Image.Image) -> None:
     with pytest.raises(OptionError, match="give options, or scale, seed by name, not both"):
         upscaler.upscale(small_photo, Options(), scale=2, seed=1)
 
 
-def test_a_preset_sets_what_is_not_given() -> None:
-    assert Options.make().steps is None
-    assert Options.make("speed").steps == 1
-    assert Options.make("quality").steps == 4
-    assert Options.make("quality", steps=3).steps == 3
-
-
-def test_without_steps_those_of_the_weights_are_used_and_reported(
-    upscaler: Upscaler, small_photo: Image.Image, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert upscaler.defaults.steps == 2
-    monkeypatch.setattr(upscaler, "defaults", replace(upscaler.defaults, steps=1))
-    result, asked = (upscaler.upscale(small_photo, scale=1, seed=0, steps=steps) for steps in (None, 1))
+def test_without_steps_those_of_the_weights_are_used_and_reported(upscaler: Upscaler, small_photo: Image.Image) -> None:
+    defaults = upscaler.weights.defaults
+    assert defaults.steps == 2
+    quick = Upscaler(upscaler.engine, replace(upscaler.weights, defaults=replace(defaults, steps=1)))
+    result, asked = (quick.upscale(small_photo, scale=1, seed=0, steps=steps) for steps in (None, 1))
     assert result.image.tobytes() == asked.image.tobytes()
     assert result.options.steps == result.record()["steps"] == result.settings()["steps"] == 1
-    assert upscaler.upscale(small_photo, scale=1, seed=0, steps=2).record()["steps"] == 2
+    assert quick.upscale(small_photo, scale=1, seed=0, steps=2).record()["steps"] == 2
 
 
 def test_a_record_has_the_former_names_of_stages_too(upscaler: Upscaler, small_photo: Image.Image) -> None:
@@ -358,59 +246,6 @@ def test_a_record_has_the_former_names_of_stages_too(upscaler: Upscaler, small_p
     seconds = result.record()["seconds"]
     assert (seconds["decode"], seconds["pixels"]) == (seconds["read"], seconds["vae_decode"])
     json.dumps(result.record())
-
-
-@settings(max_examples=200, deadline=None)
-@given(
-    width=st.integers(1, 5000),
-    height=st.integers(1, 5000),
-    scale=st.floats(1, 8),
-    multiple=st.sampled_from([4, 8]),
-    margin=st.sampled_from([0, 8, 16]),
-)
-@example(width=44, height=1, scale=1.49, multiple=8, margin=0)
-def test_sizes_fit_each_other(width: int, height: int, scale: float, multiple: int, margin: int) -> None:
-    output = tuple(max(1, round(side * scale)) for side in (width, height))
-    longest = round(max(output) * max(1, 128 / min(output)))
-    try:
-        sizes = plan_sizes((width, height), scale, None, SizeRequirements(128, multiple, margin), Limits())
-    except OptionError:
-        assert longest > 8192
-        return
-    assert sizes.output == output
-    assert min(sizes.working) >= 128
-    assert max(sizes.working) == longest <= 8192
-    assert sizes.margin == margin
-    assert all(0 <= padded - side - 2 * margin < multiple for padded, side in zip(sizes.padded, sizes.working, strict=True))
-    assert all(side % multiple == 0 for side in sizes.padded)
-
-
-def test_what_the_embedded_weights_want_is_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = json.loads((beside_package("tiny") / "seesr.json").read_text())
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
-    upscaler = Upscaler.load("tiny", "cpu")
-    assert upscaler.defaults.margin == wanted["margin"] == 2
-    assert str(upscaler.engine.dtype) == f"torch.{wanted['dtype']}" == "torch.float32"
-    assert upscaler.engine.components["vae"].dtype == torch.float32
-
-
-@pytest.mark.parametrize(
-    ("given", "memory"),
-    [
-        ({}, memory_bytes(CPU)[1]),
-        ({"memory_limit": 2**20}, 2**20),
-        ({"memory_limit": 2**60}, memory_bytes(CPU)[1]),
-        ({"sequential": True, "memory_limit": 2**60}, 0),
-    ],
-    ids=["all there is", "a limit", "a limit beyond it", "sequential"],
-)
-def test_the_precision_is_chosen_by_the_memory_that_may_be_used(
-    monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], memory: float
-) -> None:
-    asked = list[tuple]()
-    monkeypatch.setattr("seesr.engine.choose_dtype", lambda *values: asked.append(values) or torch.float32)
-    Upscaler.load("tiny", "cpu", **given)
-    assert asked == [("auto", CPU, "float32", memory)]
 
 
 def test_the_vae_is_lean_and_convolutions_lie_channels_last(upscaler: Upscaler) -> None:
@@ -427,17 +262,13 @@ def test_the_vae_is_lean_and_convolutions_lie_channels_last(upscaler: Upscaler) 
 
 @pytest.mark.parametrize("margin", [0, 2])
 def test_networks_see_the_picture_with_the_margin_its_weights_want(
-    upscaler: Upscaler, small_photo: Image.Image, monkeypatch: pytest.MonkeyPatch, margin: int
+    upscaler: Upscaler, small_photo: Image.Image, margin: int
 ) -> None:
-    requirements = replace(upscaler.networks.size_requirements, padding=4 * margin)
-    monkeypatch.setattr(upscaler.networks, "size_requirements", requirements)
+    defaults = replace(upscaler.weights.defaults, margin=margin)
+    upscaler = Upscaler(upscaler.engine, replace(upscaler.weights, defaults=defaults))
     seen: list[torch.Size] = []
-    controlnet = upscaler.networks.denoiser.controlnet
-    hook = controlnet.register_forward_pre_hook(
-        lambda _, args, named: seen.append(named["controlnet_cond"].shape), with_kwargs=True
-    )
-    image = upscaler.upscale(small_photo, steps=1, seed=0).image
-    hook.remove()
+    with hooked(upscaler.networks.denoiser, lambda _, given: seen.append(given[2].shape)):
+        image = upscaler.upscale(small_photo, steps=1, seed=0).image
     assert image.size == (192, 160)
     assert seen == [(1, 3, 160 + 2 * 4 * margin, 192 + 2 * 4 * margin)]
 
@@ -445,44 +276,30 @@ def test_networks_see_the_picture_with_the_margin_its_weights_want(
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(width=st.integers(4, 60), height=st.integers(4, 60), scale=st.floats(1, 3))
 def test_any_small_size(upscaler: Upscaler, width: int, height: int, scale: float) -> None:
-    photo = Image.open(IMAGES / "rocket.jpg").convert("RGB").crop((300, 100, 300 + width, 100 + height))
+    photo = photograph("rocket.jpg", (300, 100, 300 + width, 100 + height))
     image = upscaler.upscale(photo, seed=0, scale=scale, steps=1).image
     assert image.size == (round(width * scale), round(height * scale))
 
 
-def test_limits_are_set_by_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SEESR_OUTPUT_SIDE", "1000")
-    assert Limits.from_environment() == Limits(output_side=1000)
-    monkeypatch.setenv("SEESR_OUTPUT_SIDE", "-3")
-    with pytest.raises(OptionError, match="SEESR_OUTPUT_SIDE is '-3'"):
-        Limits.from_environment()
+def test_a_picture_does_not_depend_on_its_batch(upscaler: Upscaler) -> None:
+    photo = photograph("chelsea.png")
+    parts = [photo.crop((x, 50, x + 40, 90)) for x in (50, 120, 190)]
+    together = upscaler.upscale_many([*parts, photo.crop((0, 0, 30, 30))], together=8, scale=2, steps=2, seed=1)
+    assert [result.image.size for result in together] == [(80, 80)] * 3 + [(60, 60)]
+    assert together[0].seconds is together[2].seconds, "they ran together"
+    for part, result in zip(parts, together, strict=False):
+        alone = upscaler.upscale(part, scale=2, steps=2, seed=1).image
+        assert np.abs(np.asarray(alone, dtype=int) - np.asarray(result.image, dtype=int)).max() <= 1
 
 
-def test_missing_weights_are_named(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=f"{tmp_path} is not a weights folder: sd-turbo, seesr, ram is missing"):
-        resolve_weights(tmp_path)
-
-
-def test_weights_that_do_not_fit_name_the_first_few_keys() -> None:
-    model = torch.nn.Linear(2, 3)
-    before = model.weight.clone()
-    with pytest.raises(WeightsError, match=r"1 missing \(bias\); 1 unexpected \(extra\); 1 of another shape \(weight"):
-        assign_state_dict(model, {"weight": torch.zeros(4, 2), "extra": torch.zeros(1)}, "file")
-    assert torch.equal(model.weight, before)
-
-
-def test_a_legacy_file_with_code_in_it_is_refused(tmp_path: Path) -> None:
-    class Code:
-        def __reduce__(self) -> tuple:
-            return (print, ("this must not be printed",))
-
-    torch.save({"model": Code()}, tmp_path / "DAPE.pth")
-    with pytest.raises(WeightsError, match="holds more than tensors and was refused"):
-        read_state_dict(tmp_path, "DAPE")
-
-
-@pytest.mark.parametrize("name", ["DAPE.pth", "DAPE.safetensors"])
-def test_a_truncated_weight_file_is_refused(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(b"PK\x03\x04 and then nothing")
-    with pytest.raises(WeightsError, match=f"{name} "):
-        read_state_dict(tmp_path, "DAPE")
+def test_batches_agree_in_float32(upscaler: Upscaler) -> None:
+    photo = photograph("chelsea.png")
+    parts = [photo.crop((x, 50, x + 40, 90)) for x in (50, 120)]
+    captured: list[Tensor] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(COLOR_FIXES, "none", lambda target, source: captured.append(target) or target)
+        upscaler.upscale_many(parts, together=2, scale=2, steps=2, seed=1, color_fix="none")
+        for part in parts:
+            upscaler.upscale(part, scale=2, steps=2, seed=1, color_fix="none")
+    together, *alone = captured
+    assert (together - torch.cat(alone)).abs().max() <= 1e-4

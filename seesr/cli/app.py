@@ -9,6 +9,8 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -20,6 +22,9 @@ from seesr.cli.tags import tags
 from seesr.cli.upscale import upscale
 from seesr.debug import is_debugging
 from seesr.errors import SeeSRError
+
+if TYPE_CHECKING:
+    from seesr.upscaler import Upscaler
 
 app = typer.Typer(
     name="seesr",
@@ -40,12 +45,16 @@ def handle_termination_as_interrupt() -> None:
             signal.signal(number, signal.default_int_handler)
 
 
-def main() -> None:
-    """Entry point. A `SeeSRError` ends with its message and exit code 2; SEESR_DEBUG=1 also shows its traceback."""
+def main(load: Callable[..., Upscaler] | None = None) -> None:
+    """Entry point. A `SeeSRError` ends with its message and exit code 2; SEESR_DEBUG=1 also shows its traceback.
+
+    Args:
+        load: called in place of `Upscaler.load`, with its arguments.
+    """
     if threading.current_thread() is threading.main_thread():
         handle_termination_as_interrupt()
     try:
-        app()
+        app(obj=load)
     except SeeSRError as error:
         if is_debugging():
             traceback.print_exc()

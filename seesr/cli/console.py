@@ -6,6 +6,8 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import typer
+
     from seesr.upscaler import Upscaler
 
 EXIT_FAILED, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 2, 1, 130
@@ -18,6 +20,7 @@ def print_status(text: str) -> None:
 
 
 def load_upscaler(
+    context: typer.Context,
     weights: str | None,
     device: str,
     dtype: str,
@@ -25,10 +28,11 @@ def load_upscaler(
     sequential: bool = False,
     compiled: bool = False,
 ) -> Upscaler:
-    """Loads the networks and prints which weights, device and precision are used."""
+    """Loads the networks, with what `main` was given for that, and prints which weights, device and precision are used."""
     from seesr.machine.device import dtype_name
     from seesr.upscaler import Upscaler
 
-    upscaler = Upscaler.load(weights, device, dtype, memory_limit=memory_limit, sequential=sequential, compiled=compiled)
+    load = context.obj or Upscaler.load
+    upscaler = load(weights, device, dtype, memory_limit=memory_limit, sequential=sequential, compiled=compiled)
     print_status(f"weights: {upscaler.weights.name}, on {upscaler.engine.device} in {dtype_name(upscaler.engine.dtype)}")
     return upscaler

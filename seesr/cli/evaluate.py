@@ -24,6 +24,7 @@ NIQE_FILE = "niqe_pris_params.npz"
 
 @with_option_flags(exclude=("scale", "max_side"), scale=4.0, seed=0)
 def evaluate(
+    context: typer.Context,
     *,
     truth: Annotated[Path | None, typer.Option(help="Folder of ground truths, which are reduced to 1/4.")] = None,
     pairs: Annotated[
@@ -81,7 +82,7 @@ def evaluate(
             print_status(f"left out: {hint}; scripts/evaluate.py downloads what is needed.")
 
     evaluation.require_outputs(other_methods.values(), truth or pairs[1])
-    upscaler = Upscaler.load(weights, device, dtype, memory_limit=memory_limit)
+    upscaler = (context.obj or Upscaler.load)(weights, device, dtype, memory_limit=memory_limit)
     image_pairs = evaluation.pairs_from_truths(truth, degrade) if truth else evaluation.pairs_from_folders(*pairs)
     metrics, with_crops = Metrics(perceptual, niqe), page is not None
     settings = {

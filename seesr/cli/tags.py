@@ -13,6 +13,7 @@ from seesr.cli.flags import DeviceFlag, DtypeFlag, JsonFlag, WeightsFlag
 
 
 def tags(
+    context: typer.Context,
     image: Annotated[Path, typer.Argument(help="A picture.")],
     device: DeviceFlag = "auto",
     dtype: DtypeFlag = "auto",
@@ -20,7 +21,8 @@ def tags(
     as_json: JsonFlag = False,
 ) -> None:
     """Print the tags that RAM recognises in a picture, in order of confidence."""
-    recognised = sorted(load_upscaler(weights, device, dtype).tags(image), key=lambda tag: -tag.confidence)
+    upscaler = load_upscaler(context, weights, device, dtype)
+    recognised = sorted(upscaler.tags(image), key=lambda tag: -tag.confidence)
     if as_json:
         print(json.dumps([{"tag": tag.name, "confidence": round(tag.confidence, 4)} for tag in recognised]))
         return

@@ -46,6 +46,7 @@ UNWRITABLE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 @with_option_flags()
 @with_save_option_flags
 def upscale(
+    context: typer.Context,
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Pictures, folders, or quoted glob patterns.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="File, or folder for several pictures.")],
     *,
@@ -72,7 +73,7 @@ def upscale(
     if not jobs:
         print_status("nothing to do: every output exists.")
         return
-    upscaler = load_upscaler(weights, device, dtype, memory_limit, sequential, compiled)
+    upscaler = load_upscaler(context, weights, device, dtype, memory_limit, sequential, compiled)
     done, failures = 0, list[str]()
     try:
         with _progress(len(jobs)) as progress_for:

@@ -29,21 +29,22 @@ STRIP_ROWS, HALO = 512, 32
 not depend on the strips."""
 
 
-def enhance_edges(image: Image.Image, strength: float) -> Image.Image:
+def enhance_edges(image: Image.Image, strength: float, strip_rows: int = STRIP_ROWS) -> Image.Image:
     """An RGB picture with stronger edges; `strength` goes from 0 (no change) to 2."""
     if strength == 0:
         return image
-    rgb, noise = np.asarray(image), estimate_noise(image)
+    rgb, noise = np.asarray(image), estimate_noise(image, strip_rows)
     result = np.empty_like(rgb)
-    for rows, inner, luma in _strips(rgb):
+    for rows, inner, luma in _strips(rgb, strip_rows):
         change = (_amplify_details(luma, noise, strength) - luma)[inner]
         result[rows] = (rgb[rows] + change[..., None]).round().clip(0, 255)
     return Image.fromarray(result)
 
 
-def estimate_noise(image: Image.Image) -> float:
+def estimate_noise(image: Image.Image, strip_rows: int = STRIP_ROWS) -> float:
     """Standard deviation of the luma noise of an RGB picture, in grey levels, at least `MIN_NOISE`."""
-    details = [_transform(luma, 1)[1][2][inner][::2, ::2].ravel() for _, inner, luma in _strips(np.asarray(image))]
+    strips = _strips(np.asarray(image), strip_rows)
+    details = [_transform(luma, 1)[1][2][inner][::2, ::2].ravel() for _, inner, luma in strips]
     return max(MIN_NOISE, float(np.median(np.abs(np.concatenate(details)))) / NORMAL_MEDIAN / 0.5)
 
 
@@ -62,11 +63,11 @@ def _transform(luma: np.ndarray, levels: int) -> list:
     return pywt.swt2(luma, WAVELET, levels, trim_approx=True, norm=True)
 
 
-def _strips(rgb: np.ndarray) -> Iterator[tuple[slice, tuple[slice, slice], np.ndarray]]:
+def _strips(rgb: np.ndarray, strip_rows: int) -> Iterator[tuple[slice, tuple[slice, slice], np.ndarray]]:
     """(rows of the picture, position of these rows in the luma, luma with a halo mirrored beyond the picture's border)."""
     height, width = rgb.shape[:2]
-    for top in range(0, height, STRIP_ROWS):
-        bottom = min(top + STRIP_ROWS, height)
+    for top in range(0, height, strip_rows):
+        bottom = min(top + strip_rows, height)
         first, last = max(top - HALO, 0), min(bottom + HALO, height)
         luma = rgb[first:last].astype(np.float32) @ LUMA
         # The transform requires sides that are multiples of 4, and wraps around at the borders.

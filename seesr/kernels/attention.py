@@ -13,13 +13,13 @@ SCORES_PER_CHUNK = 1 << 26
 """Attention scores, one for each pair of query and key, computed at once. Most kernels do not store them, but some do."""
 
 
-def chunked_attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def chunked_attention(queries: Tensor, keys: Tensor, values: Tensor, scores_per_chunk: int = SCORES_PER_CHUNK) -> Tensor:
     """Attention of `queries` over `keys` and `values`, each `(B, heads, n, head_dim)`, computed in chunks of queries.
 
     Wide heads use `math_attention` on CUDA: the kernel that PyTorch selects there takes 1.8 times as long (docs/speed.md).
     """
     kernel = math_attention if uses_math_attention(queries.device, queries.shape[-1]) else F.scaled_dot_product_attention
-    chunks = queries.split(max(1, SCORES_PER_CHUNK // keys.shape[:-1].numel()), dim=2)
+    chunks = queries.split(max(1, scores_per_chunk // keys.shape[:-1].numel()), dim=2)
     return torch.cat([kernel(chunk, keys, values) for chunk in chunks], dim=2)
 
 

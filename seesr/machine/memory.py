@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -11,7 +12,8 @@ import torch
 
 from seesr.machine.allocator import trim_heap
 
-CGROUP_FILES = (
+CGroupFiles = Sequence[tuple[str, str, str, str]]
+CGROUP_FILES: CGroupFiles = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat", ""),
     (
         "/sys/fs/cgroup/memory/memory.limit_in_bytes",
@@ -26,7 +28,7 @@ RECLAIMABLE = ("inactive_file", "active_file")
 PROC_STATUS, PROC_CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def memory_bytes(device: torch.device) -> tuple[int, int]:
+def memory_bytes(device: torch.device, cgroup_files: CGroupFiles = CGROUP_FILES) -> tuple[float, float]:
     """(free, total) bytes of the device's memory, or of the machine's for the CPU.
 
     Memory that PyTorch caches on a GPU counts as free. In a container the memory is limited to what the container may use.
@@ -37,13 +39,13 @@ def memory_bytes(device: torch.device) -> tuple[int, int]:
     memory = psutil.virtual_memory()
     if device.type == "mps":
         return memory.available + torch.mps.driver_allocated_memory() - torch.mps.current_allocated_memory(), memory.total
-    free, total = _cgroup_memory()
+    free, total = _cgroup_memory(cgroup_files)
     return min(memory.available, free), min(memory.total, total)
 
 
-def _cgroup_memory() -> tuple[float, float]:
+def _cgroup_memory(files: CGroupFiles) -> tuple[float, float]:
     """(free, total) bytes of this process's cgroup, infinite without a limit; the file cache counts as free."""
-    for limit, usage, statistics, prefix in CGROUP_FILES:
+    for limit, usage, statistics, prefix in files:
         try:
             total, used = int(Path(limit).read_text()), int(Path(usage).read_text())
             lines = dict(line.split() for line in Path(statistics).read_text().splitlines())

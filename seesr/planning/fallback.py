@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+import torch
+
 from seesr.errors import Attempt, OutOfMemoryError
 from seesr.machine.memory import release_memory
 from seesr.machine.out_of_memory import clear_tracebacks, is_out_of_memory
@@ -13,8 +15,15 @@ from seesr.planning.plan import MemoryPlan
 T = TypeVar("T")
 
 
-def run_with_fallback(ladder: list[MemoryPlan], run: Callable[[MemoryPlan], T]) -> tuple[T, MemoryPlan, list[Attempt]]:
+def run_with_fallback(
+    ladder: list[MemoryPlan],
+    run: Callable[[MemoryPlan], T],
+    release: Callable[[torch.device], object] = release_memory,
+) -> tuple[T, MemoryPlan, list[Attempt]]:
     """The result of `run` with the first plan that does not run out of memory, that plan, and the failed attempts.
+
+    Args:
+        release: called after each failed attempt, with the plan's device.
 
     Raises:
         OutOfMemoryError: every plan ran out of memory. Any other error of `run` is raised unchanged.
@@ -28,7 +37,7 @@ def run_with_fallback(ladder: list[MemoryPlan], run: Callable[[MemoryPlan], T]) 
                 raise
             attempts.append(Attempt(plan.name, _reason(error)))
             clear_tracebacks(error)
-        release_memory(plan.device)
+        release(plan.device)
     tried = ", ".join(attempt.rung for attempt in attempts)
     raise OutOfMemoryError(
         f"memory ran out with every plan ({tried}; {attempts[-1].reason}). "

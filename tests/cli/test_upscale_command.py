@@ -1,0 +1,418 @@
+"""`seesr upscale`, run in this process as its entry point runs it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import Run, hooked, sharing, swapped_profile, watching
+from PIL import ExifTags, Image
+
+from seesr import OptionError, OutputError
+from seesr.cli import upscale as command
+from seesr.upscaler import Upscaler
+
+QUICK = ("--scale", 2, "--steps", 1, "--seed", 7)
+
+
+def test_help_does_not_wait_for_pytorch() -> None:
+    heavy = {"torch", "diffusers", "transformers", "scipy"}
+    code = f"import sys, seesr.cli; sys.exit(', '.join({heavy} & sys.modules.keys()) or 0)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_upscale_to_a_file_with_json_and_comparison(seesr: Run, photo_file: Path, tmp_path: Path) -> None:
+    target = tmp_path / "large.webp"
+    outcome = seesr("upscale", photo_file, "-o", target, *QUICK, "--json", "--compare")
+    assert outcome.code == 0, outcome.err
+    record = json.loads(outcome.out)
+    assert record["seed"] == 7
+    assert record["output_size"] == [96, 80]
+    assert record["seconds"].keys() >= {"denoise", "pixels"}
+    assert Image.open(target).size == (96, 80)
+    assert Image.open(tmp_path / "large_compare.png").size == (192, 80)
+    assert "tiny (embedded)" in outcome.err
+
+
+def test_both_halves_of_a_comparison_are_in_the_same_colours(seesr: Run, small_photo: Image.Image, tmp_path: Path) -> None:
+    photo = tmp_path / "photo.png"
+    small_photo.save(photo, icc_profile=swapped_profile())
+    assert seesr("upscale", photo, "-o", tmp_path / "large.png", *QUICK, "--compare").code == 0
+    pair = np.asarray(Image.open(tmp_path / "large_compare.png"), dtype=float)
+    before, after = (half.mean(axis=(0, 1)) for half in np.split(pair, 2, axis=1))
+    assert abs(before - after).max() < 2
+    assert abs(before - before[::-1]).max() > 10, "exchanged colours would be seen"
+
+
+def test_flags_of_saving_and_of_memory_are_heeded(seesr: Run, small_photo: Image.Image, tmp_path: Path) -> None:
+    photo, output, exif = tmp_path / "photo.png", tmp_path / "out", Image.Exif()
+    exif[ExifTags.Base.Artist] = "Somebody"
+    small_photo.save(photo, exif=exif)
+    loaded = list[Upscaler]()
+
+    def load(*given: Any, **named: Any) -> Upscaler:
+        loaded.append(Upscaler.load(*given, **named))
+        return loaded[-1]
+
+    assert seesr("upscale", photo, "-o", output, *QUICK, "--format", "webp", load=load).code == 0
+    small = ("--format", "jpg", "--quality", 20, "--no-metadata", "--sequential")
+    assert seesr("upscale", photo, "-o", output, *QUICK, *small, load=load).code == 0
+    plain, changed = Image.open(output / "photo.webp"), Image.open(output / "photo.jpg")
+    assert (plain.format, changed.format) == ("WEBP", "JPEG")
+    assert plain.getexif()[ExifTags.Base.Artist] == "Somebody"
+    assert ExifTags.Base.Artist not in changed.getexif()
+    assert changed.quantization[0][0] > 16, "coarse"
+    assert [one.engine.components.sequential for one in loaded] == [False, True]
+
+
+def test_a_bad_file_among_many_is_reported_at_the_end(seesr: Run, photo_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_text("no picture")
+    output = tmp_path / "out"
+    outcome = seesr("upscale", tmp_path, "-o", output, *QUICK)
+    assert outcome.code == 1
+    assert "1 of 2 pictures done; 1 failed" in outcome.err
+    assert "broken.jpg is not a picture" in outcome.err.splitlines()[-1]
+    assert sorted(path.name for path in output.iterdir()) == ["photo.png"]
+
+
+def test_when_all_pictures_fail_nothing_was_done(seesr: Run, tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_text("no picture")
+    outcome = seesr("upscale", tmp_path, "-o", tmp_path / "out", *QUICK)
+    assert outcome.code == 2
+    assert "0 of 2 pictures done; 2 failed" in outcome.err
+
+
+def test_memory_that_ran_out_on_the_way_is_said(seesr: Run, upscaler: Upscaler, photo_file: Path, tmp_path: Path) -> None:
+    begun = list[str]()
+
+    def enter(stage: str) -> None:
+        begun.append(stage)
+        if begun.count("clean") == 1 and stage == "resize":
+            raise MemoryError("no memory for this")
+
+    scarce = sharing(upscaler, stages=watching(enter))
+    outcome = seesr("upscale", photo_file, "-o", tmp_path / "large.png", *QUICK, load=lambda *_, **__: scarce)
+    assert outcome.code == 0, outcome.err
+    assert "; memory did not suffice for whole; it was computed with the memory plan " in outcome.err.splitlines()[-1]
+
+
+def test_debugging_shows_the_way_to_an_error_and_changes_no_exit_code(
+    seesr: Run, photo_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEESR_DEBUG", "1")
+    outcome = seesr("upscale", tmp_path / "nowhere.png", "-o", tmp_path / "x.png", *QUICK)
+    assert outcome.code == 2
+    assert "Traceback" in outcome.err
+    assert "nowhere.png does not exist" in outcome.err.splitlines()[-1]
+
+
+def test_pictures_that_go_together_fail_alone(seesr: Run, upscaler: Upscaler, photo_file: Path, tmp_path: Path) -> None:
+    passes, in_pairs = list[int](), sharing(upscaler, preferred_batch=2)
+    for name in ("a.png", "b.png", "d.png"):
+        (tmp_path / name).write_bytes(photo_file.read_bytes())
+    (tmp_path / "c.jpg").write_text("no picture")
+    with hooked(upscaler.networks.denoiser.unet, lambda _, given: passes.append(len(given[0]))):
+        outcome = seesr("upscale", tmp_path, "-o", tmp_path / "out", *QUICK, load=lambda *_, **__: in_pairs)
+    assert outcome.code == 1
+    assert "4 of 5 pictures done; 1 failed" in outcome.err
+    assert passes == [2, 1, 1], "a and b, then d alone for c's sake, then photo"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b.png", "d.png", "photo.png"]
+
+
+def test_what_fails_of_several_is_said_with_its_name_and_the_others_are_made(
+    seesr: Run, upscaler: Upscaler, photo_file: Path, tmp_path: Path
+) -> None:
+    album, output = tmp_path / "album", tmp_path / "out"
+    album.mkdir()
+    for name in ("a.png", "b.png", "c.png", "d.png"):
+        (album / name).write_bytes(photo_file.read_bytes())
+
+    class Faulty(Upscaler):
+        def upscale_many(self, images: list[Path], *given: Any, **named: Any) -> Any:
+            if images[0].name == "a.png":
+                raise OptionError("the result would be too large.")
+            if images[0].name == "c.png":
+                raise TypeError("a defect")
+            return super().upscale_many(images, *given, **named)
+
+    faulty = Faulty(upscaler.engine, upscaler.weights)
+    outcome = seesr("upscale", album, "-o", output, "--json", *QUICK, load=lambda *_, **__: faulty)
+    assert outcome.code == 1
+    assert sorted(path.name for path in output.iterdir()) == ["b.png", "d.png"]
+    told = [
+        f"{album / 'a.png'}: the result would be too large.",
+        f"{album / 'c.png'}: internal error (TypeError: a defect).",
+    ]
+    lines = outcome.err.splitlines()
+    assert [line for line in lines if line.startswith("failed: ")] == [f"failed: {one}" for one in told]
+    assert lines[-3:] == ["2 of 4 pictures done; 2 failed:", *(f"  {one}" for one in told)]
+    records = [json.loads(line) for line in outcome.out.splitlines()]
+    assert [record.get("error") for record in records] == [told[0], None, told[1], None]
+    with pytest.raises(TypeError, match="a defect"):
+        seesr("upscale", album / "c.png", "-o", tmp_path / "alone.png", *QUICK, load=lambda *_, **__: faulty)
+
+
+def test_a_folder_is_not_its_own_output(seesr: Run, photo_file: Path, tmp_path: Path) -> None:
+    outcome = seesr("upscale", photo_file.parent, "-o", photo_file.parent, "--format", "webp", *QUICK)
+    assert outcome.code == 2
+    assert "results would be inputs of the next run; give another folder" in outcome.err
+
+
+def test_hidden_folders_and_those_of_network_drives_are_passed_over(seesr: Run, photo_file: Path, tmp_path: Path) -> None:
+    album, output = tmp_path / "album", tmp_path / "out"
+    for folder in ("may", ".thumbnails", "@eaDir/x.jpg", "#recycle", "#1", "@anna"):
+        (album / folder).mkdir(parents=True)
+        (album / folder / "a.jfif").write_bytes(photo_file.read_bytes())
+    assert seesr("upscale", album, "-o", output, "--recursive", *QUICK).code == 0
+    assert sorted(str(path.relative_to(output)) for path in output.rglob("*.png")) == [
+        "#1/a.png",
+        "@anna/a.png",
+        "may/a.png",
+    ]
+
+
+def test_folders_patterns_and_recursion(seesr: Run, photo_file: Path, tmp_path: Path) -> None:
+    inner = tmp_path / "albums" / "inner"
+    inner.mkdir(parents=True)
+    (inner / "a.png").write_bytes(photo_file.read_bytes())
+    (tmp_path / "albums" / "b.png").write_bytes(photo_file.read_bytes())
+    output = tmp_path / "out"
+    assert seesr("upscale", tmp_path / "albums", "-o", output, "--recursive", *QUICK).code == 0
+    assert sorted(str(path.relative_to(output)) for path in output.rglob("*.png")) == ["b.png", "inner/a.png"]
+    again = seesr("upscale", tmp_path / "albums" / "*.png", "-o", output, *QUICK)
+    assert again.code == 2
+    assert "b.png exists; use --overwrite or --skip-existing" in again.err
+    assert seesr("upscale", tmp_path / "albums" / "*.png", "-o", output, "--skip-existing", *QUICK).code == 0
+
+
+def test_a_folder_s_own_results_are_no_input(seesr: Run, photo_file: Path, tmp_path: Path) -> None:
+    album = tmp_path / "album"
+    (album / "may").mkdir(parents=True)
+    for name in ("a.png", "may/b.png"):
+        (album / name).write_bytes(photo_file.read_bytes())
+    arguments = ("upscale", album, "-o", album / "x2", "--recursive", *QUICK)
+    assert seesr(*arguments).code == 0
+    made = sorted(path for path in album.rglob("*.png"))
+    assert [str(path.relative_to(album)) for path in made] == ["a.png", "may/b.png", "x2/a.png", "x2/may/b.png"]
+    (album / "x2" / "a.png").unlink()
+    assert seesr(*arguments, "--skip-existing").code == 0
+    assert sorted(path for path in album.rglob("*.png")) == made
+    pattern = ("upscale", album / "**" / "*.png", "-o", album / "x2", "--recursive", *QUICK)
+    assert seesr(*pattern, "--skip-existing").code == 0
+    assert sorted(path.name for path in (album / "x2").iterdir()) == ["a.png", "b.png", "may"], "a pattern's names are flat"
+    assert seesr("upscale", album / "x2", "-o", album / "x2" / "x4", *QUICK).code == 0, "unless they are named"
+
+
+def test_a_pipe_is_read_once(seesr: Run, photo_file: Path, tmp_path: Path) -> None:
+    pipe, target = tmp_path / "pipe", tmp_path / "x.png"
+    os.mkfifo(pipe)
+    threading.Thread(target=lambda: pipe.write_bytes(photo_file.read_bytes()), daemon=True).start()
+    outcome = seesr("upscale", pipe, "-o", target, *QUICK, "--compare")
+    assert outcome.code == 2
+    assert "pipe is not a regular file, so --compare cannot read it again; leave out --compare" in outcome.err
+    assert seesr("upscale", pipe, "-o", target, *QUICK).code == 0
+    Image.open(target).load()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nowhere.png", "-o", "x.png"], "nowhere.png does not exist"),
+        (["photo.png", "-o", "x.png", "--scale", "0"], "scale is 0"),
+        (["photo.png", "-o", "x.png", "--scale", "99"], "scale is 99"),
+        (["photo.png", "-o", "x.png", "--steps", "0"], "steps is 0"),
+        (["photo.png", "-o", "x.png", "--preset", "best"], "unknown preset 'best'"),
+        (["photo.png", "-o", "x.doc"], "no known picture suffix"),
+        (["photo.png", "-o", "x.png", "--format", "jpg"], "x.png does not match --format jpg"),
+        (["photo.png", "photo_compare.png", "-o", "text.png"], "text.png is a file; give a folder for 2 pictures"),
+        (["photo.png", "-o", "photo.png", "--overwrite"], "is an input itself"),
+        (["photo.png", "-o", "x.png", "--weights", "nothing"], "nothing is not a weights folder"),
+        (["photo.png", "-o", "x.png", "--device", "warp"], "device 'warp' is not available"),
+        (["photo.png", "-o", "x.png", "--dtype", "fp16"], "dtype is 'fp16'; use auto, float32, bfloat16, float16"),
+        (["photo.png", "-o", "x.png", "--memory-limit", "4XB"], "the memory limit is '4XB'"),
+        (["photo_compare.png", "-o", "photo.png", "--compare", "--overwrite"], "photo_compare.png is an input itself"),
+        (["photo.png", "photo_compare.png", "-o", "new", "--compare"], "would both become new/photo_compare.png"),
+        (["photo.png", "photo_compare.png", "-o", ".", "--overwrite"], "photo.png is an input itself"),
+        (["p" * 300 + ".png", "-o", "x.png"], "cannot be read: File name too long"),
+        (["photo.png", "-o", "p" * 300 + ".png"], "cannot be written: File name too long"),
+        (["empty.png", "-o", "x.png"], "empty.png is empty"),
+        (["text.png", "-o", "x.png"], "text.png is not a picture"),
+        (["cut.png", "-o", "x.png"], "cut.png is damaged or cut short"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_leave_nothing(
+    seesr: Run, photo_file: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
+) -> None:
+    monkeypatch.chdir(photo_file.parent)
+    Path("photo_compare.png").write_bytes(photo_file.read_bytes())
+    Path("empty.png").touch()
+    Path("text.png").write_text("hello")
+    Path("cut.png").write_bytes(photo_file.read_bytes()[:2000])
+    before = sorted(Path().iterdir())
+    outcome = seesr("upscale", *arguments)
+    assert outcome.code == 2
+    message = [line for line in outcome.err.splitlines() if line.startswith("seesr: ")]
+    assert len(message) == 1
+    assert words in message[0]
+    assert "Traceback" not in outcome.err
+    assert sorted(Path().iterdir()) == before
+
+
+def test_an_unwritable_place_is_one_sentence(seesr: Run, photo_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    outcome = seesr("upscale", photo_file, "-o", tmp_path / "file" / "x.png", *QUICK)
+    assert outcome.code == 2
+    assert "cannot be written" in outcome.err
+
+
+def test_what_cannot_be_written_or_read_is_said_before_the_work(
+    seesr: Run, photo_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: object, **__: object) -> Upscaler:
+        pytest.fail("the models are not needed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+        outcome = seesr("upscale", photo_file, "-o", tmp_path / "new" / "x.png", load=load)
+        assert outcome.code == 2
+        assert f"new cannot be written to: {tmp_path} is not a writable folder" in outcome.err
+
+    def scandir(path: Any) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    outcome = seesr("upscale", tmp_path, "-o", tmp_path / "out", load=load)
+    assert outcome.code == 2
+    assert f"{tmp_path} cannot be read: Permission denied" in outcome.err
+
+
+def test_a_file_that_appears_meanwhile_is_kept(seesr: Run, upscaler: Upscaler, photo_file: Path, tmp_path: Path) -> None:
+    target = tmp_path / "x.png"
+    slow = sharing(upscaler, stages=watching(lambda stage: target.write_text("another's")))
+    outcome = seesr("upscale", photo_file, "-o", target, *QUICK, load=lambda *_, **__: slow)
+    assert outcome.code == 2
+    assert "x.png was created in the meantime and was not replaced" in outcome.err
+    assert target.read_text() == "another's"
+
+
+def test_a_full_disk_ends_the_work_and_a_comparison_can_be_resumed(
+    seesr: Run, photo_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, output = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        (folder / name).write_bytes(photo_file.read_bytes())
+    save_on_success, full = command.save_on_success, True
+
+    @contextmanager
+    def limited(image: Image.Image, path: Path, *arguments: Any) -> Iterator[None]:
+        if path.name == "b.png" and full:
+            raise OutputError(f"{path} cannot be written: No space left on device.") from OSError(errno.ENOSPC, "full")
+        with save_on_success(image, path, *arguments):
+            yield
+
+    monkeypatch.setattr(command, "save_on_success", limited)
+    arguments = ("upscale", folder, "-o", output, *QUICK, "--compare")
+    outcome = seesr(*arguments)
+    assert outcome.code == 1
+    assert "1 of 3 pictures done; 1 failed" in outcome.err
+    assert "1 were not tried" in outcome.err
+    assert sorted(path.name for path in output.iterdir()) == ["a.png", "a_compare.png"]
+    full = False
+    (output / "b_compare.png").write_text("of a picture whose result was not finished")
+    assert seesr(*arguments, "--skip-existing").code == 0
+    assert len(list(output.iterdir())) == 6
+    Image.open(output / "b_compare.png").load()
+    before = {path: path.read_bytes() for path in output.iterdir()}
+
+    def unwritable(*_: Any) -> None:
+        raise OutputError("the comparison cannot be written: No space left on device.")
+
+    monkeypatch.setattr(command, "save", unwritable)
+    again = ("upscale", folder / "b.png", "-o", output, *QUICK, "--compare", "--overwrite", "--sharpen", 2)
+    assert seesr(*again).code == 2
+    full = True
+    assert seesr(*again).code == 2
+    assert {path: path.read_bytes() for path in output.iterdir()} == before
+
+
+def read_all(terminal: int) -> None:
+    """What nobody reads would stop who writes; at its end Linux says that it is an error."""
+    with suppress(OSError):
+        while os.read(terminal, 4096):
+            pass
+
+
+def test_records_go_to_standard_output_whatever_errors_go_to(photo_file: Path, tmp_path: Path) -> None:
+    terminal, errors = pty.openpty()
+    command = [
+        sys.executable,
+        "-m",
+        "seesr",
+        "upscale",
+        str(photo_file),
+        "-o",
+        str(tmp_path / "x.png"),
+        "--steps",
+        "1",
+        "--json",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
+    os.close(errors)
+    reader = threading.Thread(target=read_all, args=(terminal,))
+    reader.start()
+    try:
+        out, _ = process.communicate(timeout=180)
+    finally:
+        process.kill()
+        reader.join()
+        os.close(terminal)
+    assert process.returncode == 0
+    assert json.loads(out)["output"] == str(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_who_ends_it_finds_finished_pictures_whole(tmp_path: Path, small_photo: Image.Image, number: int) -> None:
+    source, output = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    (source / "0.png").write_text("no picture")
+    for index in range(40):
+        small_photo.save(source / f"{index:02}.png")
+    command = [sys.executable, "-m", "seesr", "upscale", str(source), "-o", str(output), "--steps", "1"]
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"COLUMNS": "80"},
+        # A shell's background jobs ignore Ctrl-C, and their children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    deadline = time.monotonic() + 180
+    while not (output / "00.png").exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "finished pictures are complete" in err
+    assert "1 failed:" in err
+    made = list(output.iterdir())
+    assert 1 <= len(made) < 40
+    for path in made:
+        Image.open(path).load()
+        assert path.suffix == ".png"

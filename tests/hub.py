@@ -1,0 +1,58 @@
+"""What a hub on this machine serves, how it misbehaves, and what is fetched from it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+from seesr.weights.cache import Cache
+from seesr.weights.manifest import Manifest
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+
+
+@dataclass
+class Hub:
+    """What the server has, and how it misbehaves."""
+
+    address: str = ""
+    files: dict[str, bytes] = field(default_factory=dict)
+    """Content by path: `repository/file`, `spaces/repository/file`, or any for plain addresses."""
+    status: dict[str, int] = field(default_factory=dict)
+    break_off: dict[str, int] = field(default_factory=dict)
+    """Bytes after which the first transfer of a file ends."""
+    lie: set[str] = field(default_factory=set)
+    """Files whose stated digest is not that of their content."""
+    requests: list[tuple[str, str, str | None]] = field(default_factory=list)
+    """(method, path, range) of each request."""
+
+    def fetched(self, path: str) -> int:
+        return sum(method == "GET" and where == path for method, where, _ in self.requests)
+
+
+def manifest_of(files: list[dict], **source: object) -> Manifest:
+    table = {
+        "name": "Base",
+        "type": "model",
+        "repository": "someone/base",
+        "revision": REVISION,
+        "mirrors": [],
+        "licence": "A Licence",
+        "licence_page": "https://example.org/licence",
+        "must_accept": False,
+        "files": files,
+    }
+    return Manifest(source=[table | source])
+
+
+def entry(path: str, content: bytes | None = None, **values: object) -> dict:
+    known = {} if content is None else {"sha256": hashlib.sha256(content).hexdigest()}
+    return {"path": path, "remote": path, "megabytes": 0} | known | values
+
+
+def leftovers(cache: Cache) -> list[str]:
+    """Every file in the cache but the lock and the downloader's own notes."""
+    found = (
+        path for path in cache.root.rglob("*") if path.is_file() and ".cache" not in path.parts and path.name != ".lock"
+    )
+    return sorted(str(path.relative_to(cache.root)) for path in found)

@@ -1,0 +1,116 @@
+"""Writing pictures: whole or not at all, with their settings, in every format."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import MODES, is_close, photo_in_mode
+from PIL import ExifTags, Image
+
+from seesr import OptionError, OutputError, Upscaler
+from seesr.images.metadata import read_settings
+from seesr.images.save import save
+from seesr.options import SaveOptions
+
+KINDS = [(kind, mode) for kind, modes in MODES.items() for mode in modes]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tiff", ".avif"])
+def test_outputs_carry_the_settings(suffix: str, tmp_path: Path) -> None:
+    settings_ = {"seed": 7, "prompt": "a cat, naïve — 猫", "steps": 2, "weights": "tiny (embedded)", "version": "0"}
+    save(photo_in_mode(16, 16), tmp_path / f"out{suffix}", settings=settings_)
+    image = Image.open(tmp_path / f"out{suffix}")
+    assert read_settings(image) == settings_
+    assert read_settings(photo_in_mode(4, 4)) is None
+
+
+def test_a_result_says_enough_to_be_made_again(upscaler: Upscaler, tmp_path: Path) -> None:
+    made = upscaler.upscale(photo_in_mode(20, 20), scale=2, steps=1, prompt="fur")
+    made.save(tmp_path / "out.png")
+    written = read_settings(Image.open(tmp_path / "out.png"))
+    again = upscaler.upscale(
+        photo_in_mode(20, 20), scale=written["scale"], steps=written["steps"], seed=written["seed"], prompt="fur"
+    )
+    assert again.image.tobytes() == made.image.tobytes()
+    assert written.keys() >= {"version", "weights", "prompt", "words", "color_fix"}
+
+
+def test_quality_makes_files_smaller(tmp_path: Path) -> None:
+    sizes = []
+    for quality in (20, 95):
+        save(photo_in_mode(200, 200), tmp_path / f"{quality}.jpg", SaveOptions(quality=quality))
+        sizes.append((tmp_path / f"{quality}.jpg").stat().st_size)
+    assert sizes[0] < sizes[1] / 2
+    with pytest.raises(OptionError, match="quality is 0"):
+        SaveOptions.make(quality=0)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".bmp"])
+def test_what_is_transparent_becomes_white_where_there_is_no_transparency(suffix: str, tmp_path: Path) -> None:
+    image = Image.new("RGBA", (32, 16), (200, 30, 30, 255))
+    image.paste((0, 0, 0, 0), (0, 0, 16, 16))
+    save(image, tmp_path / f"out{suffix}")
+    written = Image.open(tmp_path / f"out{suffix}").convert("RGB")
+    assert is_close(written.crop((0, 0, 16, 16)), Image.new("RGB", (16, 16), "white"), 1)
+    assert is_close(written.crop((16, 0, 32, 16)), Image.new("RGB", (16, 16), (200, 30, 30)), 2)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_a_full_disk_is_one_sentence_and_the_old_file_stays(tmp_path: Path, suffix: str) -> None:
+    code = (
+        "import resource, sys; from pathlib import Path; from PIL import Image; from seesr.images.save import save\n"
+        "from seesr import OutputError\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))\n"
+        "try: save(Image.effect_noise((400, 400), 90).convert('RGB'), Path(sys.argv[1]))\n"
+        "except OutputError as error: print(error)\n"
+    )
+    target = tmp_path / f"out{suffix}"
+    target.write_bytes(b"old")
+    done = subprocess.run([sys.executable, "-c", code, str(target)], capture_output=True, text=True, check=True)
+    assert "out" in done.stdout
+    assert "cannot be written" in done.stdout
+    assert target.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == [target.name]
+
+
+def test_an_unknown_suffix_is_refused_before_work(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="no known picture suffix"):
+        save(photo_in_mode(4, 4), tmp_path / "x.doc")
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".avif"])
+def test_high_quality_keeps_fine_colours(suffix: str, tmp_path: Path) -> None:
+    stripes = np.zeros((64, 64, 3), dtype=np.uint8)
+    stripes[:, ::2], stripes[:, 1::2] = (220, 40, 40), (40, 40, 220)
+    off = []
+    for quality in (95, 89):
+        save(Image.fromarray(stripes), path := tmp_path / f"{quality}{suffix}", SaveOptions(quality=quality))
+        off.append(np.abs(np.asarray(Image.open(path).convert("RGB"), dtype=int) - stripes).mean())
+    assert off[0] < 10
+    assert off[1] > 40
+
+
+@pytest.mark.parametrize(("suffix", "width"), [(".webp", 16_400), (".avif", 65_600), (".jpg", 65_600)])
+def test_a_side_too_long_for_the_format_is_one_sentence(suffix: str, width: int, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"cannot be written"):
+        save(Image.new("RGB", (width, 2)), tmp_path / f"x{suffix}")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_name_may_be_as_long_as_names_can_be(tmp_path: Path) -> None:
+    save(photo_in_mode(8, 8), tmp_path / f"{'n' * 251}.png")
+    assert len([*tmp_path.iterdir()]) == 1
+
+
+def test_much_exif_gives_way_to_the_settings(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.ImageDescription] = "x" * 63_000
+    image = photo_in_mode(8, 8)
+    image.info["exif"] = exif.tobytes()
+    said = {"prompt": "猫" * 1000}
+    save(image, tmp_path / "out.jpg", settings=said)
+    assert read_settings(Image.open(tmp_path / "out.jpg")) == said
