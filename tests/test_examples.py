@@ -34,6 +34,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("language", ["bash", "python", "javascript"])
 def test_example_of_the_service(server: Server, here: Path, language: str) -> None:
     code = example(language).replace(ADDRESS, server.address)

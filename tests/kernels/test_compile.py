@@ -34,6 +34,7 @@ def can_compile() -> bool:
 needs_compiler = pytest.mark.skipif(not can_compile(), reason="PyTorch compiles with a C++ compiler and Python's headers")
 
 
+@pytest.mark.compile
 @needs_compiler
 def test_compiled_blocks_compute_the_same_and_share_their_code() -> None:
     torch.manual_seed(0)
@@ -54,6 +55,7 @@ def test_compiled_blocks_compute_the_same_and_share_their_code() -> None:
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs
 
 
+@pytest.mark.compile
 @needs_compiler
 def test_a_compiled_block_computes_the_same_by_winograd() -> None:
     torch.manual_seed(0)
@@ -66,6 +68,7 @@ def test_a_compiled_block_computes_the_same_by_winograd() -> None:
         torch.testing.assert_close(block(image, None), plain, rtol=1e-3, atol=3e-4)
 
 
+@pytest.mark.compile
 @needs_compiler
 def test_on_a_cpu_only_the_denoiser_is_compiled() -> None:
     upscaler = Upscaler.load("tiny", device="cpu", compiled=True)

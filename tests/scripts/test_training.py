@@ -37,6 +37,8 @@ from seesr.upscaler import Upscaler
 from seesr.weights.manifest import beside_package
 from seesr.weights.resolve import CLEANER, TINY
 
+pytestmark = pytest.mark.training
+
 SIDE = 256
 
 

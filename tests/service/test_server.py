@@ -32,6 +32,8 @@ from PIL import ExifTags, Image
 
 from seesr import Upscaler
 
+pytestmark = pytest.mark.server
+
 QUICK: dict[str, Any] = {"scale": 2, "num_inference_steps": 1, "seed": 4}
 
 
@@ -390,19 +392,7 @@ class TestDisturbances:
             server.wait_for("BUSY", seconds=10)
             time.sleep(0.5)
 
-    def test_a_full_disk(self, image: str) -> None:
-        with serving(largest_file=300_000) as cramped:
-            cramped.wait_for("READY")
-            before = cramped.predict(image=image, **QUICK)["output"]
-            noise = data_url(Image.effect_noise((200, 200), 90).convert("RGB"), format="JPEG")
-            record = cramped.predict(image=noise, scale=4, preset="speed")
-            assert record["status"] == "failed"
-            assert "the result cannot be written: File too large" in record["error"]
-            assert str(cramped.temporary) not in record["error"]
-            assert cramped.files() == []
-            assert cramped.predict(image=image, **QUICK)["output"] == before
-
-    def test_time_is_limited_and_sigterm_ends_it(self, photo: Image.Image, image: str) -> None:
+    def test_time_is_limited_and_a_shutdown_ends_it(self, photo: Image.Image, image: str) -> None:
         # Four times the work: LONG itself takes less than 8 seconds on a fast machine.
         longer = LONG | {"image": data_url(photo.resize((96, 80)))}
         with serving(SEESR_SECONDS="8") as hasty:  # more than it takes to see BUSY
@@ -412,21 +402,9 @@ class TestDisturbances:
             assert record["status"] == "failed"
             assert "it took longer than 8 seconds" in record["error"]
             assert hasty.predict(image=image, **QUICK)["output"] == before
-            worker = hasty.worker()
-            hasty.post("/predictions", {"input": longer}, headers={"Prefer": "respond-async"})
-            hasty.wait_for("BUSY", seconds=10)
-            hasty.process.send_signal(signal.SIGTERM)
+            worker = _make_busy(hasty, **longer)
+            assert hasty.post("/shutdown").status_code == 200
             assert hasty.process.wait(60) == 0
-            assert _is_gone(worker)
-
-    def test_shutdown_while_busy(self, server: Server, image: str) -> None:
-        with serving() as busy:
-            busy.wait_for("READY")
-            busy.post("/predictions", {"input": {"image": image, **LONG}}, headers={"Prefer": "respond-async"})
-            busy.wait_for("BUSY", seconds=10)
-            worker = busy.worker()
-            assert busy.post("/shutdown").status_code == 200
-            assert busy.process.wait(60) == 0
             assert _is_gone(worker)
 
     def test_a_setup_that_fails_says_why(self, image: str) -> None:
@@ -437,6 +415,13 @@ class TestDisturbances:
             assert "the full model is not complete" in logs
             assert "Traceback" not in logs
             assert broken.post("/predictions", {"input": {"image": image}}).status_code == 503
+
+
+def _make_busy(server: Server, **inputs: object) -> int:
+    """Begins a prediction, and returns the process number of the worker that is at it."""
+    server.post("/predictions", {"input": inputs}, headers={"Prefer": "respond-async"})
+    server.wait_for("BUSY", seconds=10)
+    return server.worker()
 
 
 def _is_gone(process: int) -> bool:
@@ -450,36 +435,69 @@ def _is_gone(process: int) -> bool:
     return True
 
 
-def test_memory_that_runs_out_at_each_stage(image: str, tmp_path: Path) -> None:
-    plan = tmp_path / "fault"
-    with serving("tests/service/faulty_predictor.py:Predictor", SEESR_TEST_FAULT=str(plan)) as server:
-        server.wait_for("READY")
-        before = server.predict(image=image, **QUICK)["output"]
-        for stage in ("clean", "denoise", "finish"):  # all of them: tests/planning/test_fallback.py
-            plan.write_text(f"{stage} 1")
-            once = server.predict(image=image, **QUICK)
-            assert picture_of(once).size == (96, 80), stage
-            assert once["metrics"]["attempts"] == 1
-            assert f"memory did not suffice for whole: injected in {stage}" in once["logs"]
-            plan.write_text(f"{stage} 99")
-            record = server.predict(image=image, **QUICK)
-            assert record["status"] == "failed"
-            assert "memory ran out with every plan" in record["error"]
-            assert "--" not in record["error"], "a client has no flags"
-            assert server.files() == []
-            plan.unlink()
-            assert server.predict(image=image, **QUICK)["output"] == before
-        for place in ("read", "save"):
-            plan.write_text(f"{place} 1")
-            record = server.predict(image=image, **QUICK)
-            assert "memory ran out outside the networks; send a smaller picture." in record["error"]
-            assert server.predict(image=image, **QUICK)["output"] == before
+class TestFaults:
+    """Memory that runs out, defects, a full disk and a signal, one after the other: the server is the same after each."""
+
+    @pytest.fixture(scope="class")
+    def plan(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        """The file that says what fails."""
+        return tmp_path_factory.mktemp("faults") / "plan"
+
+    @pytest.fixture(scope="class")
+    def faulty(self, plan: Path) -> Iterator[Server]:
+        predictor = "tests/service/faulty_predictor.py:Predictor"
+        with serving(predictor, largest_file=300_000, SEESR_TEST_FAULT=str(plan)) as running:
+            running.wait_for("READY")
+            yield running
+
+    @pytest.fixture(autouse=True)
+    def _unharmed(self, faulty: Server, plan: Path, image: str) -> Iterator[None]:
+        before = faulty.predict(image=image, **QUICK)["output"]
+        yield
+        plan.unlink(missing_ok=True)
+        if faulty.process.poll() is None:
+            assert faulty.predict(image=image, **QUICK)["output"] == before
+
+    @pytest.mark.parametrize("stage", ["clean", "denoise", "finish"])  # all of them: tests/planning/test_fallback.py
+    def test_memory_that_runs_out_in_a_stage(self, faulty: Server, plan: Path, image: str, stage: str) -> None:
+        plan.write_text(f"{stage} 1")
+        once = faulty.predict(image=image, **QUICK)
+        assert picture_of(once).size == (96, 80)
+        assert once["metrics"]["attempts"] == 1
+        assert f"memory did not suffice for whole: injected in {stage}" in once["logs"]
+        plan.write_text(f"{stage} 99")
+        record = faulty.predict(image=image, **QUICK)
+        assert record["status"] == "failed"
+        assert "memory ran out with every plan" in record["error"]
+        assert "--" not in record["error"], "a client has no flags"
+        assert faulty.files() == []
+
+    @pytest.mark.parametrize("place", ["read", "save"])
+    def test_memory_that_runs_out_outside_the_networks(self, faulty: Server, plan: Path, image: str, place: str) -> None:
+        plan.write_text(f"{place} 1")
+        record = faulty.predict(image=image, **QUICK)
+        assert "memory ran out outside the networks; send a smaller picture." in record["error"]
+
+    def test_a_defect_is_told_to_the_operator_alone(self, faulty: Server, plan: Path, image: str) -> None:
         plan.write_text("/somewhere/defect 1")
-        record = server.predict(image=image, **QUICK)
+        record = faulty.predict(image=image, **QUICK)
         assert "internal error (KeyError); please report it." in record["error"]
         assert "/somewhere" not in str(record)
-        assert "KeyError: 'injected in /somewhere/defect'" in server.log.read_text(), "for those who run the server"
-        assert server.predict(image=image, **QUICK)["output"] == before
+        assert "KeyError: 'injected in /somewhere/defect'" in faulty.log.read_text()
+
+    def test_a_full_disk(self, faulty: Server) -> None:
+        noise = data_url(Image.effect_noise((200, 200), 90).convert("RGB"), format="JPEG")
+        record = faulty.predict(image=noise, scale=4, preset="speed")
+        assert record["status"] == "failed"
+        assert "the result cannot be written: File too large" in record["error"]
+        assert str(faulty.temporary) not in record["error"]
+        assert faulty.files() == []
+
+    def test_a_signal_ends_it_while_it_is_busy(self, faulty: Server, image: str) -> None:
+        worker = _make_busy(faulty, image=image, **LONG)
+        faulty.process.send_signal(signal.SIGTERM)
+        assert faulty.process.wait(60) == 0
+        assert _is_gone(worker)
 
 
 SCHEMA = schemathesis.openapi.from_path(ROOT / ".cog" / "openapi_schema.json").exclude(path="/shutdown")
