@@ -31,7 +31,7 @@ from seesr.public_error import sanitize_errors
 class Predictor(BasePredictor):
     """Loads the models once, upscales a picture for each request."""
 
-    def setup(self) -> None:
+    def setup(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] # Cog looks for `weights`
         """Loads the weights that SEESR_WEIGHTS names, else the full model in the cache, else the embedded one; runs it."""
         # Cog puts what it fetches where Python's temporary files go: a folder of our own tells it from other files.
         self.folder = LocalPath(tempfile.mkdtemp(prefix="seesr-")).resolve()

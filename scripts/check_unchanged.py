@@ -14,12 +14,15 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
 
-from seesr import Options, Result, Upscaler
+from seesr import Options, Upscaler
+
+if TYPE_CHECKING:
+    from seesr.result import UpscaleResult
 
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "tests" / "images"
@@ -46,16 +49,16 @@ def memory_runs_out(times: int) -> Callable[[str, int, int], None]:
 
 def transparent(image: Image.Image) -> Image.Image:
     image = image.copy()
-    image.putalpha(image.getchannel("G").point(lambda value: 0 if value < 90 else value))
+    image.putalpha(image.getchannel("G").point([0 if value < 90 else value for value in range(256)]))
     return image
 
 
-def cases(upscaler: Upscaler) -> Iterator[tuple[str, list[Result]]]:
+def cases(upscaler: Upscaler) -> Iterator[tuple[str, list[UpscaleResult]]]:
     """(name, results) of everything that should stay as it is, with the embedded model."""
     cat, coffee = crop("chelsea.png", (150, 80, 214, 128)), crop("coffee.png", (200, 100, 260, 160))
     wide = crop("rocket.jpg", (200, 100, 330, 150))
 
-    def one(name: str, image: Any = cat, progress: Any = None, **values: Any) -> tuple[str, list[Result]]:
+    def one(name: str, image: Any = cat, progress: Any = None, **values: Any) -> tuple[str, list[UpscaleResult]]:
         return name, [upscaler.upscale(image, Options.make(**{"seed": 3, **values}), progress)]
 
     yield one("whole, 1 step", steps=1)
@@ -85,7 +88,7 @@ def cases(upscaler: Upscaler) -> Iterator[tuple[str, list[Result]]]:
     yield "batch out of memory", upscaler.upscale_many(parts, Options(steps=1, seed=3), memory_runs_out(1), together=2)
 
 
-def others() -> Iterator[tuple[str, list[Result]]]:
+def others() -> Iterator[tuple[str, list[UpscaleResult]]]:
     """The same with other weights, precisions and ways to load."""
     cat = crop("chelsea.png", (150, 80, 198, 120))
     for name, values in (
@@ -96,7 +99,7 @@ def others() -> Iterator[tuple[str, list[Result]]]:
         yield name, [loaded.upscale(cat, scale=2, steps=2, seed=3)]
 
 
-def describe(result: Result) -> dict[str, Any]:
+def describe(result: UpscaleResult) -> dict[str, Any]:
     """What must stay: pixels and what their file says, as digests and values."""
     stages = [RENAMED_STAGES.get(stage, stage) for stage in result.seconds]
     return {

@@ -39,7 +39,8 @@ def fetch_niqe(target: Path) -> None:
         (archive,) = Path(folder).glob("basicsr-*.tar.gz")
         with tarfile.open(archive) as content:
             (member,) = (item for item in content if item.name.endswith(f"metrics/{NIQE_FILE}"))
-            found = content.extractfile(member).read()
+            file = content.extractfile(member)
+            found = file.read() if file else b""
     if hashlib.sha256(found).hexdigest() != NIQE_SHA256:
         raise SystemExit(f"{NIQE_FILE} in {archive.name} is not the one that is known.")
     with atomic_write(target) as temporary:

@@ -13,7 +13,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -84,7 +84,9 @@ def random_like(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return made
 
 
-def write(folder: Path, config: dict, tensors: Mapping[str, Tensor], stem: str = "diffusion_pytorch_model") -> None:
+def write(
+    folder: Path, config: dict[str, Any], tensors: Mapping[str, Tensor], stem: str = "diffusion_pytorch_model"
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=1))
     save_file(random_like(tensors), folder / f"{stem}.safetensors")

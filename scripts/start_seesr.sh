@@ -15,7 +15,7 @@ case ${1:-} in
     ;;
   setup) run=(echo "seesr: ready in $venv") ;;
   test) extra=test run=(python -m pytest "${@:2}") ;;
-  check) extra=test run=(bash -ec 'ruff check; ruff format --check; lint-imports; python -m scripts.make_schema --check') ;;
+  check) extra=test run=(bash -ec 'ruff check; ruff format --check; lint-imports; basedpyright; python -m scripts.make_schema --check') ;;
   evaluate) extra=evaluate run=(python "$root/scripts/evaluate.py" "${@:2}") ;;
   benchmark) run=(python "$root/scripts/benchmark" "${@:2}") ;;
   python) extra=test run=("$@") ;; # what lies in scripts/ imports more than the package does

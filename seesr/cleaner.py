@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -119,7 +119,7 @@ def load_cleaner(folder: Path, dtype: torch.dtype = torch.float32) -> Cleaner:
 
     def build(config: dict[str, Any]) -> Cleaner:
         channels, layers = config.get("channels"), config.get("layers")
-        if not isinstance(channels, list) or not channels or not all(_is_count(number) for number in [*channels, layers]):
+        if not isinstance(channels, list) or not channels or not all(map(_is_count, channels)) or not _is_count(layers):
             path = folder / "config.json"
             raise WeightsError(
                 f"{path} must hold `channels`, a list of whole numbers, and `layers`, a whole number; all above 0."
@@ -130,5 +130,5 @@ def load_cleaner(folder: Path, dtype: torch.dtype = torch.float32) -> Cleaner:
     return load_network(folder, build, dtype)
 
 
-def _is_count(number: object) -> bool:
+def _is_count(number: object) -> TypeGuard[int]:
     return isinstance(number, int) and number > 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -54,7 +55,7 @@ class Components:
         self._attention_for = CPU
         if compiled:
             # Imported here: it takes as long as everything else together.
-            from seesr.kernels.compile import compile_blocks, require_compiler
+            from seesr.kernels.compile import require_compiler
 
             require_compiler(device)
         for spec in self._specs.values():
@@ -67,9 +68,12 @@ class Components:
                 contiguous = spec.contiguous_on_cuda and device.type == "cuda"
                 to_device(network, CPU, torch.contiguous_format if contiguous else torch.channels_last)
             if compiled and (spec.compiled_on_cpu if device == CPU else spec.compiled_on_gpu):
+                from seesr.kernels.compile import compile_blocks
+
                 compile_blocks(network)
 
-    def __getitem__(self, name: str) -> nn.Module:
+    def __getitem__(self, name: str) -> Any:
+        """The network of this name; of which class it is, its spec says."""
         return self.networks[name]
 
     def __contains__(self, name: str) -> bool:

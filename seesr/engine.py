@@ -31,7 +31,8 @@ logger = logging.getLogger("seesr")
 GPU_BATCH = 8
 """Pictures in one pass on a GPU. Assumed: not measured yet."""
 
-Item, Made = TypeVar("Item"), TypeVar("Made")
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 
 class Deadline:

@@ -171,6 +171,7 @@ class SeeSRNetworks:
         notes: list[Notes],
     ) -> Tensor:
         """Latents `(B, C, h, w)` without noise; of several particles the one nearest to their mean."""
+        assert options.steps is not None  # `Upscaler.with_defaults` sets them
         steering = Steering(options.particles, options.kds_bandwidth, options.kds_patch)
         settings = tiles, options.steps, options.conditioning_scale, steering, report
 

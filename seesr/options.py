@@ -73,54 +73,63 @@ class _OptionModel(BaseModel):
 class Options(_OptionModel):
     """The options for upscaling one picture. Immutable."""
 
-    scale: float = Field(4.0, ge=1, le=8, description="Output side over input side; may be fractional.")
-    max_side: int | None = Field(None, ge=16, le=65535, description="Longer side of the output in pixels, instead of scale.")
+    scale: float = Field(default=4.0, ge=1, le=8, description="Output side over input side; may be fractional.")
+    max_side: int | None = Field(
+        default=None, ge=16, le=65535, description="Longer side of the output in pixels, instead of scale."
+    )
     steps: int | None = Field(
-        None,
+        default=None,
         ge=1,
         le=4,
         description="Denoising steps: 1 is fastest, 4 adds most detail; the default depends on the weights, usually 2.",
     )
     prompt: str = Field(
-        "", max_length=1000, description="Description of the picture in your own words; the tags are appended."
+        default="", max_length=1000, description="Description of the picture in your own words; the tags are appended."
     )
-    tags: bool = Field(True, description="Add the tags that RAM recognises in the picture to the prompt.")
+    tags: bool = Field(default=True, description="Add the tags that RAM recognises in the picture to the prompt.")
     conditioning_scale: float = Field(
-        1.0, ge=0, le=2, description="Strength of the ControlNet; lower values invent more detail."
+        default=1.0, ge=0, le=2, description="Strength of the ControlNet; lower values invent more detail."
     )
     kds: bool = Field(
-        False, description="Kernel density steering: several particles, moved towards what most of them agree on; slower."
+        default=False,
+        description="Kernel density steering: several particles, moved towards what most of them agree on; slower.",
     )
-    kds_particles: int = Field(10, ge=1, le=16, description="Number of particles of kernel density steering.")
+    kds_particles: int = Field(default=10, ge=1, le=16, description="Number of particles of kernel density steering.")
     kds_bandwidth: float | None = Field(
-        None,
+        default=None,
         ge=0.001,
         le=1000,
         description="Bandwidth of its kernel: large is faithful, small keeps detail; by default the median distance.",
     )
-    kds_patch: int = Field(2, ge=1, le=16, description="Side of its patches in latent pixels.")
+    kds_patch: int = Field(default=2, ge=1, le=16, description="Side of its patches in latent pixels.")
     edges: float = Field(
-        0.0, ge=0, le=2, description="Edge enhancement before upscaling: strengthens details but not noise; 0 is off."
+        default=0.0,
+        ge=0,
+        le=2,
+        description="Edge enhancement before upscaling: strengthens details but not noise; 0 is off.",
     )
     color_fix: Literal["wavelet", "adain", "none"] = Field(
-        "wavelet", description="Method that restores the input's colours: wavelet, adain or none."
+        default="wavelet", description="Method that restores the input's colours: wavelet, adain or none."
     )
-    sharpen: float = Field(0.0, ge=0, le=2, description="Strength of an unsharp mask on the result; 0 is off.")
+    sharpen: float = Field(default=0.0, ge=0, le=2, description="Strength of an unsharp mask on the result; 0 is off.")
     tile: int | None = Field(
-        None, ge=0, le=1024, description="Side of the diffusion tiles in latent pixels, at least 16; 0 means no tiling."
+        default=None,
+        ge=0,
+        le=1024,
+        description="Side of the diffusion tiles in latent pixels, at least 16; 0 means no tiling.",
     )
     tile_overlap: int | None = Field(
-        None,
+        default=None,
         ge=0,
         le=512,
         description="Overlap of diffusion tiles in latent pixels, at most half a tile; by default a third.",
     )
-    tile_tags: bool = Field(False, description="Let RAM tag the part of the picture that each tile covers.")
+    tile_tags: bool = Field(default=False, description="Let RAM tag the part of the picture that each tile covers.")
     vae_tile: int | None = Field(
-        None, ge=0, le=1024, description="Side of the VAE tiles in latent pixels, at least 16; 0 means no tiling."
+        default=None, ge=0, le=1024, description="Side of the VAE tiles in latent pixels, at least 16; 0 means no tiling."
     )
     seed: int | None = Field(
-        None,
+        default=None,
         ge=0,
         le=2**32 - 1,
         description="The same seed gives the same picture; by default a random seed is drawn and reported.",
@@ -164,12 +173,13 @@ class SaveOptions(_OptionModel):
     """The options for writing a result."""
 
     format: Literal["png", "jpg", "webp", "tiff", "bmp", "avif"] | None = Field(
-        None, description="png, jpg, webp, tiff, bmp or avif; by default the suffix of the output file, or png in a folder."
+        default=None,
+        description="png, jpg, webp, tiff, bmp or avif; by default the suffix of the output file, or png in a folder.",
     )
     quality: int = Field(
-        95, ge=1, le=100, description="Quality of jpg, webp and avif: 100 is best and gives the largest file."
+        default=95, ge=1, le=100, description="Quality of jpg, webp and avif: 100 is best and gives the largest file."
     )
-    metadata: bool = Field(True, description="Keep the input's EXIF: camera, date, author, GPS position.")
+    metadata: bool = Field(default=True, description="Keep the input's EXIF: camera, date, author, GPS position.")
 
 
 def _lower_first(text: str) -> str:

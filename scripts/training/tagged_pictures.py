@@ -63,7 +63,8 @@ class TaggedPictures:
         named = [names | {IMPLIED[tag] for tag in names & IMPLIED.keys()} for names in named]
         labels = torch.tensor([[float(tag in names) for tag in tags] for names in named])
         # Larger than the model's side, so that a crop of half the width is still sharp.
-        pictures = [read_picture(folder / "images" / name).resize((3 * SIDE // 2,) * 2) for name, _ in lines]
+        stored = 3 * SIDE // 2
+        pictures = [read_picture(folder / "images" / name).resize((stored, stored)) for name, _ in lines]
         return cls(pictures, labels, tags)
 
     def digest(self) -> str:

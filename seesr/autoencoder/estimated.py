@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -52,7 +53,12 @@ class EstimatedTiledAutoencoder:
         return self._run(lambda x: self.vae.decode(x).sample, latents, self.sampled_layers[1], 1, self.factor)
 
     def _run(
-        self, network: nn.Module, x: Tensor, sampled_layers: list[SampledLayer], input_scale: int, output_scale: int
+        self,
+        network: Callable[[Tensor], Tensor],
+        x: Tensor,
+        sampled_layers: list[SampledLayer],
+        input_scale: int,
+        output_scale: int,
     ) -> Tensor:
         """Runs `network` on `x`; the scales are pixels of input and output for each latent pixel along a side."""
         height, width = (side // input_scale for side in x.shape[2:])
@@ -63,7 +69,7 @@ class EstimatedTiledAutoencoder:
             rows = slice(top * input_scale, (top + size[0]) * input_scale)
             return x[:, :, rows, left * input_scale : (left + size[1]) * input_scale].to(self.device, self.dtype)
 
-        sample = tuple(min(sample_side(self.tile), side) for side in (height, width))
+        sample = min(sample_side(self.tile), height), min(sample_side(self.tile), width)
         corners = [(top, left) for top in _sample_starts(height, sample[0]) for left in _sample_starts(width, sample[1])]
         for layer in sampled_layers:
             layer.start_sampling(SAMPLE_HALO / max(sample) if max(sample) > 2 * SAMPLE_HALO else 0.0)
@@ -71,13 +77,13 @@ class EstimatedTiledAutoencoder:
         for layer in sampled_layers:
             layer.frozen = True
 
-        total, weight = None, None
+        total, weight = torch.empty(0), torch.empty(0)
         # Neighbouring tiles share their halos and the strip in which they are blended.
         overlap = 2 * self.halo + BLEND_WIDTH
         for top in tile_starts(height, size[0], overlap):
             for left in tile_starts(width, size[1], overlap):
                 output = network(crop(top, left, size)).float().cpu()
-                if total is None:
+                if not total.numel():
                     total = torch.zeros(1, output.shape[1], height * output_scale, width * output_scale)
                     weight = torch.zeros(1, 1, height * output_scale, width * output_scale)
                 rows = slice(top * output_scale, (top + size[0]) * output_scale)
@@ -125,7 +131,7 @@ class SampledGroupNorm(SampledLayer):
 class SampledAttention(SampledLayer):
     """Attention with the keys and values of the samples."""
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: Attention) -> None:
         super().__init__()
         self.layer = layer
         self.norm = nn.Identity() if layer.group_norm is None else SampledGroupNorm(layer.group_norm)
@@ -168,17 +174,16 @@ def _use_sampled_layers(network: nn.Module) -> list[SampledLayer]:
     """Replaces the layers of `network` that depend on the whole map by sampled layers, and returns these."""
     sampled_layers: list[SampledLayer] = []
     for module in list(network.modules()):
+        if isinstance(module, Attention):
+            continue  # what it holds belongs to its `SampledAttention`
         for name, child in list(module.named_children()):
-            sampled_class = (
-                SampledGroupNorm
-                if isinstance(child, nn.GroupNorm)
-                else SampledAttention
-                if isinstance(child, Attention)
-                else None
-            )
-            if sampled_class is not None and not isinstance(module, Attention):
-                sampled_layers.append(sampled_class(child))
-                setattr(module, name, sampled_layers[-1])
+            if isinstance(child, nn.GroupNorm):
+                sampled_layers.append(SampledGroupNorm(child))
+            elif isinstance(child, Attention):
+                sampled_layers.append(SampledAttention(child))
+            else:
+                continue
+            setattr(module, name, sampled_layers[-1])
     return sampled_layers
 
 

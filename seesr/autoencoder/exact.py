@@ -9,14 +9,18 @@ output of a layer are stored whole, in memory or in files, and the input is rele
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
+from diffusers.models.attention_processor import Attention
+from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
 from seesr.autoencoder.feature_maps import Box, FeatureMap, MapStorage
 from seesr.kernels.attention import chunked_attention, join_heads, split_heads
+from seesr.kernels.inplace import InplaceResnet
 from seesr.kernels.winograd import conv2d
 
 Norm = Callable[[Tensor], Tensor]
@@ -70,20 +74,20 @@ class TiledAutoencoder:
         norm = self._norm(x, decoder.conv_norm_out, decoder.conv_act)
         return self._convolve(x, decoder.conv_out, norm).read_all()
 
-    def _mid_block(self, x: FeatureMap, block: nn.Module) -> FeatureMap:
+    def _mid_block(self, x: FeatureMap, block: Any) -> FeatureMap:
         x = self._resnet(x, block.resnets[0])
         for attention, resnet in zip(block.attentions, block.resnets[1:], strict=True):
             x = self._resnet(x if attention is None else self._attend(x, attention), resnet)
         return x
 
-    def _block(self, x: FeatureMap, block: nn.Module) -> FeatureMap:
+    def _block(self, x: FeatureMap, block: Any) -> FeatureMap:
         attentions = getattr(block, "attentions", [None] * len(block.resnets))
         for resnet, attention in zip(block.resnets, attentions, strict=True):
             x = self._resnet(x, resnet)
             x = x if attention is None else self._attend(x, attention)
         return x
 
-    def _resnet(self, x: FeatureMap, block: nn.Module) -> FeatureMap:
+    def _resnet(self, x: FeatureMap, block: ResnetBlock2D | InplaceResnet) -> FeatureMap:
         """In two passes: the first writes the hidden map and, where widths differ, the shortcut, and releases `x` meanwhile;
         the second adds to the shortcut in place."""
         hidden = self._map_like(x, block.conv1.out_channels)
@@ -91,7 +95,7 @@ class TiledAutoencoder:
         norm = self._norm(x, block.norm1, block.nonlinearity)
         for box in x.tiles(x.band_height):
             hidden.write(box, self._conv(x, box, block.conv1, norm))
-            if shortcut is not x:
+            if block.conv_shortcut is not None:
                 shortcut.write(box, block.conv_shortcut(self._read(x, box)))
                 self._release(x, box)
         norm = self._norm(hidden, block.norm2, block.nonlinearity)
@@ -113,7 +117,7 @@ class TiledAutoencoder:
             self._release(x, box)
         return output
 
-    def _upsample(self, x: FeatureMap, layer: nn.Module) -> FeatureMap:
+    def _upsample(self, x: FeatureMap, layer: Any) -> FeatureMap:
         band_height = 2 * x.band_height
         output = FeatureMap(self.storage, layer.conv.out_channels, 2 * x.height, 2 * x.width, band_height, self.dtype)
         for box in x.tiles(x.band_height):
@@ -128,7 +132,7 @@ class TiledAutoencoder:
             self._release(x, box)
         return output
 
-    def _downsample(self, x: FeatureMap, layer: nn.Module) -> FeatureMap:
+    def _downsample(self, x: FeatureMap, layer: Any) -> FeatureMap:
         """A convolution with stride 2; without padding, a row and a column of zeros are added at the bottom and right."""
         padding = layer.conv.padding[0]
         height, width = ((side + (2 if padding else 1) - 3) // 2 + 1 for side in (x.height, x.width))
@@ -146,7 +150,7 @@ class TiledAutoencoder:
                 x.release_above(source.bottom - 1)
         return output
 
-    def _attend(self, x: FeatureMap, layer: nn.Module) -> FeatureMap:
+    def _attend(self, x: FeatureMap, layer: Attention) -> FeatureMap:
         """Attention over all pixels: keys and values of the whole map are on the device, queries come tile by tile."""
         norm = (lambda tensor: tensor) if layer.group_norm is None else self._norm(x, layer.group_norm, None)
 
@@ -175,7 +179,7 @@ class TiledAutoencoder:
     def _conv(self, x: FeatureMap, box: Box, conv: nn.Conv2d, before: Norm | None = None) -> Tensor:
         """One tile of a convolution that keeps the size. Only the border of the whole map is padded with zeros, after
         `before` is applied."""
-        expanded = box.expand(conv.padding[0])
+        expanded = box.expand(int(conv.padding[0]))
         values = self._read(x, expanded)
         if before is not None:
             values = before(values)

@@ -101,7 +101,8 @@ def decode(vae: AutoencoderKL, latents: Tensor, tiling: VAETiling | None = None)
     """RGB `(B, 3, H, W)` in float32, about 0..1 and not clamped, of scaled latents `(B, C, h, w)`: on the VAE's device, from
     exact tiles on the storage's device, from estimated tiles on the CPU."""
     tiling = tiling or VAETiling()
-    mode, unscaled = tiling_mode(vae, *latents.shape[2:], tiling.tile), latents / vae.config.scaling_factor
+    mode = tiling_mode(vae, latents.shape[2], latents.shape[3], tiling.tile)
+    unscaled = latents / vae.config.scaling_factor
     if mode == "whole":
         pixels = vae.decode(_in_memory_format_of(unscaled, vae)).sample
     elif mode == "exact tiles":

@@ -49,10 +49,14 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Evaluate results against ground truth, beside bicubic: PSNR-Y, SSIM-Y, ST-LPIPS, NIQE, grid, speed."""
-    if (truth is None) == (pairs is None) or (degrade is not None and truth is None):
+    if truth is not None and pairs is None:
+        folders = (truth,)
+    elif pairs is not None and truth is None and degrade is None:
+        folders = pairs
+    else:
         raise OptionError("give either --truth FOLDER, optionally with --degrade SEED, or --pairs LOW HIGH.")
     other_methods = dict(_named_folder(argument) for argument in against or [])
-    evaluated = [*(pairs or [truth]), *other_methods.values()]
+    evaluated = [*folders, *other_methods.values()]
     if save is not None and save.resolve() in {folder.resolve() for folder in evaluated}:
         raise OptionError(f"--save is {save}, which holds pictures to evaluate; give another folder for the outputs.")
     if page is not None and page.is_dir():
@@ -81,9 +85,12 @@ def evaluate(
         if is_missing:
             print_status(f"left out: {hint}; scripts/evaluate.py downloads what is needed.")
 
-    evaluation.require_outputs(other_methods.values(), truth or pairs[1])
+    evaluation.require_outputs(other_methods.values(), folders[-1])
     upscaler = (context.obj or Upscaler.load)(weights, device, dtype, memory_limit=memory_limit)
-    image_pairs = evaluation.pairs_from_truths(truth, degrade) if truth else evaluation.pairs_from_folders(*pairs)
+    if len(folders) == 2:
+        image_pairs = evaluation.pairs_from_folders(*folders)
+    else:
+        image_pairs = evaluation.pairs_from_truths(*folders, degrade)
     metrics, with_crops = Metrics(perceptual, niqe), page is not None
     settings = {
         "weights": upscaler.weights.name,

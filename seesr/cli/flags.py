@@ -75,7 +75,7 @@ def _replace_parameter(
     parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in signature.parameters.values()]
     index = [*signature.parameters].index(name)
     parameters[index : index + 1] = flags
-    run.__signature__ = signature.replace(parameters=parameters)
+    run.__signature__ = signature.replace(parameters=parameters)  # pyright: ignore[reportAttributeAccessIssue] # for inspect
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
 

@@ -7,13 +7,15 @@ of diffusers, so no code of the blocks is repeated here and a model holds no sta
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from diffusers.models import Transformer2DModel
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import Tensor, nn
+
+Model = TypeVar("Model", UNet2DConditionModel, ControlNetModel)
 
 IMAGE_TOKEN_WIDTH = 512
 IMAGE_TOKENS_KEY = "image_hidden_states"
@@ -79,7 +81,7 @@ def build_controlnet(config: dict[str, Any]) -> ControlNetModel:
     return _build(ControlNetModel, config)
 
 
-def _build(model_class: type[nn.Module], config: dict[str, Any]) -> nn.Module:
+def _build(model_class: type[Model], config: dict[str, Any]) -> Model:
     stock_config = {key: value for key, value in config.items() if key != "use_image_cross_attention"}
     with torch.device("meta"):
         model = model_class.from_config(stock_config)
@@ -89,7 +91,7 @@ def _build(model_class: type[nn.Module], config: dict[str, Any]) -> nn.Module:
     return model.eval()
 
 
-def _add_image_attentions(block: nn.Module) -> None:
+def _add_image_attentions(block: Any) -> None:
     configs = [{key: layer.config[key] for key in layer.config if not key.startswith("_")} for layer in block.attentions]
     text_transformers = [TextThenImageTransformer(**config) for config in configs]
     image_transformers = [

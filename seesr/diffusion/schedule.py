@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -41,7 +41,7 @@ class NoiseSchedule:
             raise WeightsError("scheduler_config.json has rescale_betas_zero_snr, which is not supported.")
         alphas_cumprod = torch.cumprod(1 - _betas(config), dim=0)
         final = 1.0 if config.get("set_alpha_to_one", False) else alphas_cumprod[0].item()
-        return cls(alphas_cumprod, cast(PredictionType, prediction_type), final)
+        return cls(alphas_cumprod, prediction_type, final)
 
     def timesteps(self, steps: int) -> list[int]:
         """`steps` timesteps, noisiest first, with `trailing` spacing (Lin et al., WACV 2024): 999 and 499 for two steps."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,7 +55,8 @@ def psnr(y: np.ndarray, y_truth: np.ndarray) -> float:
 def ssim(y: np.ndarray, y_truth: np.ndarray) -> float:
     """SSIM with the Gaussian window of Wang et al. (IEEE TIP 2004)."""
     settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
-    return float(structural_similarity(y, y_truth, data_range=255, **settings))
+    similarity: Any = structural_similarity(y, y_truth, data_range=255, **settings)
+    return float(similarity)
 
 
 def grid_energy(y: np.ndarray) -> float:

@@ -45,6 +45,9 @@ class STLPIPS(nn.Module):
         slices: number of feature levels, 1 to 5; with fewer than 5 the values are not comparable with published ones.
     """
 
+    scaling_layer_shift: Tensor
+    scaling_layer_scale: Tensor
+
     def __init__(self, net: str = "alex", slices: int = 5) -> None:
         super().__init__()
         self.slices = {"alex": ALEX, "vgg": VGG}[net][:slices]

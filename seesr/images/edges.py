@@ -8,6 +8,7 @@ coefficients near it are not changed.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pywt
@@ -59,7 +60,7 @@ def _amplify_details(luma: np.ndarray, noise: float, strength: float) -> np.ndar
     return pywt.iswt2(amplified, WAVELET, norm=True)
 
 
-def _transform(luma: np.ndarray, levels: int) -> list:
+def _transform(luma: np.ndarray, levels: int) -> list[Any]:
     return pywt.swt2(luma, WAVELET, levels, trim_approx=True, norm=True)
 
 

@@ -22,7 +22,9 @@ def finish(image: Image.Image, picture: Picture, sizes: Sizes, strength: float) 
     image = sharpen(resize(image, sizes.output), strength)
     if picture.profile:
         srgb, profile = ImageCms.createProfile("sRGB"), ImageCms.ImageCmsProfile(io.BytesIO(picture.profile))
-        image = ImageCms.profileToProfile(image, srgb, profile, outputMode="RGB")
+        converted = ImageCms.profileToProfile(image, srgb, profile, outputMode="RGB")
+        assert converted is not None  # it is None only in place
+        image = converted
         image.info["icc_profile"] = picture.profile
     if picture.exif:
         image.info["exif"] = picture.exif

@@ -126,6 +126,7 @@ def to_srgb(image: Image.Image, notes: Notes) -> tuple[Image.Image, bytes | None
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         converted = ImageCms.profileToProfile(base, source, srgb, outputMode="RGB")
+        assert converted is not None  # it is None only in place
     except (ImageCms.PyCMSError, OSError) as error:
         notes.add(f"its colour profile cannot be used and was ignored ({_first_line(error)})")
         return base.convert("RGB"), None
@@ -197,7 +198,8 @@ class SampleFormat:
 
 def _raw_mode(image: Image.Image) -> str:
     """Pillow's raw mode of a file, such as `L;4`; empty once the image is loaded."""
-    raw_mode = image.tile[0][3] if getattr(image, "tile", []) else ""
+    tiles = getattr(image, "tile", [])
+    raw_mode = tiles[0][3] if tiles else ""
     return str(raw_mode[0] if isinstance(raw_mode, tuple) and raw_mode else raw_mode)
 
 
@@ -267,7 +269,7 @@ def _read_exif(image: Image.Image, notes: Notes) -> bytes | None:
 def _upright(image: Image.Image) -> Image.Image:
     """A copy that is turned by its EXIF orientation, if that can be read."""
     try:
-        transpose = UPRIGHT_TRANSPOSE.get(image.getexif().get(ExifTags.Base.Orientation))
+        transpose = UPRIGHT_TRANSPOSE.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except DECODE_ERRORS:
         transpose = None
     return image.copy() if transpose is None else image.transpose(transpose)

@@ -75,7 +75,7 @@ def save_on_success(
     name: str | None = None,
 ) -> Iterator[None]:
     """Like `save`, but moves the file into place only after the body of the `with` statement has succeeded."""
-    image_format, options, name = pillow_format(path), options or SaveOptions(), name or path
+    image_format, options, name = pillow_format(path), options or SaveOptions(), name or str(path)
     if image_format in NO_ALPHA and image.mode == "RGBA":
         flat = Image.new("RGB", image.size, "white")
         flat.paste(image, mask=image.getchannel("A"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
@@ -32,7 +34,7 @@ def math_attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Attention as two matrix products with a softmax in float32 between them; it stores all scores."""
     scaled = (queries.float() * queries.shape[-1] ** -0.5).to(queries.dtype).flatten(0, 1)
     # A product of half precision returns float32 sums only on CUDA, and only if `out_dtype` asks for them.
-    options = {} if queries.dtype == torch.float32 else {"out_dtype": torch.float32}
+    options: dict[str, Any] = {} if queries.dtype == torch.float32 else {"out_dtype": torch.float32}
     scores = torch.bmm(scaled, keys.flatten(0, 1).transpose(1, 2), **options)
     return torch.bmm(scores.softmax(dim=-1).to(values.dtype), values.flatten(0, 1)).view_as(queries)
 

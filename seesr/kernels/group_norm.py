@@ -45,7 +45,7 @@ class RunningStatistics:
         mean, variance = self.mean.view(groups, -1), (self.squared_deviations / self.pixels).view(groups, -1)
         group_mean = mean.mean(dim=1, keepdim=True)
         group_variance = (variance + (mean - group_mean) ** 2).mean(dim=1, keepdim=True)
-        return tuple(values.expand_as(mean).flatten().float() for values in (group_mean, group_variance))
+        return group_mean.expand_as(mean).flatten().float(), group_variance.expand_as(mean).flatten().float()
 
 
 class Float64GroupNorm(nn.GroupNorm):
@@ -55,13 +55,13 @@ class Float64GroupNorm(nn.GroupNorm):
     half a grey level, and by more on larger maps.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or x.is_contiguous():
-            return super().forward(x)
+    def forward(self, input: Tensor) -> Tensor:
+        if input.device.type != "cpu" or input.is_contiguous():
+            return super().forward(input)
         weight, bias = self.weight.float(), self.bias.float()
         normed = []
-        for sample in x.split(1):
-            statistics = _fast_group_statistics if x.dtype == torch.bfloat16 and x.ndim == 4 else _group_statistics
+        for sample in input.split(1):
+            statistics = _fast_group_statistics if input.dtype == torch.bfloat16 and input.ndim == 4 else _group_statistics
             normed.append(F.batch_norm(sample, *statistics(sample, self.num_groups), weight, bias, eps=self.eps))
         return normed[0] if len(normed) == 1 else torch.cat(normed)
 
@@ -83,7 +83,8 @@ def _fast_group_statistics(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
         pixels = chunk.shape[2] * chunk.shape[3]
         _, mean, inverse_std = torch.native_group_norm(chunk, ones, zeros, 1, channels, pixels, groups, 0.0)
         statistics.merge(pixels, mean[0].double(), inverse_std[0].double().clamp(max=MAX_INVERSE_STD) ** -2)
-    return tuple(values.repeat_interleave(channels // groups) for values in statistics.by_group(groups))
+    group_mean, group_variance = statistics.by_group(groups)
+    return group_mean.repeat_interleave(channels // groups), group_variance.repeat_interleave(channels // groups)
 
 
 def use_float64_group_norm(model: nn.Module) -> None:

@@ -38,8 +38,8 @@ MIN_CHANNELS, MIN_PIXELS = 128, 1024
 class WinogradConv2d(nn.Conv2d):
     """A 3x3 convolution that keeps the size of the map, computed by `conv2d`."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return conv2d(x, self.weight, self.bias, self.padding[0])
+    def forward(self, input: Tensor) -> Tensor:
+        return conv2d(input, self.weight, self.bias, int(self.padding[0]))
 
 
 def use_winograd(network: nn.Module) -> None:

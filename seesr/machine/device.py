@@ -88,7 +88,7 @@ def cpu_prefers_bfloat16() -> bool:
 
 def to_device(model: nn.Module, device: torch.device, memory_format: torch.memory_format = torch.channels_last) -> None:
     """Moves `model` to `device` in `memory_format`; channels last is fastest, except for the VAE on CUDA."""
-    model.to(device=device, memory_format=memory_format).eval()
+    model.to(device=device, memory_format=memory_format).eval()  # pyright: ignore[reportCallIssue] # PyTorch's types lack it
 
 
 def dtype_of(network: nn.Module) -> torch.dtype:

@@ -24,7 +24,7 @@ class WorkerThread:
     """
 
     def __init__(self) -> None:
-        self._calls: SimpleQueue[_Call] = SimpleQueue()
+        self._calls: SimpleQueue[_Call[Any]] = SimpleQueue()
         threading.Thread(target=self._run_calls, name="seesr", daemon=True).start()
 
     def run(self, function: Callable[[], T]) -> T:

@@ -10,6 +10,8 @@ merged too wherever the tag head has a weight of the same name.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -23,7 +25,7 @@ UNUSED_PREFIXES = (TAG_ENCODER, "text_decoder.")
 """Prefixes of tensors of the published RAM that tagging never uses."""
 
 
-def merge_dape(ram: StateDict, dape: StateDict) -> StateDict:
+def merge_dape(ram: Mapping[str, Tensor], dape: Mapping[str, Tensor]) -> StateDict:
     """The state dict `ram` with DAPE's updates added; updated weights are in float32.
 
     At full size 56 of DAPE's 248 tensors belong to weights of `ram`. Of the 192 tensors with an unused prefix, 8 belong to

@@ -76,9 +76,9 @@ class SameConv2d(nn.Conv2d):
     """A convolution with TensorFlow's "same" padding: an odd pixel of padding is added at the bottom and the right. A side
     becomes `side / stride`, rounded up."""
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         padding: list[int] = []
-        for side, kernel, stride in zip(reversed(features.shape[-2:]), self.kernel_size, self.stride, strict=True):
+        for side, kernel, stride in zip(reversed(input.shape[-2:]), self.kernel_size, self.stride, strict=True):
             total = max(0, (-(side // -stride) - 1) * stride + kernel - side)
             padding += [total // 2, total - total // 2]
-        return super().forward(F.pad(features, padding))
+        return super().forward(F.pad(input, padding))

@@ -87,6 +87,8 @@ class PatchMerging(nn.Module):
 class SwinBlock(nn.Module):
     """Window attention and an MLP, each with a residual connection."""
 
+    mask: Tensor
+
     def __init__(self, dim: int, side: int, heads: int, window: int, shift: int) -> None:
         super().__init__()
         self.window, self.shift = window, shift
@@ -106,6 +108,8 @@ class SwinBlock(nn.Module):
 
 class WindowAttention(nn.Module):
     """Multi-head attention within windows `(B, windows, window**2, dim)` with a learned bias for each relative position."""
+
+    relative_position_index: Tensor
 
     def __init__(self, dim: int, heads: int, window: int) -> None:
         super().__init__()

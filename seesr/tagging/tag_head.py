@@ -29,7 +29,7 @@ class TagHead(nn.Module):
         self.encoder = nn.ModuleDict({"layer": nn.ModuleList(layers)})
 
     def forward(self, queries: Tensor, image_tokens: Tensor) -> Tensor:
-        for layer in self.encoder["layer"]:
+        for layer in self.encoder["layer"].children():
             queries = layer(queries, image_tokens)
         return queries
 

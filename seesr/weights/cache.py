@@ -7,6 +7,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -59,7 +60,7 @@ class Cache:
     def missing(self, manifest: Manifest) -> list[WeightFile]:
         return [file for _, file in manifest.files if not self.has(file)]
 
-    def records(self) -> dict[str, dict]:
+    def records(self) -> dict[str, dict[str, Any]]:
         """Bytes and sha256 of each file by its path in `full/`; damaged records are left out."""
         try:
             records = json.loads((self.full / RECORDS_FILE).read_text())
@@ -82,7 +83,7 @@ class Cache:
         """Removes the record of the file, so that the next pull fetches it again."""
         self._write_records({path: record for path, record in self.records().items() if path != file.cached_path})
 
-    def _write_records(self, records: dict[str, dict]) -> None:
+    def _write_records(self, records: dict[str, dict[str, Any]]) -> None:
         with atomic_write(self.full / RECORDS_FILE) as temporary:
             temporary.write_text(json.dumps(records, indent=1) + "\n")
 

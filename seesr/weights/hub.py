@@ -13,7 +13,12 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HTTPError,  # pyright: ignore[reportPrivateImportUsage] # its home depends on the version
+    LocalEntryNotFoundError,
+)
 
 from seesr.errors import WeightsError
 from seesr.weights.cache import Cache, git_blob_sha1, sha256

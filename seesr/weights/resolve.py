@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from seesr.errors import WeightsError
 from seesr.options import DTYPE_NAMES, Options
@@ -61,7 +62,8 @@ class WeightsFolder:
         defaults = ModelDefaults(**values)
         if defaults.dtype not in (None, *DTYPE_NAMES):
             raise WeightsError(f"{path} has dtype {defaults.dtype!r}; valid: {', '.join(DTYPE_NAMES)}.")
-        for name, low, high in (("margin", 0, MAX_MARGIN), ("steps", *Options.bounds("steps"))):
+        ranges: dict[str, tuple[Any, Any]] = {"margin": (0, MAX_MARGIN), "steps": Options.bounds("steps")}
+        for name, (low, high) in ranges.items():
             value = getattr(defaults, name)
             if type(value) is not int or not low <= value <= high:
                 raise WeightsError(f"{path} has {name} {value!r}; it must be a whole number from {low} to {high}.")

@@ -43,7 +43,9 @@ def _read_tensors(path: Path, keys: list[str], dtype: torch.dtype | None) -> Sta
     # Opened for each group of tensors: closing the file releases the pages that were read.
     with safe_open(path, framework="pt") as file:
         mapped = {key: file.get_tensor(key) for key in keys}
-        copied = [key for key, tensor in mapped.items() if tensor.is_floating_point() and dtype not in (None, tensor.dtype)]
+        if dtype is None:
+            return mapped
+        copied = [key for key, tensor in mapped.items() if tensor.is_floating_point() and tensor.dtype != dtype]
         # Free memory is read once for the group: it takes a tenth of a millisecond, and there are hundreds of tensors.
         if copied and memory_bytes(CPU)[0] < sum(mapped[key].numel() for key in copied) * dtype.itemsize + MIN_FREE_BYTES:
             raise MemoryError("weights do not fit into the free memory")

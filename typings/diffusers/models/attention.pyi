@@ -1,0 +1,3 @@
+from torch import nn
+
+class BasicTransformerBlock(nn.Module): ...
