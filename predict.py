@@ -72,7 +72,9 @@ class Predictor(BasePredictor):
             default=None,
             choices=["speed", "quality", "memory"],
         ),
-        tags: bool = Input(description="Add the tags that RAM recognises in the picture to the prompt.", default=True),
+        tags: bool = Input(
+            description="Add the tags that RAM (Recognize Anything) recognises in the picture to the prompt.", default=True
+        ),
         conditioning_scale: float = Input(
             description="Strength of the ControlNet; lower values invent more detail.", default=1.0, ge=0, le=2
         ),
@@ -93,14 +95,14 @@ class Predictor(BasePredictor):
         ),
         kds_particles: int = Input(description="Number of particles of kernel density steering.", default=10, ge=1, le=16),
         kds_bandwidth: float | None = Input(
-            description="Bandwidth of its kernel: large is faithful, small keeps detail; by default the median distance.",
+            description="Bandwidth of its kernel: large is nearer the mean, small keeps detail; else the median distance.",
             default=None,
             ge=0.001,
             le=1000,
         ),
         kds_patch: int = Input(description="Side of its patches in latent pixels.", default=2, ge=1, le=16),
         tile: int | None = Input(
-            description="Side of the diffusion tiles in latent pixels, at least 16; 0 means no tiling.",
+            description="Side of the diffusion tiles in latent pixels, from 16; 0: no tiling; by default as memory allows.",
             default=None,
             ge=0,
             le=1024,
@@ -113,7 +115,7 @@ class Predictor(BasePredictor):
         ),
         tile_tags: bool = Input(description="Let RAM tag the part of the picture that each tile covers.", default=False),
         vae_tile: int | None = Input(
-            description="Side of the VAE tiles in latent pixels, at least 16; 0 means no tiling.",
+            description="Side of the VAE tiles in latent pixels, from 16; 0: no tiling; by default as memory allows.",
             default=None,
             ge=0,
             le=1024,

@@ -26,7 +26,7 @@ from seesr.tiling import Tiles
 
 CACHED_PROMPTS, CACHED_PICTURES = 64, 32
 MAX_TAGGED_TILES = 1024
-"""Tiles of a picture that are tagged one by one: the image tokens of all are in memory."""
+"""Of a picture with more tiles than these none is tagged by itself, because the image tokens of all would be in memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,13 +35,13 @@ class Tagging:
 
     tags: list[Tag]
     image_tokens: Tensor
-    """`(1, n, 512)`, on the host; n is 145 at full size."""
+    """`(1, n, 512)`, on the host; n is 145 for the full model."""
     notes: Notes
 
 
 @dataclass(frozen=True, eq=False)
 class PromptEmbeds:
-    """A prompt as the text encoder gives it."""
+    """The text encoder's output for one prompt."""
 
     embeds: Tensor
     """`(1, tokens, width)`, on the host."""
@@ -50,20 +50,26 @@ class PromptEmbeds:
 
 @dataclass(frozen=True, eq=False)
 class Conditions:
-    """For each tile (or one for all), of each picture, prompt embeddings and image tokens `(1, tokens, width)`."""
+    """Prompt embeddings and image tokens by tile and picture: `image_tokens[tile][picture]` is `(1, tokens, channels)`.
+
+    Where all tiles share them, there is one entry for all.
+    """
 
     prompt_embeds: list[list[Tensor]]
     image_tokens: list[list[Tensor]]
 
-    def for_tiles(self, numbers: list[int]) -> tuple[Tensor, Tensor]:
-        """Prompt embeddings and image tokens of these tiles, one after the other, of all pictures in each."""
-        rows = numbers if len(self.prompt_embeds) > 1 else [0] * len(numbers)
-        embeds = torch.cat([tensor for row in rows for tensor in self.prompt_embeds[row]])
-        return embeds, torch.cat([tensor for row in rows for tensor in self.image_tokens[row]])
+    def for_tiles(self, tiles: list[int]) -> tuple[Tensor, Tensor]:
+        """Prompt embeddings and image tokens of tiles, by number: each `(len(tiles) * pictures, tokens, channels)`.
+
+        They are ordered by tile, then by picture.
+        """
+        entries = tiles if len(self.prompt_embeds) > 1 else [0] * len(tiles)
+        embeds = torch.cat([tensor for entry in entries for tensor in self.prompt_embeds[entry]])
+        return embeds, torch.cat([tensor for entry in entries for tensor in self.image_tokens[entry]])
 
 
 class Conditioner:
-    """Tags pictures and embeds prompts; the last ones are remembered."""
+    """Tags pictures and embeds prompts, and keeps the last results in caches."""
 
     def __init__(self, components: Components, tag_list: TagList) -> None:
         self.components, self.tag_list = components, tag_list
@@ -71,7 +77,7 @@ class Conditioner:
         self._taggings: LRUCache[Tagging] = LRUCache(CACHED_PICTURES)
 
     def tag(self, image: Image.Image) -> Tagging:
-        """Runs RAM on an RGB picture before it is enlarged, as published."""
+        """Runs RAM on an RGB picture of the input's size, as the published code does."""
         ram, notes = self.components["ram"], Notes()
 
         def compute() -> Tagging:
@@ -109,7 +115,15 @@ class Conditioner:
         report: Progress,
         notes: Sequence[Notes],
     ) -> Conditions:
-        """Of whole pictures, or with `tile_tags` of what each tile shows; each tile is reported."""
+        """The conditions of pictures of one size: one for the whole picture or, with `options.tile_tags`, one for each tile.
+
+        Args:
+            images: the inputs, RGB.
+            taggings: of the whole inputs.
+            notes: of each picture; what the user should know is added.
+
+        `report` is called with each tile that is tagged.
+        """
         count, by_tile = len(tiles.corners), [taggings]
         if options.tile_tags and count > MAX_TAGGED_TILES:
             add_to_all(notes, f"{count} tiles, too many to look at each: tags are the whole picture's")
@@ -122,6 +136,7 @@ class Conditioner:
                     box = self._box_of_tile(sizes, tiles, corner)
                     by_tile.append([self.tag(image.crop(box)) for image in images])
         prompts = [[self.prompt(tagging, options) for tagging in row] for row in by_tile]
+        # For many prompts it stays on the device from the first to the last.
         with self.components.running("prompt_encoder") if len(prompts) > 1 else nullcontext():
             embeds = [[self.embed(prompt) for prompt in row] for row in prompts]
         for row in [taggings, *by_tile, *embeds]:
@@ -133,12 +148,12 @@ class Conditioner:
         )
 
     def clear(self) -> None:
-        """Forgets the pictures and prompts that are remembered."""
+        """Empties the caches."""
         self._prompts.clear()
         self._taggings.clear()
 
     def _computed_in(self, name: str) -> tuple[torch.device, torch.dtype]:
-        """Where and in which precision: what it gives elsewhere is not the same."""
+        """Device and precision of a network: part of the caches' keys, because its output differs between them."""
         return self.components.runs_on, dtype_of(self.components[name])
 
     def _box_of_tile(self, sizes: Sizes, tiles: Tiles, corner: tuple[int, int]) -> tuple[int, int, int, int]:

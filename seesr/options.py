@@ -75,7 +75,7 @@ class Options(_OptionModel):
 
     scale: float = Field(default=4.0, ge=1, le=8, description="Output side over input side; may be fractional.")
     max_side: int | None = Field(
-        default=None, ge=16, le=65535, description="Longer side of the output in pixels, instead of scale."
+        default=None, ge=16, le=65535, description="Length of the output's longer side in pixels; scale is then ignored."
     )
     steps: int | None = Field(
         default=None,
@@ -86,7 +86,9 @@ class Options(_OptionModel):
     prompt: str = Field(
         default="", max_length=1000, description="Description of the picture in your own words; the tags are appended."
     )
-    tags: bool = Field(default=True, description="Add the tags that RAM recognises in the picture to the prompt.")
+    tags: bool = Field(
+        default=True, description="Add the tags that RAM (Recognize Anything) recognises in the picture to the prompt."
+    )
     conditioning_scale: float = Field(
         default=1.0, ge=0, le=2, description="Strength of the ControlNet; lower values invent more detail."
     )
@@ -99,7 +101,7 @@ class Options(_OptionModel):
         default=None,
         ge=0.001,
         le=1000,
-        description="Bandwidth of its kernel: large is faithful, small keeps detail; by default the median distance.",
+        description="Bandwidth of its kernel: large is nearer the mean, small keeps detail; else the median distance.",
     )
     kds_patch: int = Field(default=2, ge=1, le=16, description="Side of its patches in latent pixels.")
     edges: float = Field(
@@ -116,7 +118,7 @@ class Options(_OptionModel):
         default=None,
         ge=0,
         le=1024,
-        description="Side of the diffusion tiles in latent pixels, at least 16; 0 means no tiling.",
+        description="Side of the diffusion tiles in latent pixels, from 16; 0: no tiling; by default as memory allows.",
     )
     tile_overlap: int | None = Field(
         default=None,
@@ -126,7 +128,10 @@ class Options(_OptionModel):
     )
     tile_tags: bool = Field(default=False, description="Let RAM tag the part of the picture that each tile covers.")
     vae_tile: int | None = Field(
-        default=None, ge=0, le=1024, description="Side of the VAE tiles in latent pixels, at least 16; 0 means no tiling."
+        default=None,
+        ge=0,
+        le=1024,
+        description="Side of the VAE tiles in latent pixels, from 16; 0: no tiling; by default as memory allows.",
     )
     seed: int | None = Field(
         default=None,
@@ -158,7 +163,7 @@ class Options(_OptionModel):
 
     @classmethod
     def make(cls, preset: str | None = None, **values: Any) -> Self:
-        """The options of a preset, overridden by `values`; a value of None stands for the preset's or the default.
+        """The options of a preset, overridden by `values`; a value of None means the preset's value, else the default.
 
         Raises:
             OptionError: the preset or an option is unknown, or a value is invalid; the message names the first one.
@@ -188,7 +193,7 @@ def _lower_first(text: str) -> str:
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits that an operator sets; each has an environment variable, such as SEESR_INPUT_BYTES."""
+    """Limits that who runs a service sets; each has an environment variable, such as SEESR_INPUT_BYTES."""
 
     input_bytes: int = 256_000_000
     """Maximum size of an input file, checked before it is read."""

@@ -17,7 +17,7 @@ from seesr.tagging.prompt import Tag
 from seesr.version import __version__
 
 DEPRECATED_STAGE_NAMES = {"read": "decode", "vae_decode": "pixels"}
-"""Names of stages until 0.1, by their new names; `Result.record` gives their seconds under both for one release."""
+"""Names that stages had up to version 0.1, by their names now; `Result.record` gives seconds under both for one release."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +29,9 @@ class Result:
     to JPEG or WebP only if it is passed as `icc_profile`."""
     seed: int
     prompt: str
+    """What the text encoder was given: `options.prompt`, the tags, and words for quality."""
     options: Options
-    """With the number of steps that was used, also where the weights determined it."""
+    """`steps` is the number that was used, also where the weights determined it."""
     weights: str
     dtype: str
     """Precision of the networks, such as `bfloat16`."""
@@ -41,16 +42,17 @@ class Result:
     rung: str
     """Name of the memory plan: `whole`, `tiled VAE` and so on, as in docs/memory.md."""
     attempts: list[Attempt]
-    """The memory plans that ran out of memory before."""
+    """The memory plans that were tried before and ran out of memory."""
     vae: str
-    """`whole`, `exact tiles` or `estimated tiles`."""
+    """How the VAE was computed: `whole`, `exact tiles` (with the same result), or `estimated tiles` (with statistics of
+    its group norms that were estimated from sample tiles)."""
     peak_memory: int
-    """Peak memory of the process in bytes, weights included: the GPU's memory, or on a CPU the machine's."""
+    """Peak of the process in bytes, weights included: of the GPU's memory, or on a CPU of resident memory."""
 
     def save(self, path: str | os.PathLike[str], options: SaveOptions | None = None, name: str | None = None) -> None:
         """Writes the picture with its profile, its settings and, unless `options` excludes it, the input's EXIF.
 
-        The suffix determines the format. On an error the file that was there before stays. Error messages use `name`.
+        The suffix determines the format. On an error an existing file stays as it was. Error messages use `name`.
 
         Raises:
             OutputError: the suffix is unknown, or the file cannot be written.
@@ -99,7 +101,7 @@ class UpscaleResult(Result):
     """The decoded input: RGB, upright, sRGB."""
 
     def record(self) -> dict[str, Any]:
-        """`Result.record` with tags and sizes."""
+        """`Result.record` with tags, and with sizes as (width, height); the working size is what the networks compute."""
         return super().record() | {
             "tags": {tag.name: round(tag.confidence, 4) for tag in self.tags},
             "input_size": self.sizes.input,
@@ -115,14 +117,14 @@ class UpscaleResult(Result):
             f"seed: {self.seed}",
             f"tags: {', '.join(tag.name for tag in self.tags) or 'none'}",
             f"prompt: {self.prompt}",
-            f"size: {width}x{height}, way: {self.rung}, VAE: {self.vae}",
+            f"size: {width}x{height}, memory plan: {self.rung}, VAE: {self.vae}",
             *(f"memory did not suffice for {attempt.rung}: {attempt.reason}" for attempt in self.attempts),
             *(f"note: {note}" for note in self.notes),
             f"seconds: {sum(self.seconds.values()):.1f} ({stages})",
         ]
 
     def metrics(self) -> dict[str, Any]:
-        """Metrics of a service, by name."""
+        """The metrics of a prediction that a service reports, by name."""
         record, (width, height) = self.record(), self.sizes.output
         metrics = {"seed": self.seed, "output_width": width, "output_height": height, "rung": self.rung}
         metrics |= {"attempts": len(self.attempts), "peak_memory_bytes": self.peak_memory}

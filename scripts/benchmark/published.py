@@ -1,4 +1,4 @@
-"""The baseline: the stock networks, as the published code runs them."""
+"""The baseline: the networks without what makes ours fast, run as the published code of SeeSR runs them."""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ from seesr.weights.config import read_config
 
 
 def stock_dtype(device: torch.device) -> torch.dtype:
-    """What the published code computes in."""
+    """The precision in which the published code computes on `device`."""
     return torch.float16 if device.type == "cuda" else torch.float32
 
 
 def published(root: Path, device: torch.device, dtype: torch.dtype, steps: int) -> Contender:
+    """The published code's way on a device, for one turn of the benchmark."""
     name = "published" if dtype == stock_dtype(device) else f"published in {dtype_name(dtype)}"
     return Contender(name, dtype, lambda: Published(root, device, dtype, steps), enlarges=False)
 
 
 class Published:
-    """The stock networks of a weights folder, one after the other, on noise."""
+    """The stock networks of a weights folder, run one after the other on random pictures."""
 
     def __init__(self, root: Path, device: torch.device, dtype: torch.dtype, steps: int) -> None:
         base = root / "sd-turbo"
@@ -46,6 +47,7 @@ class Published:
 
     @torch.inference_mode()
     def __call__(self, sizes: Sizes, stages: Stages) -> str:
+        """Runs all networks once, each timed as a stage, and returns the name of the memory plan."""
         width, height = (side // 8 * 8 for side in sizes.output)
 
         def timed(stage: str, work: Callable[[], Any]) -> Any:
@@ -70,6 +72,9 @@ class Published:
 
 
 def plain_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | float = 0.0) -> Tensor:
-    """As the published RAM computes it: two products with a softmax between them, each by itself."""
+    """Attention as the published RAM computes it: two matrix products with a softmax between them, not fused.
+
+    Each is `(..., tokens, channels)`; `attn_mask` is added to the scores.
+    """
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1) + attn_mask
     return scores.softmax(dim=-1) @ value

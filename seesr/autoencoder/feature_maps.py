@@ -18,7 +18,7 @@ from seesr.kernels.group_norm import RunningStatistics
 
 @dataclass(frozen=True)
 class Box:
-    """Rows `top` to `bottom` and columns `left` to `right` of a map, both ends exclusive; it may reach beyond the map."""
+    """Rows `top` to `bottom - 1` and columns `left` to `right - 1` of a feature map; it may reach beyond the map."""
 
     top: int
     bottom: int
@@ -35,7 +35,7 @@ class MapStorage:
     def __init__(self, limit: float = math.inf, folder: Path | None = None, device: torch.device | str = "cpu") -> None:
         self.limit, self.folder, self.device = limit, folder, device
         self.used = self.peak = self.in_files = 0
-        """Bytes on the device now, at most so far, and in files in total."""
+        """Bytes on the device now, the most that were there so far, and bytes of all files that were ever allocated."""
 
     def allocate(self, channels: int, rows: int, width: int, dtype: torch.dtype) -> Band:
         """An uninitialised band; its memory is released when nothing refers to it."""
@@ -61,6 +61,7 @@ class Band:
         self._values = torch.empty(shape, dtype=dtype, device=device, memory_format=torch.channels_last)
 
     def get(self, rows: slice, columns: slice) -> Tensor:
+        """`(1, channels, rows, columns)`; it may share memory with the band."""
         return self._values[:, :, rows, columns]
 
     def put(self, rows: slice, columns: slice, values: Tensor) -> None:
@@ -71,7 +72,7 @@ class FileBand(Band):
     """A band in a temporary file, which is mapped into memory only during an access.
 
     Raises:
-        MemoryError: the file cannot be created, or the disk is full.
+        MemoryError: the file cannot be created, or the disk is full; so the fallback tries the next memory plan.
     """
 
     def __init__(self, channels: int, rows: int, width: int, dtype: torch.dtype, folder: Path | None) -> None:
@@ -104,7 +105,8 @@ def _storage_error(problem: str, error: OSError) -> MemoryError:
 
 
 def _reserve(handle: int, size: int) -> None:
-    """Allocates `size` bytes on disk: a write to a mapped hole in a file kills the process when the disk is full."""
+    """Allocates `size` bytes on disk, where the system can: a write to a memory-mapped file that has none kills the process
+    when the disk is full."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(handle, 0, size)
     else:
@@ -112,7 +114,8 @@ def _reserve(handle: int, size: int) -> None:
 
 
 class FeatureMap:
-    """`(1, channels, height, width)` in bands of `band_height` rows, with the statistics of the values written so far."""
+    """`(1, channels, height, width)` in bands of `band_height` rows, with the statistics of what was written so far: each
+    channel's mean and variance, for group norms."""
 
     def __init__(
         self, storage: MapStorage, channels: int, height: int, width: int, band_height: int, dtype: torch.dtype
@@ -131,14 +134,14 @@ class FeatureMap:
             feature_map.write(box, tensor[:, :, box.top : box.bottom, box.left : box.right].to(storage.device, dtype))
         return feature_map
 
-    def tiles(self, width: int) -> Iterator[Box]:
-        """Boxes of a band's height and at most `width` columns, from the top left, row by row."""
+    def tiles(self, tile_width: int) -> Iterator[Box]:
+        """Boxes of a band's height and at most `tile_width` columns, from the top left, row by row."""
         for top in range(0, self.height, self.band_height):
-            for left in range(0, self.width, width):
-                yield Box(top, min(top + self.band_height, self.height), left, min(left + width, self.width))
+            for left in range(0, self.width, tile_width):
+                yield Box(top, min(top + self.band_height, self.height), left, min(left + tile_width, self.width))
 
     def read(self, box: Box) -> Tensor:
-        """The values of the part of `box` that is inside the map."""
+        """`(1, channels, rows, columns)`: the values of the part of `box` that is inside the map, and was written."""
         top, bottom = max(box.top, 0), min(box.bottom, self.height)
         left, right = max(box.left, 0), min(box.right, self.width)
         strips = []
@@ -168,6 +171,7 @@ class FeatureMap:
             del self._bands[index]
 
     def reset_statistics(self) -> None:
+        """Begins the statistics anew, before the map is written over."""
         self.statistics = RunningStatistics(self.channels)
 
     def read_all(self) -> Tensor:

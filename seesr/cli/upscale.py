@@ -1,4 +1,4 @@
-"""`seesr upscale`: upscales files; if one of several fails, this is reported at once and the others are still done."""
+"""`seesr upscale`: upscales files; a failure of one of several is reported at once, and the others are still upscaled."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def upscale(
         bool, typer.Option(help="Keep only the running network on the device; on a CPU, in memory.")
     ] = False,
     compiled: Annotated[
-        bool, typer.Option("--compile", help="Compile the networks' blocks at their first run; for many pictures.")
+        bool, typer.Option("--compile", help="Compile the networks' blocks at their first run; it pays for many pictures.")
     ] = False,
     device: DeviceFlag = "auto",
     dtype: DtypeFlag = "auto",
@@ -87,7 +87,7 @@ def upscale(
                     if len(jobs) == 1:
                         raise
                     failures.append(_report_failure(job, error, as_json))
-                    result = None  # it keeps images alive, or by its traceback tensors
+                    result = None  # a result keeps images in memory, and an error by its traceback tensors
                     if getattr(error.__cause__, "errno", None) in UNWRITABLE_ERRNOS:
                         break
                 else:
@@ -157,13 +157,13 @@ def _report(job: FileJob, result: UpscaleResult, as_json: bool) -> None:
     notes = list(result.notes)
     if result.attempts:
         plans = ", ".join(attempt.rung for attempt in result.attempts)
-        notes.append(f"memory did not suffice for {plans}; it was computed with the memory plan {result.rung}")
+        notes.append(f"memory did not suffice for {plans}; the memory plan {result.rung} was used")
     suffix = "".join(f"; {note}" for note in notes)
     print_status(f"{job.target}: {width}x{height}, seed {result.seed}, {sum(result.seconds.values()):.1f} s{suffix}")
 
 
 def _write(job: FileJob, result: UpscaleResult, options: SaveOptions, overwrite: bool) -> None:
-    """Writes the result and the comparison. The result is moved into place last, because it marks the picture as done."""
+    """Writes the result and the comparison. The result comes last, because --skip-existing takes it as done."""
     if job.target.exists() and not overwrite:
         raise OutputError(f"{job.target} was created in the meantime and was not replaced; use --overwrite to replace it.")
     with save_on_success(result.image, job.target, options, result.settings()):
@@ -193,7 +193,7 @@ def _progress(pictures: int) -> Iterator[Callable[[list[FileJob]], Progress]]:
         started: set[Path] = set()
 
         def progress_for(batch: list[FileJob]) -> Progress:
-            bars.update(overall, completed=len(started))
+            bars.update(overall, completed=len(started))  # before those of this batch
             started.update(job.source for job in batch)
             name = batch[0].source.name + (f" and {len(batch) - 1} more" if len(batch) > 1 else "")
 

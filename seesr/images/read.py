@@ -28,7 +28,7 @@ PICTURE_SUFFIXES = {
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff"),
     *(".bmp", ".dib", ".gif", ".avif", ".heic", ".heif"),
 }
-"""Files of a folder that are read; a file that the user names is read whatever its suffix."""
+"""Suffixes of the files that are read from a folder; a file that the user names is read whatever its suffix."""
 DECODE_ERRORS = (
     *(OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError),
     *(RuntimeError, struct_error, zlib_error, Image.DecompressionBombError),
@@ -44,20 +44,20 @@ UPRIGHT_TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""The transpose that turns a picture upright, by its EXIF orientation."""
+"""The transpose that turns a picture upright, keyed by EXIF orientation."""
 
 GREY_STEP = {"L;2": 85, "L;4": 17}
-"""Difference of two neighbouring grey levels after Pillow expanded them to 8 bits, by raw mode."""
+"""Step between neighbouring grey levels after Pillow expanded samples of 2 or 4 bits to 8 bits, keyed by raw mode."""
 
 STRIP_ROWS = 64
-"""Rows that are converted to 8 bits at a time, which is computed in float64."""
+"""Rows that are converted to 8 bits at a time: that is computed in float64, which would take much memory for all."""
 
 _PIXEL_LIMIT_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """The content of an image file, and the name that messages give it."""
+    """The content of an image file, and its name in error messages."""
 
     content: bytes
     name: str = "the data"
@@ -72,7 +72,7 @@ class EncodedImage:
         name = name or str(path)
         try:
             _check_file_size(path.stat().st_size, limits, name)
-            with path.open("rb") as file:  # bounded, because a pipe has no size
+            with path.open("rb") as file:  # of a pipe, one byte beyond the limit, which `_decode` refuses
                 return cls(file.read(limits.input_bytes + 1), name)
         except FileNotFoundError:
             raise InputError(f"{name} does not exist.") from None
@@ -117,7 +117,7 @@ def read_picture(source: ImageSource, limits: Limits) -> Picture:
 
 
 def to_srgb(image: Image.Image, notes: Notes) -> tuple[Image.Image, bytes | None]:
-    """(the image in sRGB, its ICC profile); the profile is None if there is none to which sRGB can be converted back."""
+    """(the image in sRGB, its ICC profile); the profile is None if there is no usable one, or if it cannot convert back."""
     base = image if image.mode in ("RGB", "L", "CMYK") else image.convert("L" if image.mode in ("1", "LA") else "RGB")
     profile = image.info.get("icc_profile")
     if not profile:
@@ -128,12 +128,12 @@ def to_srgb(image: Image.Image, notes: Notes) -> tuple[Image.Image, bytes | None
         converted = ImageCms.profileToProfile(base, source, srgb, outputMode="RGB")
         assert converted is not None  # it is None only in place
     except (ImageCms.PyCMSError, OSError) as error:
-        notes.add(f"its colour profile cannot be used and was ignored ({_first_line(error)})")
+        notes.add(f"the input's colour profile cannot be used and was ignored ({_first_line(error)})")
         return base.convert("RGB"), None
     try:
         ImageCms.buildTransform(srgb, source, "RGB", "RGB")
     except ImageCms.PyCMSError:
-        notes.add("its colours were converted to sRGB and stay in sRGB")
+        notes.add("the input's colours were converted to sRGB and stay in sRGB")
         return converted, None
     return converted, profile
 
@@ -175,17 +175,21 @@ def _to_picture(image: Image.Image, limits: Limits, name: str) -> Picture:
 
 @dataclass(frozen=True)
 class SampleFormat:
-    """How a file stores its samples, as far as Pillow's mode does not say it."""
+    """Properties of a file's samples that Pillow's mode does not tell."""
 
     bits: int
     """Bits per channel."""
     signed: bool = True
+    """Whether samples of 32 bits are signed."""
     white_is_zero: bool = False
     """Whether 0 is white. Pillow inverts such samples itself if they have 8 bits or fewer."""
 
     @classmethod
     def of(cls, image: Image.Image) -> SampleFormat:
-        """The sample format of `image`, which must not be loaded yet unless it is a TIFF or was created in memory."""
+        """The sample format of `image`.
+
+        It must not be loaded yet unless it is a TIFF or was created in memory: loading forgets the raw mode.
+        """
         tags = getattr(image, "tag_v2", None)
         if tags is not None:
             unsigned = tags.get(SAMPLEFORMAT, (1,))[0] == 1
@@ -193,6 +197,7 @@ class SampleFormat:
         if image.mode in ("I", "F"):
             return cls(32)
         raw_mode = _raw_mode(image)
+        # BGR;16 has 16 bits for all three channels.
         return cls(16 if image.mode.startswith("I") or (";16" in raw_mode and raw_mode != "BGR;16") else 8)
 
 
@@ -215,7 +220,7 @@ def _convert(image: Image.Image, limits: Limits, name: str) -> Picture:
     with _without_pillow_limit():  # Pillow checks the size of a TIFF again here
         image.load()
     _check_dimensions(image.size, limits, name)  # decoding a HEIC can change its size
-    exif = _read_exif(image, notes)  # before it is turned: the copy lacks a TIFF's EXIF
+    exif = _read_exif(image, notes)  # before `_upright`, whose copy lacks a TIFF's EXIF
     image = _upright(image)
     if image.mode.startswith(("I", "F")):
         image = _to_8_bit(image, sample_format, notes)
@@ -227,7 +232,7 @@ def _convert(image: Image.Image, limits: Limits, name: str) -> Picture:
     rgb, profile = to_srgb(image, notes)
     if alpha is not None:
         rgb = bleed(rgb, alpha)
-    rgb.info = {}  # it has been applied: if this picture were an input, it would be turned a second time
+    rgb.info = {}  # orientation and profile have been applied, and would be again if `rgb` became an input
     return Picture(rgb, alpha, profile, exif, notes)
 
 
@@ -261,7 +266,7 @@ def _check_dimensions(size: tuple[int, int], limits: Limits, name: str) -> None:
 def _read_exif(image: Image.Image, notes: Notes) -> bytes | None:
     try:
         return exif_for_output(image)
-    except ValueError as error:
+    except ValueError as error:  # such as "its EXIF has 70,000 bytes"
         notes.add(f"{error} and was left out")
         return None
 
@@ -285,13 +290,18 @@ def _transparent_colour_to_8_bit(image: Image.Image) -> None:
 
 
 def _to_8_bit(image: Image.Image, sample_format: SampleFormat, notes: Notes) -> Image.Image:
+    """Grey of 16 or 32 bits, or of floating point, as mode L, or LA where one value is transparent.
+
+    White is the largest value of 16 bits, of 32 bits at least 65535 (255 where no value is larger), of floating point
+    `_white_level`.
+    """
     values = np.asarray(image)
     if image.mode == "I" and not sample_format.signed:
         values = values.view(np.uint32)  # Pillow has no unsigned mode
     peak = float(values.max(initial=0, where=np.isfinite(values)))
     if image.mode == "F":
         white = _white_level(peak)
-        notes.add(f"its values reach {peak:g}, {white:g} was taken as white")
+        notes.add(f"the input's values reach {peak:g}, {white:g} was taken as white")
     elif image.mode == "I":
         white = 255.0 if peak <= 255 else max(peak, 65535.0)
     else:
@@ -312,7 +322,8 @@ def _to_8_bit(image: Image.Image, sample_format: SampleFormat, notes: Notes) -> 
 def _white_level(peak: float) -> float:
     """The value of white in a floating-point picture with the largest value `peak`.
 
-    Files do not state it. Usual values are 1, 255 and 65535, which resizing and sharpening overshoot; else it is the peak.
+    Files do not state it, so it is guessed: 1 up to a peak of 1, else that of 1, 255 and 65535 of which the peak is
+    more than a quarter and at most the double, since resizing and sharpening overshoot; otherwise the peak.
     """
     usual = (1.0, 255.0, 65535.0)
     return 1.0 if peak <= 1 else next((white for white in usual if white / 4 < peak <= 2 * white), peak)

@@ -63,7 +63,7 @@ class ChunkedAttentionProcessor:
         """Attention over a feature map `(B, C, h, w)`; the VAE passes none of the other arguments."""
         x = hidden_states.flatten(2)
         tokens = (x if layer.group_norm is None else layer.group_norm(x)).transpose(1, 2)
-        projections = (split_heads(layer, project(tokens)) for project in (layer.to_q, layer.to_k, layer.to_v))
-        attended = join_heads(layer, chunked_attention(*projections)).transpose(1, 2).view_as(hidden_states)
+        queries, keys, values = (split_heads(layer, project(tokens)) for project in (layer.to_q, layer.to_k, layer.to_v))
+        attended = join_heads(layer, chunked_attention(queries, keys, values)).transpose(1, 2).view_as(hidden_states)
         output = hidden_states + attended if layer.residual_connection else attended
         return output if layer.rescale_output_factor == 1 else output / layer.rescale_output_factor

@@ -23,6 +23,7 @@ def run_with_fallback(
     """The result of `run` with the first plan that does not run out of memory, that plan, and the failed attempts.
 
     Args:
+        ladder: at least one plan, in the order in which they are tried.
         release: called after each failed attempt, with the plan's device.
 
     Raises:
@@ -41,7 +42,7 @@ def run_with_fallback(
     tried = ", ".join(attempt.rung for attempt in attempts)
     raise OutOfMemoryError(
         f"memory ran out with every plan ({tried}; {attempts[-1].reason}). "
-        "Ask for a smaller scale or the preset memory, or close other programs.",
+        "Ask for a smaller scale or the preset 'memory', or close other programs.",
         attempts,
     )
 

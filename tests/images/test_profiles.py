@@ -34,7 +34,9 @@ def test_a_profile_that_cannot_be_used_is_ignored_and_named() -> None:
     photo = photo_in_mode(8, 8)
     photo.info["icc_profile"] = b"no profile"
     picture = read_picture(photo, LIMITS)
-    assert [text.partition(" (")[0] for text in picture.notes] == ["its colour profile cannot be used and was ignored"]
+    assert [text.partition(" (")[0] for text in picture.notes] == [
+        "the input's colour profile cannot be used and was ignored"
+    ]
     assert picture.profile is None
     assert picture.rgb.tobytes() == photo.tobytes()
 
@@ -65,7 +67,7 @@ def test_a_grey_profile_holds_for_every_kind_of_grey(mode: str) -> None:
         grey = grey.point(lambda value: 255 * (value > 128))
     transparent = {"transparency": 7} if mode == "L" else {}
     picture = read_picture(encoded(grey.convert(mode), "PNG", icc_profile=linear_grey(), **transparent), LIMITS)
-    assert list(picture.notes) == ["its colours were converted to sRGB and stay in sRGB"]
+    assert list(picture.notes) == ["the input's colours were converted to sRGB and stay in sRGB"]
     linear = np.asarray(grey) / 255
     expected = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055) * 255
     assert np.abs(np.asarray(picture.rgb, dtype=float) - expected[..., None]).mean() < 1

@@ -350,7 +350,7 @@ def test_floating_point_pictures_may_pass_white_a_little(peak: float, white: flo
     picture = read_picture(encoded(Image.fromarray(ramp), "TIFF"), LIMITS)
     expected = np.clip(ramp / white * 255, 0, 255).round()
     assert np.abs(np.asarray(picture.rgb)[..., 0] - expected).max() <= 1
-    assert f"its values reach {peak:g}, {white:g} was taken as white" in picture.notes
+    assert f"the input's values reach {peak:g}, {white:g} was taken as white" in picture.notes
 
 
 def test_a_transparent_grey_of_16_bits_is_that_grey() -> None:

@@ -76,7 +76,7 @@ class TestContract:
         here = Upscaler.load().upscale(photo, scale=2, steps=1, seed=4)
         assert picture_of(record).tobytes() == here.image.tobytes()
         assert "step 1 of 1" in record["logs"]
-        for word in ("seed: 4", "tags: ", "way: whole", "seconds: "):
+        for word in ("seed: 4", "tags: ", "memory plan: whole", "seconds: "):
             assert word in record["logs"]
         metrics = record["metrics"]
         assert (metrics["output_width"], metrics["output_height"], metrics["seed"]) == (96, 80, 4)
