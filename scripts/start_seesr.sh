@@ -14,7 +14,7 @@ case ${1:-} in
     exit 2
     ;;
   setup) run=(echo "seesr: ready in $venv") ;;
-  test) extra=test run=(python -m pytest "${@:2}") ;;
+  test) extra=test run=(python -m pytest --numprocesses=2 "${@:2}") ;; # `-n 0` in the arguments: in this process
   check) extra=test run=(bash -ec 'ruff check; ruff format --check; lint-imports; basedpyright; python -m scripts.make_schema --check') ;;
   evaluate) extra=evaluate run=(python "$root/scripts/evaluate.py" "${@:2}") ;;
   benchmark) run=(python "$root/scripts/benchmark" "${@:2}") ;;

@@ -39,6 +39,15 @@ from seesr.weights.resolve import resolve_weights
 settings.register_profile("long", max_examples=1000)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is slow begins first. The tests of a file run in one process, and all that need the server in one."""
+    slow = ("server", "training")
+    items.sort(key=lambda item: not any(item.get_closest_marker(name) for name in slow))
+    for item in items:
+        group = "server" if item.get_closest_marker("server") else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test sees or changes what a developer has fetched."""

@@ -15,8 +15,6 @@ from seesr.images.sizes import Sizes
 from seesr.options import Limits
 
 LIMITS = Limits()
-
-
 KINDS = [(kind, mode) for kind, modes in MODES.items() for mode in modes]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import MODES, encoded, is_close, photo_in_mode, swapped_profile
+from helpers import MODES, cases, encoded, is_close, photo_in_mode, sharing, swapped_profile
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, features
@@ -27,11 +27,7 @@ from seesr.images.save import save
 from seesr.options import Limits
 
 LIMITS = Limits()
-
-
 SMALL = Limits(input_pixels=100_000, output_side=600)
-
-
 KINDS = [(kind, mode) for kind, modes in MODES.items() for mode in modes]
 
 
@@ -226,7 +222,12 @@ def damaged(content: bytes, damage: tuple | None) -> bytes:
     return bytes(changed)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@pytest.fixture(scope="module")
+def limited(upscaler: Upscaler) -> Upscaler:
+    return sharing(upscaler, limits=SMALL)
+
+
+@settings(deadline=None, max_examples=cases(60), suppress_health_check=list(HealthCheck))
 @given(
     width=st.integers(1, 48),
     height=st.integers(1, 48),
@@ -237,7 +238,7 @@ def damaged(content: bytes, damage: tuple | None) -> bytes:
     suffix=st.sampled_from([".png", ".jpg", ".webp", ".bmp", ".tiff"]),
 )
 def test_any_file_gives_its_picture_or_a_sentence(
-    upscaler: Upscaler,
+    limited: Upscaler,
     tmp_path: Path,
     width: int,
     height: int,
@@ -254,16 +255,13 @@ def test_any_file_gives_its_picture_or_a_sentence(
     content = damaged(encoded(photo_in_mode(width, height, mode), kind, **arguments), damage)
     target = tmp_path / f"out{suffix}"
     target.unlink(missing_ok=True)
-    upscaler.engine.limits, limits = SMALL, upscaler.engine.limits
     try:
-        result = upscaler.upscale(content, scale=scale, steps=1, seed=0)
+        result = limited.upscale(content, scale=scale, steps=1, seed=0)
         save(result.image, target, settings=result.settings())
     except SeeSRError as error:
         refusal = str(error)
     else:
         refusal = None
-    finally:
-        upscaler.engine.limits = limits
     if refusal is not None:
         note(refusal)
         assert "\n" not in refusal

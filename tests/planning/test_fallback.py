@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import sharing, watching
+from helpers import photograph, sharing, watching
 from PIL import Image
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -21,8 +21,6 @@ from seesr.planning.ladder import build_ladder
 from seesr.planning.plan import Budget, MemoryPlan
 
 STAGES = ["clean", "resize", "tags", "prompt", "encode", "denoise", "vae_decode", "colour", "finish"]
-
-
 RUNGS = ["whole", "tiled VAE", "tiled latents", "smaller tiles"]
 
 
@@ -52,18 +50,22 @@ def faulty(upscaler: Upscaler, stage: str, number: int, times: int) -> tuple[Ups
     return sharing(upscaler, stages=watching(fault.enter)), fault
 
 
+@pytest.fixture(scope="module")
+def wide_photo() -> Image.Image:
+    """72 latents wide when it is enlarged 4.5 times: more than a tile of 64, so that every memory plan differs."""
+    return photograph("coffee.png", (200, 100, 260, 130))
+
+
 def upscale(upscaler: Upscaler, photo: Image.Image) -> Result:
     return upscaler.upscale(photo, scale=4.5, steps=1, seed=3)
 
 
 @pytest.fixture(scope="module")
-def by_rung(upscaler: Upscaler, large_photo: Image.Image) -> dict[str, Image.Image]:
+def by_rung(upscaler: Upscaler, wide_photo: Image.Image) -> dict[str, Image.Image]:
     """The picture of each memory plan, which is tried first."""
     made = {}
     for number in range(len(RUNGS)):
-        result = upscale(
-            sharing(upscaler, ladder=lambda *values, number=number: build_ladder(*values)[number:]), large_photo
-        )
+        result = upscale(sharing(upscaler, ladder=lambda *values, number=number: build_ladder(*values)[number:]), wide_photo)
         assert not result.attempts
         made[result.rung] = result.image
     assert list(made) == RUNGS
@@ -76,18 +78,17 @@ def alive() -> int:
     return sum(one.nbytes for one in gc.get_objects() if type(one) is Tensor and one.device.type == "cpu")
 
 
-@pytest.mark.parametrize("number", [1, 3])
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(("stage", "number"), [*((stage, 1) for stage in STAGES), ("encode", 40), ("denoise", 40)])
 def test_memory_that_runs_out_once_in_any_stage(
     upscaler: Upscaler,
-    large_photo: Image.Image,
+    wide_photo: Image.Image,
     by_rung: dict[str, Image.Image],
     stage: str,
     number: int,
 ) -> None:
     broken, fault = faulty(upscaler, stage, number, 1)
     with fault:
-        result = upscale(broken, large_photo)
+        result = upscale(broken, wide_photo)
     assert fault.times == 0
     assert result.rung == "tiled VAE"
     assert [(attempt.rung, attempt.reason) for attempt in result.attempts] == [("whole", "injected: no memory for this")]
@@ -95,24 +96,25 @@ def test_memory_that_runs_out_once_in_any_stage(
 
 
 @pytest.mark.parametrize(
-    ("stage", "times"), [("encode", 2), ("denoise", 2), ("vae_decode", 2), *((stage, 3) for stage in STAGES)]
+    ("stage", "times"),
+    [("denoise", 2), ("vae_decode", 2), *((stage, 3) for stage in ("clean", "tags", "denoise", "finish"))],
 )
 def test_memory_that_runs_out_again_and_again(
     upscaler: Upscaler,
-    large_photo: Image.Image,
+    wide_photo: Image.Image,
     by_rung: dict[str, Image.Image],
     stage: str,
     times: int,
 ) -> None:
     broken, fault = faulty(upscaler, stage, 2, times)
     with fault:
-        result = upscale(broken, large_photo)
+        result = upscale(broken, wide_photo)
     assert result.rung == RUNGS[times]
     assert [attempt.rung for attempt in result.attempts] == RUNGS[:times]
     assert result.image.tobytes() == by_rung[result.rung].tobytes()
 
 
-def test_nothing_of_a_failed_attempt_is_alive_in_the_next(upscaler: Upscaler, large_photo: Image.Image) -> None:
+def test_nothing_of_a_failed_attempt_is_alive_in_the_next(upscaler: Upscaler, wide_photo: Image.Image) -> None:
     fault, seen = Fault("colour", 3, 2), list[int]()
 
     def enter(stage: str) -> None:
@@ -121,10 +123,10 @@ def test_nothing_of_a_failed_attempt_is_alive_in_the_next(upscaler: Upscaler, la
             seen.append(alive())
 
     broken = sharing(upscaler, stages=watching(enter))
-    upscale(broken, large_photo)  # from now on its tags are remembered
+    upscale(broken, wide_photo)  # from now on its tags are remembered
     before = alive()
     with fault:
-        assert len(upscale(broken, large_photo).attempts) == 2
+        assert len(upscale(broken, wide_photo).attempts) == 2
     assert len(seen) == 1 + 3
     assert max(seen[1:]) <= before
 
@@ -152,20 +154,20 @@ def test_pictures_that_do_not_fit_together_go_one_by_one(upscaler: Upscaler, sma
     assert all(result.image.tobytes() == alone.image.tobytes() for result in results)
 
 
-def test_the_ladder_ends_with_a_clear_error_and_leaves_nothing(upscaler: Upscaler, large_photo: Image.Image) -> None:
+def test_the_ladder_ends_with_a_clear_error_and_leaves_nothing(upscaler: Upscaler, wide_photo: Image.Image) -> None:
     broken, fault = faulty(upscaler, "vae_decode", 25, 99)
-    upscale(broken, large_photo)  # from now on its tags are remembered
+    upscale(broken, wide_photo)  # from now on its tags are remembered
     before = alive()
     with (
         fault,
         pytest.raises(OutOfMemoryError, match=r"with every plan \(whole, tiled VAE, tiled latents, smaller tiles; injected"),
     ):
-        upscale(broken, large_photo)
+        upscale(broken, wide_photo)
     assert alive() <= before
-    assert upscale(broken, large_photo).rung == "whole"
+    assert upscale(broken, wide_photo).rung == "whole"
 
 
-def test_another_error_is_no_reason_to_try_again(upscaler: Upscaler, large_photo: Image.Image) -> None:
+def test_another_error_is_no_reason_to_try_again(upscaler: Upscaler, wide_photo: Image.Image) -> None:
     tried = list[str]()
 
     def enter(stage: str) -> None:
@@ -174,7 +176,7 @@ def test_another_error_is_no_reason_to_try_again(upscaler: Upscaler, large_photo
             raise RuntimeError("a defect")
 
     with pytest.raises(RuntimeError, match="a defect"):
-        upscale(sharing(upscaler, stages=watching(enter)), large_photo)
+        upscale(sharing(upscaler, stages=watching(enter)), wide_photo)
     assert tried.count("denoise") == 1
 
 
@@ -193,9 +195,9 @@ def test_all_rungs_show_the_same_picture(by_rung: dict[str, Image.Image]) -> Non
     ],
 )
 def test_a_small_budget_is_planned_for(
-    upscaler: Upscaler, large_photo: Image.Image, limit: int, rung: str, notes: list[str]
+    upscaler: Upscaler, wide_photo: Image.Image, limit: int, rung: str, notes: list[str]
 ) -> None:
-    result = upscale(sharing(upscaler, budget=lambda *_: Budget(limit, limit)), large_photo)
+    result = upscale(sharing(upscaler, budget=lambda *_: Budget(limit, limit)), wide_photo)
     assert (result.rung, result.notes) == (rung, notes)
     assert result.vae == "exact tiles"
     assert not result.attempts

@@ -19,8 +19,6 @@ from seesr.planning.ladder import build_ladder, can_retain_heap, max_batch
 from seesr.planning.plan import Budget, MemoryPlan, TileSettings
 
 RUNGS = ["whole", "tiled VAE", "tiled latents", "smaller tiles"]
-
-
 TINY = CostModel(vae_channels=32, unet_channels=64, factor=4, itemsize=4, vae_halo=14, max_exact_latents=2**20)
 
 

@@ -30,17 +30,9 @@ from seesr.weights.config import read_config
 from seesr.weights.manifest import beside_package
 
 OURS = ["read", "clean", "resize", "tags", "prompt", "encode", "denoise", "vae_decode", "colour", "finish", "rest"]
-
-
 NETWORKS = ["tags", "prompt", "encode", "denoise", "vae_decode"]
-
-
 WITHOUT_OPERATIONS = {"read", "resize", "finish", "rest"}
-
-
 CPU = torch.device("cpu")
-
-
 SMALL = ("--weights", beside_package("tiny"), "--device", "cpu", "--dtype", "float32", "--repeat", 1)
 
 
@@ -77,7 +69,7 @@ def operations_of_the_text_encoder() -> int:
 
 
 def test_start_up_is_timed_in_a_process_of_its_own() -> None:
-    assert 0 < machine.startup_seconds(runs=1) < 30
+    assert machine.startup_seconds(runs=1) > 0.1
 
 
 @pytest.mark.parametrize("baseline", [True, False])

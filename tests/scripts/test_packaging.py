@@ -57,8 +57,6 @@ case $1 in
   pip) sleep 0.2; [ ! -e "$PLACE/no_network" ] ;;
 esac
 """
-
-
 FAKE_PROGRAM = """#!/bin/sh
 [ "$1" = -c ] || echo "${0##*/} $* in $PWD"
 """

@@ -19,11 +19,7 @@ from seesr.weights.config import read_config
 from seesr.weights.manifest import beside_package
 
 TINY = beside_package("tiny")
-
-
 VAE = TINY / "sd-turbo" / "vae"
-
-
 SMALL_RAM = REFERENCE / "ram" / "config.json"
 """Of a Swin, as the published one has, but small."""
 

@@ -32,18 +32,10 @@ RENAMED = {
     "output_quality": (SaveOptions, "quality"),
     "keep_metadata": (SaveOptions, "metadata"),
 }
-
-
 OTHER_DEFAULT = {"num_inference_steps", "output_format", "keep_metadata"}
 """None where a preset may decide; a server has no file name that gives a format, and other people's pictures."""
-
-
 OTHER_HELP = {"output_format"}
-
-
 NOT_OPTIONS = {"image", "preset"}
-
-
 OTHERS: dict[str, Any] = {
     **{"scale": 2.5, "prompt": "fur", "num_inference_steps": 3, "preset": "memory", "tags": False},
     **{"conditioning_scale": 0.5, "edges": 1.5, "color_fix": "adain", "sharpen": 0.25, "seed": 7},
@@ -52,11 +44,7 @@ OTHERS: dict[str, Any] = {
     **{"output_format": "webp", "output_quality": 80, "keep_metadata": True},
 }
 """A value other than the default of every input but the picture."""
-
-
 BUILD_KEYS = {"cuda", "cudnn", "gpu", "python_requirements", "python_version", "run", "system_packages", "sdk_version"}
-
-
 TOP_KEYS = {"build", "concurrency", "environment", "image", "predict", "run", "train"}
 """What Cog 0.23's reference knows, without what it calls deprecated."""
 

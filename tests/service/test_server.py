@@ -35,15 +35,9 @@ from seesr import Upscaler
 pytestmark = pytest.mark.server
 
 QUICK: dict[str, Any] = {"scale": 2, "num_inference_steps": 1, "seed": 4}
-
-
 LONG: dict[str, Any] = {"scale": 6, "num_inference_steps": 4, "kds": True, "kds_particles": 16}
 """Seven seconds on a fast machine, half a minute on a slow one: time to disturb it."""
-
-
 STAGES = ("clean", "resize", "tags", "prompt", "encode", "denoise", "vae_decode", "colour", "finish")
-
-
 FINISHED = ("succeeded", "failed", "canceled")
 
 
