@@ -36,7 +36,7 @@ class Predictor(BasePredictor):
         # Cog puts what it fetches where Python's temporary files go: a folder of our own tells it from other files.
         self.folder = LocalPath(tempfile.mkdtemp(prefix="seesr-")).resolve()
         tempfile.tempdir = str(self.folder)
-        # Of damaged camera data, with paths of this machine: they would go to whoever sent the picture.
+        # Pillow's warnings about damaged EXIF hold paths of this machine, and the log goes to the client.
         warnings.filterwarnings("ignore", module=r"PIL\.")
         print("loading the models")
         self.upscaler = Upscaler.load()
@@ -47,7 +47,7 @@ class Predictor(BasePredictor):
         self.thread = WorkerThread()
         print("trying them on a first picture")  # Cog 0.23 can leave the very last line out of what /health-check tells
         noise = Image.effect_noise((64, 64), 64).convert("RGB")
-        # Without the operator's limits, which are for clients: the very first picture is the slowest.
+        # Without the operator's limits: the first picture is the slowest, and could exceed the time limit.
         limits, engine.limits = engine.limits, Limits()
         warm_up = self.thread.run(lambda: self.upscaler.upscale(noise, scale=2, steps=1, seed=0))
         engine.limits = limits
@@ -165,8 +165,8 @@ class Predictor(BasePredictor):
             trim_heap()
 
     def _fetched(self, image: Path) -> EncodedImage:
-        """What Cog fetched or was sent. It hands on a path of the server's own disk as well: that is refused."""
-        # A path with a zero byte is an error of Python's own.
+        """The picture that Cog downloaded or received; a path on the server's disk, which Cog also accepts, is refused."""
+        # Python raises ValueError for a path with a null byte.
         source = LocalPath(os.path.realpath(str(image).replace("\0", "")))
         if source.parent != self.folder or not os.path.isfile(source):
             raise InputError("image is neither a data URL nor an http(s) address; files of the server are not read.")

@@ -8,8 +8,8 @@ is in them.
 
 The row `rest` is what a picture costs outside all stages: the memory plan, and memory that is given back.
 
-Compare figures of one run only. A machine's speed changes from minute to minute, so each is timed in turns: seconds are the
-fastest of each stage; ratios are those of these, and the median of the turns'.
+Compare figures of one run only. A machine's speed changes from minute to minute, so each is timed in rounds: seconds are the
+fastest of each stage; ratios are those of these, and the median of the rounds'.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from seesr.machine.device import choose_device
 
 
 def benchmark(
-    size: Annotated[list[str] | None, typer.Option(metavar="WxH", help="Input size; several are timed in turn.")] = None,
+    size: Annotated[list[str] | None, typer.Option(metavar="WxH", help="Input size; several are timed one by one.")] = None,
     scale: Annotated[float, typer.Option(help=Options.describe("scale"))] = 4.0,
     steps: Annotated[int, typer.Option(help="Denoising steps, 1 to 4.")] = 1,
     repeat: Annotated[
-        int, typer.Option(min=1, help="Turns: in each, all are loaded, warmed up by one run and timed in another.")
+        int, typer.Option(min=1, help="Rounds: in each, all are loaded, warmed up by one run and timed in another.")
     ] = 2,
     baseline: Annotated[bool, typer.Option(help="Time the stock modules too; takes long on a CPU.")] = True,
     sequential: Annotated[
@@ -50,7 +50,7 @@ def benchmark(
     weights: WeightsFlag = None,
     memory_limit: MemoryLimitFlag = None,
     device: Annotated[
-        list[str] | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps; several are measured in turn.")
+        list[str] | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps; several are measured one after the other.")
     ] = None,
     dtype: DtypeFlag = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON for each device.")] = False,
@@ -79,7 +79,7 @@ def _measure(
     inputs: list[Size],
     options: Options,
     memory_limit: int | None,
-    turns: int,
+    rounds: int,
     baseline: bool,
 ) -> Report:
     """Everything on the one device for which `load` loads."""
@@ -95,7 +95,7 @@ def _measure(
         assert options.steps is not None
         precisions = dict.fromkeys([dtype, stock_dtype(device)])
         contenders += [published(weights.root, device, precision, options.steps) for precision in precisions]
-    measurements = contend(contenders, device, sizes, turns)
+    measurements = contend(contenders, device, sizes, rounds)
     by_input = dict(zip(inputs, measurements, strict=True))
     return Report(weights.name, device, options, memory_limit, loading, by_input)
 

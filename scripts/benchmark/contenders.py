@@ -1,4 +1,4 @@
-"""Who is timed, and the turns that they take."""
+"""Who is timed, and the rounds that they take."""
 
 from __future__ import annotations
 
@@ -33,28 +33,26 @@ class Contender:
     """Whether it makes results that are worked on larger than they are."""
 
 
-def contend(contenders: list[Contender], device: torch.device, sizes: list[Sizes], turns: int) -> list[list[Measurement]]:
+def contend(contenders: list[Contender], device: torch.device, sizes: list[Sizes], rounds: int) -> list[list[Measurement]]:
     """What each contender takes for each size, size by size.
 
-    They are timed in turns, each loaded anew, for all together may not fit into memory, and a machine whose speed changes
+    They are timed in rounds, each loaded anew, for all together may not fit into memory, and a machine whose speed changes
     while the benchmark lasts would favour one of them.
     """
     columns = [
         [Measurement(contender.name, contender.dtype, missing=_left_out(contender, each)) for each in sizes]
         for contender in contenders
     ]
-    for turn in range(turns):
+    for round in range(rounds):
         for contender, column in zip(contenders, columns, strict=True):
-            _take_turn(contender, column, device, sizes, last=turn == turns - 1)
+            _time(contender, column, device, sizes, last=round == rounds - 1)
             release_memory(device)
     for measurement in (everything := [*itertools.chain(*columns)]):
-        measurement.rate = max(other.rate for other in everything if other.dtype == measurement.dtype)
+        measurement.matmul_rate = max(other.matmul_rate for other in everything if other.dtype == measurement.dtype)
     return [list(row) for row in zip(*columns, strict=True)]
 
 
-def _take_turn(
-    contender: Contender, column: list[Measurement], device: torch.device, sizes: list[Sizes], last: bool
-) -> None:
+def _time(contender: Contender, column: list[Measurement], device: torch.device, sizes: list[Sizes], last: bool) -> None:
     loaded = functools.cache(contender.load)
     for each, measurement in zip(sizes, column, strict=True):
         if measurement.missing:
@@ -63,7 +61,7 @@ def _take_turn(
         run = functools.partial(_run, loaded, each)
         if not _fits(functools.partial(measure, measurement, device, run)):
             measurement.missing = "memory ran out"
-            measurement.turns.clear()
+            measurement.rounds.clear()
         elif last and not _fits(functools.partial(count, measurement, run)):
             measurement.flop = {}
 

@@ -30,7 +30,7 @@ def stock_dtype(device: torch.device) -> torch.dtype:
 
 
 def published(root: Path, device: torch.device, dtype: torch.dtype, steps: int) -> Contender:
-    """The published code's way on a device, for one turn of the benchmark."""
+    """The published code's way on a device, for one round of the benchmark."""
     name = "published" if dtype == stock_dtype(device) else f"published in {dtype_name(dtype)}"
     return Contender(name, dtype, lambda: Published(root, device, dtype, steps), enlarges=False)
 

@@ -34,9 +34,9 @@ class Report:
 
     @property
     def matmul_gflop_s(self) -> dict[str, float]:
-        """What matrix products reach, the best of all turns, by dtype."""
+        """What matrix products reach, the best of all rounds, by dtype."""
         measurements = itertools.chain(*self.sizes.values())
-        return {dtype_name(each.dtype): each.rate / 1e9 for each in measurements if each.rate}
+        return {dtype_name(each.dtype): each.matmul_rate / 1e9 for each in measurements if each.matmul_rate}
 
     def record(self) -> dict[str, Any]:
         return {
@@ -64,7 +64,7 @@ class Report:
                 if each.missing:
                     console.print(f"{name} is left out: {each.missing}.", soft_wrap=True)
                 elif {*each.plans} != {"whole"}:
-                    console.print(f"{name} went, turn by turn: {'; '.join(each.plans)}.", soft_wrap=True)
+                    console.print(f"{name} memory plan by round: {'; '.join(each.plans)}.", soft_wrap=True)
         speeds = ", ".join(f"{name} {value:.0f}" for name, value in self.matmul_gflop_s.items())
         on = f"{self.device} ({processor(self.device)}, {torch.get_num_threads()} threads)"
         console.print(f"{self.weights}, loaded in {self.loading:.1f} s, on {on}; matmul GFLOP/s: {speeds}", soft_wrap=True)
@@ -82,13 +82,13 @@ def as_table(title: str, measurements: list[Measurement]) -> Table:
 
     for stage in dict.fromkeys(stage for each in measurements for stage in each.seconds):
         cells = [f"{each.seconds[stage]:.2f} s" if stage in each.seconds else "" for each in measurements]
-        rates = ours.rates(stage)
+        rates = ours.stage_rates(stage)
         if rates.get("flop"):
             cells += [f"{rates['flop'] / 1e12:.3f}", f"{rates['gflop_s']:.0f}", f"{rates['share']:.0%}"]
         table.add_row(stage, *cells)
     table.add_section()
     add("sum", lambda each: f"{each.total:.2f} s", *([f"{sum(ours.flop.values()) / 1e12:.3f}"] if ours.flop else []))
-    for name in ("times_ours", "median_turn"):
+    for name in ("times_ours", "median_ratio"):
         add(name.replace("_", " "), lambda each, name=name: "" if ours.missing else f"{each.ratios(ours)[name]:.2f}")
     add("peak memory", lambda each: f"{max(each.peaks) / 1e9:.2f} GB" if each.peaks else "")
     return table

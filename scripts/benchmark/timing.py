@@ -23,8 +23,8 @@ def measure(measurement: Measurement, device: torch.device, run: Callable[[Stage
     measurement.plans.append(run(stages))
     if peak.resets:
         measurement.peaks.append(peak.bytes())
-    measurement.turns.append(stages.seconds)
-    measurement.rate = max(measurement.rate, matmul_peak(device, measurement.dtype))
+    measurement.rounds.append(stages.seconds)
+    measurement.matmul_rate = max(measurement.matmul_rate, matmul_peak(device, measurement.dtype))
 
 
 def count(measurement: Measurement, run: Callable[[Stages], str]) -> None:

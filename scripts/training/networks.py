@@ -1,4 +1,4 @@
-"""The networks that `sr` trains together: fresh ones that let the picture through, and those of a weights folder."""
+"""The networks that `sr` trains together: new ones that begin near the identity, and those of a weights folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from seesr.tagging.prompt import build_prompt
 
 
 class Networks(NamedTuple):
-    """By the names under which a checkpoint of `sr` has them."""
+    """The trained networks; the names of the fields are keys in a checkpoint of `sr`."""
 
     vae: AutoencoderKL
     denoiser: Denoiser
@@ -51,7 +51,7 @@ def build_networks(tokenizer: Path) -> Networks:
 
 
 def load_networks(folder: Path) -> Networks:
-    """Those of a weights folder."""
+    """The networks of a weights folder."""
     base = folder / "sd-turbo"
     return Networks(load_vae(base / "vae"), load_denoiser(folder), load_prompt_encoder(base))
 
@@ -59,7 +59,7 @@ def load_networks(folder: Path) -> Networks:
 def networks_to_train(
     tokenizer: Path, start: Path | None, examples: Tensor, image_tokens: Tensor, device: torch.device
 ) -> Networks:
-    """Networks that let the picture through, or with the weights of the folder `start`.
+    """Networks that begin near the identity, or with the weights of the folder `start`.
 
     Args:
         tokenizer: a `tokenizer/` folder.
@@ -67,12 +67,12 @@ def networks_to_train(
         image_tokens: `(B, n, 512)` of pictures.
     """
     networks = build_networks(tokenizer)
-    # Also where other weights follow: it marks what is to be trained slowly.
+    # Even if weights of `start` follow: this also marks the parameters that are trained slowly.
     _start_as_identity(networks, examples, image_tokens)
     if start is not None:
         for network, trained in zip(networks, load_networks(start), strict=True):
             network.load_state_dict(trained.state_dict())
-    # Trained in `eval` mode: in `train` mode diffusers' blocks copy maps out of channels last, and nothing else differs.
+    # They stay in `eval` mode: `train` mode would only make diffusers' blocks copy feature maps out of channels last.
     for network in networks:
         to_device(network, device)
     return networks

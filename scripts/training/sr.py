@@ -49,7 +49,7 @@ from seesr.weights.resolve import CLEANER
 MARGIN = 8
 """Pixels at the border of a crop that no loss looks at."""
 PLAIN_FACTOR, DEGRADED_FACTOR = 0.5, 2.0
-"""Of the perceptual loss of a plain bicubic picture, of which pixels are known better, and of a degraded one."""
+"""Weights of the perceptual loss for plain bicubic inputs, whose pixels are known better, and for degraded ones."""
 SNAPSHOT_EVERY = 500
 """Steps after which the average of weights is kept for `export --step`."""
 
@@ -59,16 +59,16 @@ def sr(
     work: Work,
     steps: int = 2700,
     batch: int = 8,
-    size: Annotated[int, typer.Option(help="Side of a crop: 16 and a multiple of 112.")] = 128,
+    size: Annotated[int, typer.Option(help="Side of a crop: 16 plus a multiple of 112.")] = 128,
     perceptual_from: Annotated[float, typer.Option(help="Share of the steps before the VGG loss joins.")] = 0.1,
     perceptual_full: Annotated[float, typer.Option(help="Share of the steps at which it has its weight.")] = 0.5,
-    perceptual_weight: Annotated[float, typer.Option(help="Of the VGG loss; it grows from nothing.")] = 0.5,
-    grid_weight: Annotated[float, typer.Option(help="Of the loss on grids; it grows from a tenth.")] = 3.0,
+    perceptual_weight: Annotated[float, typer.Option(help="Weight of the VGG loss; it grows from 0.")] = 0.5,
+    grid_weight: Annotated[float, typer.Option(help="Weight of the grid loss; it grows from a tenth of it.")] = 3.0,
     direction_weight: Annotated[
-        float, typer.Option(help="Of the loss on directions; it grows once the VGG loss is whole.")
+        float, typer.Option(help="Weight of the direction loss; it grows once the VGG loss has its full weight.")
     ] = 0.1,
     sharpness_weight: Annotated[
-        float, typer.Option(help="Of the loss on sharpness; it grows with that on directions.")
+        float, typer.Option(help="Weight of the sharpness loss; it grows with the direction loss's.")
     ] = 0.05,
     learning_rate: float = 2.6e-4,
     steady: Annotated[float, typer.Option(help="Share of the steps before the learning rate begins to fall.")] = 0.0,
@@ -171,10 +171,10 @@ def _check_options(size: int, steady: float, balance: Balance) -> None:
     """Raises typer.BadParameter where something is missing or options do not fit together."""
     require(STLPIPS.is_installed(), INSTALL_HINT)
     longest, margin = max(GRID_PERIODS.values()), 2 * MARGIN
-    require(size > margin and size % longest == margin, f"--size {size} is not {margin} and a multiple of {longest}")
+    require(size > margin and size % longest == margin, f"--size {size} is not {margin} plus a multiple of {longest}")
     full, latest = balance.perceptual_full, 1 - FINISH_JOINS
     require(balance.perceptual_from < full, "--perceptual-from must be less than --perceptual-full")
-    no_time = f"--perceptual-full {full} leaves those on directions and sharpness no time: at most {latest}"
+    no_time = f"--perceptual-full {full} leaves the direction and sharpness losses no time: at most {latest}"
     has_time = full <= latest or not (balance.direction_weight or balance.sharpness_weight)
     require(has_time, f"{no_time}, or both weights 0")
     require(0 <= steady < 1, f"--steady {steady} is not from 0 to less than 1")
@@ -203,17 +203,17 @@ def _losses(decoded: Tensor, low: Tensor, high: Tensor) -> tuple[dict[str, Tenso
 
 
 def _without_border(pixels: Tensor) -> Tensor:
-    """At a picture's border convolutions see zeros; the product gives pictures a margin there and cuts it off."""
+    """At a picture's border convolutions see zeros; inference pads pictures there and crops the result."""
     return pixels[..., MARGIN:-MARGIN, MARGIN:-MARGIN]
 
 
 def _math_attention(device: torch.device) -> AbstractContextManager[object]:
-    """On a CPU the fused attention's backward pass takes a fifth of a step, at these sizes: products instead."""
+    """Attention that is not fused on a CPU, where the backward pass of the fused one takes a fifth of a training step."""
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 
 
 def _cleaning_by(cleaner: Cleaner) -> Callable[[Image.Image], Image.Image]:
-    """What the product does with a picture before it enlarges it."""
+    """The cleaning that inference does before it enlarges a picture."""
 
     def cleaned(image: Image.Image) -> Image.Image:
         with torch.inference_mode():

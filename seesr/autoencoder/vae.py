@@ -16,7 +16,7 @@ from seesr.autoencoder.feature_maps import MapStorage
 from seesr.weights.state_dict import load_network
 
 MAX_EXACT_MAP_BYTES = 16 << 30
-"""Largest feature map that is stored whole, in memory or in files; beyond it statistics are estimated."""
+"""Largest feature map that is stored whole, in memory or in files; beyond it the statistics of group norms are estimated."""
 MAX_ATTENTION_LATENTS = 1 << 18
 """Latent pixels (512x512) up to which attention in the mid block is over all pixels; its cost grows with their square."""
 LEGACY_ATTENTION_NAMES = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
@@ -51,7 +51,9 @@ def vae_scale_factor(vae: AutoencoderKL) -> int:
 
 @dataclass(frozen=True)
 class VAETiling:
-    """How the VAE processes a picture: whole if `tile` is 0, else in tiles of `tile` latent pixels a side."""
+    """How the VAE processes a picture: whole if `tile` is 0 or covers it, else in tiles of `tile` latent pixels a side.
+
+    `storage` holds the feature maps of exact tiles."""
 
     tile: int = 0
     storage: MapStorage = field(default_factory=MapStorage)
@@ -98,8 +100,10 @@ def encode(vae: AutoencoderKL, image: Tensor, tiling: VAETiling | None = None) -
 
 
 def decode(vae: AutoencoderKL, latents: Tensor, tiling: VAETiling | None = None) -> Tensor:
-    """RGB `(B, 3, H, W)` in float32, about 0..1 and not clamped, of scaled latents `(B, C, h, w)`: on the VAE's device, from
-    exact tiles on the storage's device, from estimated tiles on the CPU."""
+    """RGB `(B, 3, H, W)` in float32, about 0..1 and not clamped, of scaled latents `(B, C, h, w)`.
+
+    It is on the VAE's device; with exact tiles, on the storage's; with estimated tiles, on the CPU.
+    """
     tiling = tiling or VAETiling()
     mode = tiling_mode(vae, latents.shape[2], latents.shape[3], tiling.tile)
     unscaled = latents / vae.config.scaling_factor

@@ -26,7 +26,7 @@ NIQE_FILE = "niqe_pris_params.npz"
 def evaluate(
     context: typer.Context,
     *,
-    truth: Annotated[Path | None, typer.Option(help="Folder of ground truths, which are reduced to 1/4.")] = None,
+    truth: Annotated[Path | None, typer.Option(help="Folder of ground truths, whose sides are reduced to 1/4.")] = None,
     pairs: Annotated[
         tuple[Path, Path] | None, typer.Option(metavar="LOW HIGH", help="Folders of inputs and ground truths.")
     ] = None,
@@ -45,10 +45,10 @@ def evaluate(
     weights: WeightsFlag = None,
     niqe_model: Annotated[Path | None, typer.Option(help=f"{NIQE_FILE}; by default that in the cache.")] = None,
     save: Annotated[Path | None, typer.Option(help="Folder for the outputs, as PNG.")] = None,
-    page: Annotated[Path | None, typer.Option("--html", help="Write an HTML page with crops of the best and worst.")] = None,
+    page: Annotated[Path | None, typer.Option("--html", help="Write an HTML page with parts of the best and worst.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Evaluate results against ground truth, beside bicubic: PSNR-Y, SSIM-Y, ST-LPIPS, NIQE, grid, speed."""
+    """Compare results, and bicubic's, with the ground truth: PSNR-Y, SSIM-Y, ST-LPIPS, NIQE, grid artefacts, speed."""
     if truth is not None and pairs is None:
         folders = (truth,)
     elif pairs is not None and truth is None and degrade is None:
@@ -125,5 +125,7 @@ def evaluate(
 def _named_folder(argument: str) -> tuple[str, Path]:
     name, _, folder = argument.partition("=")
     if not name or name in (OURS, BICUBIC) or not Path(folder).is_dir():
-        raise OptionError(f"--against is {argument!r}; give NAME=FOLDER with a new name and a folder that exists.")
+        raise OptionError(
+            f"--against is {argument!r}; give NAME=FOLDER with a folder that exists and a name that is not {OURS} or {BICUBIC}."
+        )
     return name, Path(folder)

@@ -43,7 +43,8 @@ def plan_jobs(
 ) -> list[FileJob]:
     """The jobs for `inputs` (files, folders, glob patterns).
 
-    `output` is a folder if it exists as one, has no suffix, or if there are several pictures; results are then named
+    `output` is a folder if it exists as one, if it has no suffix, if an input is a folder, or if there are several pictures;
+    results are then named
     `<stem>.png` or `<stem>.<output_format>`. With `compare` each job also writes `<stem>_compare.png` next to its result.
 
     Raises:
@@ -77,7 +78,7 @@ def plan_jobs(
             jobs = [job for job in jobs if not job.target.exists()]
         if not overwrite:
             _refuse_existing([job.target for job in jobs], "use --overwrite or --skip-existing")
-            if not skip_existing:  # otherwise the comparison was written before an interrupted result
+            if not skip_existing:  # else an interrupted run may have left them: they are written before results
                 comparisons = [path for job in jobs for path in job.outputs[1:]]
                 _refuse_existing(comparisons, "use --overwrite, or leave out --compare")
         for folder in dict.fromkeys(job.target.parent for job in jobs):
@@ -109,7 +110,7 @@ def _require_writable(folder: Path) -> None:
 
 
 def _expand(argument: str, recursive: bool, output: Path) -> list[tuple[Path, Path]]:
-    """(file, its path relative to the output folder) of each picture of one input; those inside `output` are left out."""
+    """(file, path of its result below the output folder) of each picture of one input; `output` is not searched."""
     path = Path(argument)
     if path.is_dir():
         files = sorted(_pictures_in(path, recursive, output))

@@ -199,7 +199,10 @@ def test_the_command_weighs_pairs(
     [
         ([], "give either --truth FOLDER"),
         (["--truth", "."], "holds no picture to measure"),
-        (["--truth", ".", "--against", "x=nowhere"], "NAME=FOLDER with a new name and a folder that exists"),
+        (
+            ["--truth", ".", "--against", "x=nowhere"],
+            "a folder that exists and a name that is not seesr or bicubic",
+        ),
         (["--truth", ".", "--niqe-model", "nowhere.npz"], "nowhere.npz does not exist"),
         (["--truth", ".", "--html", "../HERE"], "a folder; give a file"),
         (["--truth", ".", "--save", "../HERE"], "which holds pictures to evaluate; give another folder"),

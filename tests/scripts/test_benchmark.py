@@ -94,7 +94,7 @@ def test_every_stage_is_timed_and_its_operations_are_counted(run: Run, baseline:
             assert stage["gflop_s"] == pytest.approx(stage["flop"] / stage["seconds"] / 1e9)
             assert stage["share"] == pytest.approx(stage["gflop_s"] / peak)
         assert one["times_ours"] == pytest.approx(one["seconds"] / measured["seesr"]["seconds"])
-        assert one["median_turn"] == pytest.approx(one["turns"][0] / measured["seesr"]["turns"][0])
+        assert one["median_ratio"] == pytest.approx(one["rounds"][0] / measured["seesr"]["rounds"][0])
         assert one["peak_bytes"] is None or one["peak_bytes"] > 1e8
     if baseline:
         for stage in ("tags", "prompt"):
@@ -106,7 +106,7 @@ def test_a_size_that_is_worked_on_larger_has_no_baseline(run: Run) -> None:
     assert outcome.code == 0
     reason = "is left out: a 64x64 result is below the models' smallest side, so seesr works on 128x128."
     assert f"published in bfloat16 (bfloat16) {reason}\npublished (float32) {reason}\n" in outcome.out
-    for row in ("times ours", "median turn"):
+    for row in ("times ours", "median ratio"):
         assert cells(outcome.out, row) == ["1.00", "", "", "", "", ""]
 
 
@@ -156,12 +156,12 @@ class Scripted:
 def test_contenders_take_turns_and_the_fastest_of_each_stage_counts(upscaler: Upscaler) -> None:
     runs = [{"x": seconds} for seconds in (3.0, 5.0, 4.0, 1.0, 2.0, 6.0)]
     first, second = Scripted("a", runs), Scripted("b", [{"x": 7.0, "y": 1.0}] * 5)
-    ((a, b),) = contend([first.contender, second.contender], CPU, [small(upscaler)], turns=2)
+    ((a, b),) = contend([first.contender, second.contender], CPU, [small(upscaler)], rounds=2)
     assert (first.loads, second.loads) == (2, 2)
     assert a.seconds == {"x": 1.0}, "of 5 and 1, which followed runs to warm up"
     assert b.seconds == {"x": 7.0, "y": 1.0}
-    assert b.times(a) == statistics.median([8 / 5, 8 / 1])
-    assert [*first.left] == [{"x": 6.0}], "after two runs in the first turn, three in the last"
+    assert b.median_ratio_to(a) == statistics.median([8 / 5, 8 / 1])
+    assert [*first.left] == [{"x": 6.0}], "after two runs in the first round, three in the last"
     assert a.plans == ["whole"] * 2
 
 
@@ -169,11 +169,11 @@ def test_memory_that_runs_out_in_one_run_spares_the_others(upscaler: Upscaler) -
     second = {"x": 1.0}
     timed = [second] * 2
     contender = Scripted("a", [*timed, *timed, second, None, *timed, None])
-    ((smaller,), (larger,)) = contend([contender.contender], CPU, [small(upscaler)] * 2, turns=2)
-    assert (smaller.missing, smaller.turns) == ("memory ran out", [])
+    ((smaller,), (larger,)) = contend([contender.contender], CPU, [small(upscaler)] * 2, rounds=2)
+    assert (smaller.missing, smaller.rounds) == ("memory ran out", [])
     assert (larger.missing, larger.seconds, larger.flop) == ("", second, {}), "memory ran out while operations were counted"
     record = larger.record(smaller)
-    assert (record["flop"], record["times_ours"], record["median_turn"]) == (None, None, None)
+    assert (record["flop"], record["times_ours"], record["median_ratio"]) == (None, None, None)
     assert "flop" not in record["stages"]["x"]
 
 
@@ -181,7 +181,7 @@ def test_another_plan_than_whole_is_told(run: Run, monkeypatch: pytest.MonkeyPat
     usual = Options.make
     monkeypatch.setattr(Options, "make", lambda **values: usual(**values, vae_tile=16))
     outcome = run(*SMALL, "--size", "32x32", "--no-baseline")
-    assert "seesr (float32) went, turn by turn: tiled VAE.\n" in outcome.out
+    assert "seesr (float32) memory plan by round: tiled VAE.\n" in outcome.out
 
 
 def test_what_the_stages_leave_out_counts_and_what_was_said_is_told(
@@ -203,7 +203,7 @@ def test_memory_can_be_limited(run: Run) -> None:
     outcome = run(*SMALL, "--size", "32x32", "--no-baseline", "--memory-limit", "1MB", "--json")
     record = json.loads(outcome.out)
     assert record["memory_limit"] == 1_000_000
-    assert record["sizes"]["32x32"]["seesr"]["ways"] != ["whole"]
+    assert record["sizes"]["32x32"]["seesr"]["plans"] != ["whole"]
 
 
 def cells(table: str, row: str) -> list[str]:
