@@ -126,6 +126,6 @@ def _named_folder(argument: str) -> tuple[str, Path]:
     name, _, folder = argument.partition("=")
     if not name or name in (OURS, BICUBIC) or not Path(folder).is_dir():
         raise OptionError(
-            f"--against is {argument!r}; give NAME=FOLDER with a folder that exists and a name that is not {OURS} or {BICUBIC}."
+            f"--against is {argument!r}; give NAME=FOLDER with a folder that exists and a name but {OURS} and {BICUBIC}."
         )
     return name, Path(folder)

@@ -201,7 +201,7 @@ def test_the_command_weighs_pairs(
         (["--truth", "."], "holds no picture to measure"),
         (
             ["--truth", ".", "--against", "x=nowhere"],
-            "a folder that exists and a name that is not seesr or bicubic",
+            "a folder that exists and a name but seesr and bicubic",
         ),
         (["--truth", ".", "--niqe-model", "nowhere.npz"], "nowhere.npz does not exist"),
         (["--truth", ".", "--html", "../HERE"], "a folder; give a file"),
