@@ -102,7 +102,7 @@ def test_colours_stay(cleaner: Cleaner, good: list[Image.Image]) -> None:
 def test_half_precision_changes_less_than_a_grey_level(
     cleaner: Cleaner, good: list[Image.Image], dtype: torch.dtype
 ) -> None:
-    half, image = load_cleaner(beside_package(TINY) / CLEANER, dtype), to_tensor(good[0])
+    half, image = load_cleaner(beside_package(TINY) / CLEANER, dtype), to_tensor(good[0])[..., :64, :64]
     with torch.inference_mode():
         assert (clean(half, image) - clean(cleaner, image)).abs().mean() < 1 / 255
 

@@ -7,12 +7,11 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers import photograph, sharing, watching
+from helpers import PHOTOS, sharing, watching
 from PIL import Image
 from torch import Tensor, nn
 
@@ -70,21 +69,25 @@ def test_time_counts_from_before_a_picture_is_decoded(upscaler: Upscaler, small_
         slow.upscale(small_photo, scale=1)
 
 
-def test_a_memory_limit_is_kept(tmp_path: Path) -> None:
-    source, target = tmp_path / "in.png", tmp_path / "out.png"
-    photograph("astronaut.png").resize((256, 256)).save(source)
-    program = [sys.executable, "-m", "seesr", "upscale", "--device", "cpu"]
-    command = [*program, str(source), "-o", str(target), "--json", "--steps", "1"]
-    # PyTorch's CUDA build takes hundreds of megabytes more than that for CPUs, before anything is computed.
-    load = "import psutil, seesr; seesr.Upscaler.load('tiny', 'cpu', 'float32'); print(psutil.Process().memory_info().rss)"
-    loaded = subprocess.run([sys.executable, "-c", load], capture_output=True, text=True, check=True)
-    limit = int(loaded.stdout) + 425_000_000
-    found = subprocess.run(
-        [*command, "--memory-limit", str(limit), "--dtype", "float32"], capture_output=True, text=True, check=True
-    )
-    record = json.loads(found.stdout)
-    assert record["rung"] != "whole"
-    assert record["peak_memory"] <= limit
+LIMITED = """
+import json, sys
+import psutil
+from PIL import Image
+from seesr import Upscaler
+
+upscaler = Upscaler.load("tiny", "cpu", "float32")
+# PyTorch's CUDA build takes hundreds of megabytes more than that for CPUs, before anything is computed.
+upscaler.engine.memory_limit = psutil.Process().memory_info().rss + 425_000_000
+result = upscaler.upscale(Image.open(sys.argv[1]).resize((256, 256)), steps=1)
+print(json.dumps([result.rung, result.peak_memory, upscaler.engine.memory_limit]))
+"""
+
+
+def test_a_memory_limit_is_kept() -> None:
+    command = [sys.executable, "-c", LIMITED, str(PHOTOS / "astronaut.png")]
+    rung, peak, limit = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert rung != "whole"
+    assert peak <= limit
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import io
 import json
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from seesr.evaluation.seams import seam_ratio, tile_borders
 from seesr.images.colour import COLOR_FIXES
 from seesr.kernels.inplace import InplaceResnet
 from seesr.tiling import Tiles
+from seesr.weights.resolve import WeightsFolder
 
 
 def test_forced_small_tiles_leave_no_seam(upscaler: Upscaler) -> None:
@@ -230,10 +230,20 @@ def test_options_come_at_once_or_by_name(upscaler: Upscaler, small_photo: Image.
         upscaler.upscale(small_photo, Options(), scale=2, seed=1)
 
 
-def test_without_steps_those_of_the_weights_are_used_and_reported(upscaler: Upscaler, small_photo: Image.Image) -> None:
-    defaults = upscaler.weights.defaults
-    assert defaults.steps == 2
-    quick = Upscaler(upscaler.engine, replace(upscaler.weights, defaults=replace(defaults, steps=1)))
+def with_defaults(upscaler: Upscaler, folder: Path, **defaults: object) -> Upscaler:
+    """An upscaler on the same networks, of a weights folder with other defaults."""
+    for path in upscaler.weights.root.iterdir():
+        (folder / path.name).symlink_to(path)
+    (folder / "seesr.json").unlink()
+    (folder / "seesr.json").write_text(json.dumps(defaults))
+    return Upscaler(upscaler.engine, WeightsFolder(folder, "other"))
+
+
+def test_without_steps_those_of_the_weights_are_used_and_reported(
+    upscaler: Upscaler, small_photo: Image.Image, tmp_path: Path
+) -> None:
+    assert upscaler.weights.defaults.steps == 2
+    quick = with_defaults(upscaler, tmp_path, steps=1)
     result, asked = (quick.upscale(small_photo, scale=1, seed=0, steps=steps) for steps in (None, 1))
     assert result.image.tobytes() == asked.image.tobytes()
     assert result.options.steps == result.record()["steps"] == result.settings()["steps"] == 1
@@ -262,10 +272,9 @@ def test_the_vae_is_lean_and_convolutions_lie_channels_last(upscaler: Upscaler) 
 
 @pytest.mark.parametrize("margin", [0, 2])
 def test_networks_see_the_picture_with_the_margin_its_weights_want(
-    upscaler: Upscaler, small_photo: Image.Image, margin: int
+    upscaler: Upscaler, small_photo: Image.Image, tmp_path: Path, margin: int
 ) -> None:
-    defaults = replace(upscaler.weights.defaults, margin=margin)
-    upscaler = Upscaler(upscaler.engine, replace(upscaler.weights, defaults=defaults))
+    upscaler = with_defaults(upscaler, tmp_path, margin=margin)
     seen: list[torch.Size] = []
     with hooked(upscaler.networks.denoiser, lambda _, given: seen.append(given[2].shape)):
         image = upscaler.upscale(small_photo, steps=1, seed=0).image

@@ -22,7 +22,7 @@ class Ours:
         self.upscaler.clear_caches()
         picture = Image.effect_noise(sizes.input, 64).convert("RGB")
         began = time.perf_counter()
-        with patch("seesr.upscaler.Stages", lambda: stages):
+        with patch.object(self.upscaler.engine, "stages", lambda: stages):
             result = self.upscaler.upscale(picture, self.options)
         stages.seconds["rest"] = time.perf_counter() - began - sum(stages.seconds.values())
         failed = [f"{attempt.rung} having run out of memory" for attempt in result.attempts]

@@ -90,13 +90,11 @@ def test_the_particle_nearest_to_the_mean_is_taken_of_each_picture() -> None:
 
 
 def test_steered_upscaling(upscaler: Upscaler, small_photo: Image.Image) -> None:
-    plain = upscaler.upscale(small_photo, scale=2, steps=2, seed=3).image
-    single = upscaler.upscale(small_photo, scale=2, steps=2, seed=3, kds=True, kds_particles=1).image
-    assert single.tobytes() == plain.tobytes()
-    unused = upscaler.upscale(small_photo, scale=2, steps=2, seed=3, kds_particles=5).image
-    assert unused.tobytes() == plain.tobytes()
-    steered = {"scale": 1, "steps": 2, "seed": 3, "kds": True, "kds_particles": 2}
     plain = upscaler.upscale(small_photo, scale=1, steps=2, seed=3).image
+    single = upscaler.upscale(small_photo, scale=1, steps=2, seed=3, kds=True, kds_particles=1).image
+    unused = upscaler.upscale(small_photo, scale=1, steps=2, seed=3, kds_particles=5).image
+    assert single.tobytes() == unused.tobytes() == plain.tobytes()
+    steered = {"scale": 1, "steps": 2, "seed": 3, "kds": True, "kds_particles": 2}
     first, again = (upscaler.upscale(small_photo, **steered).image for _ in range(2))
     assert first.tobytes() == again.tobytes() != plain.tobytes()
     together = upscaler.upscale_many([small_photo, small_photo.rotate(180)], together=2, **steered)
@@ -125,7 +123,7 @@ def test_particles_in_passes_are_those_of_one_after_the_other(
     upscaler: Upscaler, small_photo: Image.Image, tile: int
 ) -> None:
     """As a GPU takes them: several particles, tiles and pictures a pass, the last pass of another number."""
-    steered = {"scale": 2, "steps": 2, "seed": 3, "kds": True, "kds_particles": 3, "tile": tile}
+    steered = {"scale": 2, "steps": 1, "seed": 3, "kds": True, "kds_particles": 3, "tile": tile}
 
     def run(per_pass: int) -> tuple[list[int], list[Image.Image]]:
         passes = list[int]()
@@ -137,11 +135,11 @@ def test_particles_in_passes_are_those_of_one_after_the_other(
         return passes, [result.image for result in results]
 
     passes, images = run(1)
-    tiles, rest = divmod(len(passes), 2 * 3)
+    tiles, rest = divmod(len(passes), 3)
     assert (tiles > 1) == (tile > 0)
     assert rest == 0
     assert set(passes) == {2}, "pictures"
     passes, same = run(2 * tiles)
-    assert passes == [2 * 2 * tiles, 2 * tiles] * 2
+    assert passes == [2 * 2 * tiles, 2 * tiles]
     for first, second in zip(images, same, strict=True):
         assert np.abs(np.asarray(first, dtype=int) - np.asarray(second, dtype=int)).max() <= 1

@@ -91,7 +91,7 @@ def perceptual(monkeypatch: pytest.MonkeyPatch) -> stlpips.STLPIPS:
 
 
 def test_the_perceptual_distance_grows_with_blur(perceptual: stlpips.STLPIPS) -> None:
-    sharp = square("chelsea.png", 96)
+    sharp = square("chelsea.png", 64)
     blurred = [sharp.filter(ImageFilter.GaussianBlur(radius)) for radius in (0, 1, 3)]
     images, truth = (torch.cat([to_tensor(one) for one in many]) * 2 - 1 for many in (blurred, [sharp] * 3))
     distances = perceptual(images, truth)

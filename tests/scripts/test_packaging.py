@@ -108,7 +108,7 @@ def test_the_start_script_hands_each_word_that_it_does_not_own_to_seesr(clone: C
     assert clone.output("upscal") == f"seesr upscal in {clone.place}\n"
     assert clone.output("--help") == f"seesr --help in {clone.place}\n"
     assert clone.output("python", "a.py") == f"python a.py in {clone.place}\n"
-    assert clone.output("test", "-k", "a") == f"python -m pytest -k a in {clone.root}\n"
+    assert clone.output("test", "-k", "a") == f"python -m pytest --numprocesses=2 -k a in {clone.root}\n"
 
 
 def test_the_start_script_without_a_word_says_how_it_is_used_and_installs_nothing(clone: Clone) -> None:
@@ -175,4 +175,4 @@ def test_the_start_script_may_be_called_by_a_link(clone: Clone) -> None:
     (clone.place / "second").symlink_to(clone.place / "first")
     (clone.place / "tools").symlink_to("clone/scripts")
     for link in ("second", "tools/start_seesr.sh"):
-        assert clone.output("test", script=clone.place / link) == f"python -m pytest in {clone.root}\n"
+        assert clone.output("test", script=clone.place / link) == f"python -m pytest --numprocesses=2 in {clone.root}\n"

@@ -86,7 +86,7 @@ def test_a_decode_that_is_over_at_once_still_took_time(monkeypatch: pytest.Monke
 
 
 def test_cost_compares_two_processes() -> None:
-    output = run_check_tiling("cost", VAE, "--side", 256, "--tile", 16, "--dtype", "float32")
+    output = run_check_tiling("cost", VAE, "--side", 128, "--tile", 16, "--dtype", "float32")
     assert re.fullmatch(
         r"whole: \S+ s, \S+ GB\ntile 16: \S+ s, \S+ GB\ntiled to whole: \S+ of the time, \S+ of the memory\n", output
     )

@@ -280,7 +280,7 @@ def test_training_the_whole_and_exporting_it(photographs: Path, tmp_path: Path, 
             "images": photographs,
             "work": work,
             "steps": 3,
-            "batch": 2,
+            "batch": 1,
             "perceptual_from": -1.0,
             "perceptual_full": 0.0,
         }
@@ -301,7 +301,7 @@ def test_training_the_whole_and_exporting_it(photographs: Path, tmp_path: Path, 
     assert weights == [0.5, 3.0, 0.1, 0.05]
     shown = Image.open(work / "sr_000003.png")
     assert shown.size == (3 * 128, 128 * HELD_OUT), "what went in, what came out, the truth"
-    with pytest.raises(typer.BadParameter, match="leaves those on directions and sharpness no time"):
+    with pytest.raises(typer.BadParameter, match="leaves the direction and sharpness losses no time"):
         train(perceptual_full=0.8)
     with pytest.raises(typer.BadParameter, match="exists and is not"):
         sr(images=photographs, work=work, steps=2, batch=2, ram=shipped / CLEANER)

@@ -498,7 +498,7 @@ SCHEMA = schemathesis.openapi.from_path(ROOT / ".cog" / "openapi_schema.json").e
 
 
 @SCHEMA.parametrize()
-@settings(max_examples=cases(40), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=cases(25), deadline=None, suppress_health_check=list(HealthCheck))
 def test_no_request_breaks_it(case: schemathesis.Case, server: Server, image: str) -> None:
     # Cog 0.23.1 makes a folder of that name, and stays busy for ever where it cannot: README, "As a service".
     if isinstance(case.body, dict) and isinstance(case.body.get("id"), str):
@@ -529,7 +529,7 @@ def _written(image: Image.Image, kind: str) -> bytes:
     return buffer.getvalue()
 
 
-@settings(max_examples=cases(100), deadline=None)
+@settings(max_examples=cases(50), deadline=None)
 @given(data=st.data())
 def test_no_picture_breaks_it(server: Server, photo: Image.Image, data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(["PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "AVIF", "HEIF"]))
