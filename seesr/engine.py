@@ -160,6 +160,10 @@ class Engine:
         """Of a pass of so many pictures, for which `spent` seconds were used already."""
         return Deadline(self.limits.seconds, pictures, spent, self.clock)
 
+    def first_plan(self, work: Workload) -> MemoryPlan:
+        """The memory plan with which this work would begin at this moment."""
+        return self._ladder(work)[0][0]
+
     def max_batch(self, work: Workload, most: int) -> int:
         """Pictures, at most `most`, that go through the networks together."""
         if most == 1:

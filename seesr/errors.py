@@ -48,5 +48,9 @@ class TimeLimitError(SeeSRError):
     """The picture took longer than `Limits.seconds`."""
 
 
+class CanceledError(SeeSRError):
+    """Somebody cancelled the job."""
+
+
 class ComputeError(SeeSRError):
     """The networks returned NaN or infinity, in float32 too."""

@@ -23,7 +23,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 """The options that each preset sets; an option that is given explicitly takes precedence."""
 
 
-class _OptionModel(BaseModel):
+class OptionModel(BaseModel):
     """A pydantic model that raises `OptionError`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,7 +37,7 @@ class _OptionModel(BaseModel):
             name = ".".join(str(part) for part in first["loc"])
             if first["type"] == "extra_forbidden":
                 raise OptionError(f"unknown option {name!r}; valid options: {', '.join(type(self).model_fields)}.") from None
-            if first["type"] == "tile":
+            if not first["loc"]:  # several options do not fit each other: the message names them
                 raise OptionError(f"{first['msg']}.") from None
             raise OptionError(f"{name} is {reprlib.repr(first['input'])}: {_lower_first(first['msg'])}.") from None
 
@@ -70,7 +70,7 @@ class _OptionModel(BaseModel):
         return next((get_args(choice) for choice in types if get_origin(choice) is Literal), ())
 
 
-class Options(_OptionModel):
+class Options(OptionModel):
     """The options for upscaling one picture. Immutable."""
 
     scale: float = Field(default=4.0, ge=1, le=8, description="Output side over input side; may be fractional.")
@@ -174,7 +174,7 @@ class Options(_OptionModel):
         return super().make(**(PRESETS.get(preset or "", {}) | explicit))
 
 
-class SaveOptions(_OptionModel):
+class SaveOptions(OptionModel):
     """The options for writing a result."""
 
     format: Literal["png", "jpg", "webp", "tiff", "bmp", "avif"] | None = Field(

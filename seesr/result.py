@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from PIL import Image
 
 from seesr.errors import Attempt
 from seesr.images.save import save
 from seesr.images.sizes import Sizes
-from seesr.options import Options, SaveOptions
+from seesr.options import OptionModel, Options, SaveOptions
 from seesr.tagging.prompt import Tag
 from seesr.version import __version__
 
@@ -20,18 +20,20 @@ DEPRECATED_STAGE_NAMES = {"read": "decode", "vae_decode": "pixels"}
 """Names that stages had up to version 0.1, by their names now; `Result.record` gives seconds under both for one release."""
 
 
-@dataclass(frozen=True, eq=False)
-class Result:
-    """A generated picture, and how it was computed."""
+AnyOptions = TypeVar("AnyOptions", bound=OptionModel)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Result(Generic[AnyOptions]):
+    """A picture, and how it was computed."""
 
     image: Image.Image
     """RGB or RGBA, in the ICC profile of `image.info["icc_profile"]`, else in sRGB. Pillow's own `save` writes that profile
     to JPEG or WebP only if it is passed as `icc_profile`."""
     seed: int
     prompt: str
-    """What the text encoder was given: `options.prompt`, the tags, and words for quality."""
-    options: Options
-    """`steps` is the number that was used, also where the weights determined it."""
+    """What the text encoder was given."""
+    options: AnyOptions
     weights: str
     dtype: str
     """Precision of the networks, such as `bfloat16`."""
@@ -57,7 +59,7 @@ class Result:
         Raises:
             OutputError: the suffix is unknown, or the file cannot be written.
         """
-        save(self.image, Path(path), options, self.settings(), name)
+        save(self.image, Path(path), options, self.settings(), name, self.infotext())
 
     def settings(self) -> dict[str, Any]:
         """The settings that are written into the file: enough to compute the picture again from the input."""
@@ -68,9 +70,12 @@ class Result:
             **self.options.model_dump(exclude_none=True),
             "seed": self.seed,
             "prompt": self.prompt,
-            "words": self.options.prompt,
             "rung": self.rung,
         }
+
+    def infotext(self) -> str | None:
+        """The settings as the A1111 web UI writes them, for pictures that were made from nothing else."""
+        return None
 
     def record(self) -> dict[str, Any]:
         """All that the command and the service report about the picture, ready for JSON."""
@@ -79,7 +84,6 @@ class Result:
         return {
             "seed": self.seed,
             "prompt": self.prompt,
-            "steps": self.options.steps,
             "weights": self.weights,
             "dtype": self.dtype,
             "notes": self.notes,
@@ -91,18 +95,27 @@ class Result:
         }
 
 
-@dataclass(frozen=True, eq=False)
-class UpscaleResult(Result):
-    """An upscaled picture."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class UpscaleResult(Result[Options]):
+    """An upscaled picture.
+
+    `prompt` is made of `options.prompt`, the tags, and words for quality; `options.steps` is the number that was used, also
+    where the weights determined it.
+    """
 
     tags: list[Tag]
     sizes: Sizes
     input: Image.Image
     """The decoded input: RGB, upright, sRGB."""
 
+    def settings(self) -> dict[str, Any]:
+        """`Result.settings`, with the user's own part of the prompt as `words`."""
+        return super().settings() | {"words": self.options.prompt}
+
     def record(self) -> dict[str, Any]:
         """`Result.record` with tags, and with sizes as (width, height); the working size is what the networks compute."""
         return super().record() | {
+            "steps": self.options.steps,
             "tags": {tag.name: round(tag.confidence, 4) for tag in self.tags},
             "input_size": self.sizes.input,
             "output_size": self.sizes.output,

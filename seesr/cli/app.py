@@ -17,7 +17,9 @@ import typer
 from seesr.cli import weights
 from seesr.cli.console import EXIT_FAILED, print_status
 from seesr.cli.evaluate import evaluate
+from seesr.cli.generate import generate
 from seesr.cli.info import info
+from seesr.cli.read import read
 from seesr.cli.tags import tags
 from seesr.cli.upscale import upscale
 from seesr.debug import is_debugging
@@ -33,7 +35,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (upscale, tags, info, evaluate):
+for command in (upscale, generate, read, tags, info, evaluate):
     app.command()(command)
 app.add_typer(weights.app, name="weights")
 

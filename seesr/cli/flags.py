@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from seesr.options import PRESETS, Options, SaveOptions, parse_bytes
+from seesr.generation.options import GenerationOptions
+from seesr.options import PRESETS, OptionModel, Options, SaveOptions, parse_bytes
 
 Command = Callable[..., None]
 
@@ -50,6 +51,23 @@ def with_option_flags(exclude: tuple[str, ...] = (), **defaults: Any) -> Callabl
     return decorate
 
 
+def with_generation_option_flags(*exclude: str) -> Callable[[Command], Command]:
+    """Decorator that replaces the parameter `values: dict` of a command by a flag for each option of `GenerationOptions`.
+
+    `values` has those that were given.
+    """
+
+    def decorate(command: Command) -> Command:
+        flags = _option_flags(GenerationOptions, exclude)
+
+        def build(arguments: dict[str, Any]) -> dict[str, Any]:
+            return {name: value for name, value in _pop_values(arguments, flags).items() if value is not None}
+
+        return _replace_parameter(command, "values", flags, build)
+
+    return decorate
+
+
 def with_save_option_flags(command: Command) -> Command:
     """Decorator that replaces the parameter `save_options: SaveOptions` of a command by a flag for each option."""
     flags = _option_flags(SaveOptions)
@@ -85,7 +103,7 @@ def _pop_values(arguments: dict[str, Any], flags: list[inspect.Parameter]) -> Ma
 
 
 def _option_flags(
-    model: type[Options] | type[SaveOptions], exclude: tuple[str, ...] = (), defaults: Mapping[str, Any] | None = None
+    model: type[OptionModel], exclude: tuple[str, ...] = (), defaults: Mapping[str, Any] | None = None
 ) -> list[inspect.Parameter]:
     flags = []
     for name, field in model.model_fields.items():
@@ -102,7 +120,7 @@ def _option_flags(
     return flags
 
 
-def _help(model: type[Options] | type[SaveOptions], name: str) -> str:
+def _help(model: type[OptionModel], name: str) -> str:
     """The description of the option, followed by its bounds if it has any."""
     low, high = model.bounds(name)
     return model.describe(name) + ("" if low is None or high is None else f" [{low} to {high}]")

@@ -33,10 +33,21 @@ class PromptEncoder(nn.Module):
         """Tokens of `prompt`, start and end token included."""
         return len(self.tokenizer(prompt, verbose=False).input_ids)
 
+    def hidden_states(self, tokens: Tensor, clip_skip: int = 1) -> Tensor:
+        """Embeddings `(B, n, width)` of tokens `(B, n)`, after the last layer, with `clip_skip` 2 the one before, and so on.
+
+        All go through the final layer norm.
+        """
+        if clip_skip == 1:
+            return self.text_encoder(tokens).last_hidden_state
+        states = self.text_encoder(tokens, output_hidden_states=True).hidden_states
+        model = getattr(self.text_encoder, "text_model", self.text_encoder)  # transformers before and after 5
+        return model.final_layer_norm(states[-min(clip_skip, len(states))])
+
     def forward(self, prompts: list[str]) -> Tensor:
         # As lists: with `return_tensors` the tokenizer would replace an out-of-memory error by another error.
         tokens = self.tokenizer(prompts, padding="max_length", max_length=self.max_tokens, truncation=True).input_ids
-        return self.text_encoder(torch.tensor(tokens, device=self.text_encoder.device)).last_hidden_state
+        return self.hidden_states(torch.tensor(tokens, device=self.text_encoder.device))
 
 
 def load_prompt_encoder(base: Path, dtype: torch.dtype = torch.float32) -> PromptEncoder:
@@ -45,10 +56,13 @@ def load_prompt_encoder(base: Path, dtype: torch.dtype = torch.float32) -> Promp
     Raises:
         WeightsError: a file is missing, or does not fit its config.
     """
-    for name in ("vocab.json", "merges.txt"):
-        if not (base / "tokenizer" / name).exists():
-            raise WeightsError(f"{base / 'tokenizer' / name} is missing.")
-    read_config(base / "tokenizer" / "vocab.json")  # raises errors that name the file, unlike the tokenizer's
+    folder = base / "tokenizer"
+    whole = "tokenizer.json"  # as transformers 5 saves it
+    for name in () if (folder / whole).exists() else ("vocab.json", "merges.txt"):
+        if not (folder / name).exists():
+            raise WeightsError(f"{folder / name} is missing.")
+    # Raises errors that name the file, unlike the tokenizer's.
+    read_config(folder / ("vocab.json" if (folder / "vocab.json").exists() else whole))
     tokenizer = CLIPTokenizer.from_pretrained(base / "tokenizer", local_files_only=True)
     return PromptEncoder(tokenizer, load_network(base / "text_encoder", _build, dtype, _adapt_state_dict, "model"))
 

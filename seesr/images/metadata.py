@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from struct import error as struct_error
 from typing import Any
+from xml.etree import ElementTree
+from xml.sax.saxutils import quoteattr
 
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
@@ -34,7 +36,10 @@ DROPPED_TAGS = (
 """Tags of the Exif IFD that are wrong for the output, or that hold offsets into the input file."""
 ASCII_PREFIX = b"ASCII\0\0\0"
 """Character code at the start of EXIF's UserComment."""
-PNG_KEY = "seesr"
+UNICODE_PREFIX = b"UNICODE\0"
+PNG_KEY, INFOTEXT_KEY = "seesr", "parameters"
+XMP_NAMESPACE = "https://seesr/ns/1.0/"
+SYNTHETIC = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 MAX_EXIF_BYTES = 65_000
 """A JPEG segment holds 65,533."""
 
@@ -74,13 +79,19 @@ def exif_for_output(image: Image.Image) -> bytes | None:
     return content or None
 
 
-def metadata_arguments(pillow_format: str, exif: bytes | None, settings: dict[str, Any] | None) -> dict[str, Any]:
+def metadata_arguments(
+    pillow_format: str, exif: bytes | None, settings: dict[str, Any] | None, infotext: str | None = None
+) -> dict[str, Any]:
     """Arguments of Pillow's `save` in `pillow_format` that write EXIF and settings.
 
-    The settings are JSON: in PNG the text chunk `seesr`, in other formats EXIF's UserComment. BMP has no metadata.
+    The settings are JSON: in PNG the text chunk `seesr`, in other formats EXIF's UserComment. Those of a generated picture
+    are also `infotext`, which is PNG's text chunk `parameters`, in other formats the UserComment; the JSON is in XMP then,
+    which says that the picture is synthetic. BMP has no metadata.
     """
     if pillow_format == "BMP":
         return {}
+    if infotext is not None:
+        return _arguments_of_generated(pillow_format, exif, settings or {}, infotext)
     arguments: dict[str, Any] = {}
     if pillow_format == "PNG":
         if settings is not None:
@@ -96,6 +107,53 @@ def metadata_arguments(pillow_format: str, exif: bytes | None, settings: dict[st
         # Given bytes, Pillow's TIFF writer would decode the text again and lose what is not ASCII.
         arguments["exif"] = _parse(exif) if pillow_format == "TIFF" else exif
     return arguments
+
+
+def _arguments_of_generated(
+    pillow_format: str, exif: bytes | None, settings: dict[str, Any], infotext: str
+) -> dict[str, Any]:
+    if pillow_format == "PNG":
+        text = PngInfo()
+        text.add_text("Software", f"seesr {__version__}")
+        add = text.add_text if infotext.isascii() else text.add_itxt
+        add(INFOTEXT_KEY, infotext)
+        text.add_itxt(PNG_KEY, json.dumps(settings))
+        text.add_itxt("XML:com.adobe.xmp", xmp_packet().decode())
+        return {"pnginfo": text} | ({"exif": exif} if exif else {})
+    extended = _parse(exif) if exif else Image.Exif()
+    extended[ExifTags.Base.Software] = f"seesr {__version__}"
+    comment = UNICODE_PREFIX + infotext.encode("utf-16-be", "surrogatepass")
+    extended[ExifTags.IFD.Exif] = dict(extended.get_ifd(ExifTags.IFD.Exif)) | {ExifTags.Base.UserComment: comment}
+    packet = xmp_packet(settings)
+    if pillow_format == "TIFF":
+        extended[ExifTags.Base.XMLPacket] = packet
+        return {"exif": _parse(extended.tobytes())}
+    return {"exif": extended.tobytes(), "xmp": packet}
+
+
+def xmp_packet(settings: dict[str, Any] | None = None) -> bytes:
+    """XMP that marks a picture as made by a trained model (IPTC's digital source type), and holds its settings as JSON."""
+    attributes = f' Iptc4xmpExt:DigitalSourceType="{SYNTHETIC}"'
+    if settings is not None:
+        attributes += f" seesr:settings={quoteattr(json.dumps(settings))}"
+    return (
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        '<rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" '
+        f'xmlns:seesr="{XMP_NAMESPACE}"{attributes}/></rdf:RDF></x:xmpmeta>'
+    ).encode()
+
+
+def read_infotext(image: Image.Image) -> str | None:
+    """The infotext of a picture, as A1111 and compatible programs write it; None where it has none."""
+    text = image.info.get(INFOTEXT_KEY)
+    if isinstance(text, str):
+        return text
+    comment = image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
+    if isinstance(comment, bytes) and comment.startswith(UNICODE_PREFIX):
+        content = comment.removeprefix(UNICODE_PREFIX)
+        encoding = "utf-16" if content[:2] in (b"\xfe\xff", b"\xff\xfe") else "utf-16-be"
+        return content.decode(encoding, "replace")
+    return None
 
 
 def _preserve_bytes(value: Any) -> Any:
@@ -125,6 +183,8 @@ def read_settings(image: Image.Image) -> dict[str, Any] | None:
     """The settings that made a picture, as `metadata_arguments` wrote them; None where it has none."""
     text = image.info.get(PNG_KEY)
     if text is None:
+        text = _settings_in_xmp(image)
+    if text is None:
         comment = image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
         if not isinstance(comment, bytes) or not comment.startswith(ASCII_PREFIX):
             return None
@@ -134,3 +194,16 @@ def read_settings(image: Image.Image) -> dict[str, Any] | None:
     except json.JSONDecodeError:
         return None
     return settings if isinstance(settings, dict) else None
+
+
+def _settings_in_xmp(image: Image.Image) -> str | None:
+    packet = image.info.get("xmp") or image.getexif().get(ExifTags.Base.XMLPacket)
+    # Entities of a foreign file could unpack to gigabytes.
+    if not isinstance(packet, bytes) or XMP_NAMESPACE.encode() not in packet or b"<!" in packet:
+        return None
+    try:
+        described = ElementTree.fromstring(packet).iter()
+    except ElementTree.ParseError:
+        return None
+    key = f"{{{XMP_NAMESPACE}}}settings"
+    return next((element.attrib[key] for element in described if key in element.attrib), None)

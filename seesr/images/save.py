@@ -51,6 +51,7 @@ def save(
     options: SaveOptions | None = None,
     settings: dict[str, Any] | None = None,
     name: str | None = None,
+    infotext: str | None = None,
 ) -> None:
     """Writes `image` to `path`, whose suffix determines the format.
 
@@ -58,11 +59,12 @@ def save(
         options: quality, and whether the EXIF in `image.info` is written; its ICC profile always is.
         settings: the settings that made the picture, which are written into the file.
         name: the name of the file in error messages; by default its path.
+        infotext: the settings of a generated picture as other programs read them; it also marks the picture as synthetic.
 
     Raises:
         OutputError: the suffix is unknown, or the file cannot be written. A file that was there before stays.
     """
-    with save_on_success(image, path, options, settings, name):
+    with save_on_success(image, path, options, settings, name, infotext):
         pass
 
 
@@ -73,6 +75,7 @@ def save_on_success(
     options: SaveOptions | None = None,
     settings: dict[str, Any] | None = None,
     name: str | None = None,
+    infotext: str | None = None,
 ) -> Iterator[None]:
     """Like `save`, but moves the file into place only after the body of the `with` statement has succeeded."""
     image_format, options, name = pillow_format(path), options or SaveOptions(), name or str(path)
@@ -83,7 +86,7 @@ def save_on_success(
         image = flat
     if image_format in NO_PROFILE:
         image, _ = to_srgb(image, Notes())
-    metadata = metadata_arguments(image_format, image.info.get("exif") if options.metadata else None, settings)
+    metadata = metadata_arguments(image_format, image.info.get("exif") if options.metadata else None, settings, infotext)
     full_chroma = image_format in CHROMA_SUBSAMPLED and options.quality >= FULL_CHROMA_QUALITY
     chroma = {"subsampling": "4:4:4"} if full_chroma else {}
     profile = image.info.get("icc_profile")

@@ -1,0 +1,54 @@
+"""The options that made a picture, from the settings in its file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from seesr.generation.infotext import Infotext
+from seesr.generation.options import GenerationOptions
+
+LARGEST = (2048, 2048)
+KEYS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "Steps": ("steps", int),
+    "Sampler": ("sampler", str),
+    "Schedule type": ("schedule", str),
+    "CFG scale": ("guidance_scale", float),
+    "Seed": ("seed", int),
+    "Variation seed": ("variation_seed", int),
+    "Variation seed strength": ("variation_strength", float),
+    "Denoising strength": ("strength", float),
+    "Clip skip": ("clip_skip", int),
+    "Mask blur": ("mask_blur", float),
+    "Masked area padding": ("inpaint_padding", int),
+    "Masked content": ("inpaint_fill", str),
+    "Hires upscale": ("second_pass", float),
+    "Hires steps": ("second_pass_steps", int),
+}
+"""A1111's keys, and the options that they are."""
+
+
+def values_from_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """Options by name, of the settings that a generated picture holds; one picture of its batch."""
+    values = {name: settings[name] for name in GenerationOptions.model_fields if settings.get(name) is not None}
+    for name in ("styles", "outpaint"):
+        if name in values:
+            values[name] = tuple(values[name])
+    return values | {"batch_size": 1, "batch_count": 1}
+
+
+def values_from_infotext(text: str) -> dict[str, Any]:
+    """Options by name, of an infotext; what is unknown or cannot be read is left out."""
+    infotext = Infotext.parse(text)
+    values: dict[str, Any] = {"prompt": infotext.prompt, "negative_prompt": infotext.negative_prompt}
+    for key, (name, convert) in KEYS.items():
+        try:
+            values[name] = convert(infotext.parameters[key])
+        except (KeyError, ValueError):
+            continue
+    width, _, height = infotext.parameters.get("Size", "").partition("x")
+    if width.isdecimal() and height.isdecimal():
+        values |= {"width": int(width), "height": int(height)}
+    if "second_pass" in values and "strength" in values:
+        values["second_pass_strength"] = values.pop("strength")
+    return values

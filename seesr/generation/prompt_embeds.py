@@ -1,0 +1,127 @@
+"""Embeddings of prompts of any length, with weights for their parts.
+
+Tokens are read in chunks of 75 between a start and an end token; each chunk is encoded by itself and the results are
+joined, so nothing is cut off. Weights multiply a token's embedding, after which the mean of the chunk is made what it was
+before, as in the AUTOMATIC1111 web UI.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from seesr.components import Components
+from seesr.diffusion.text import PromptEncoder
+from seesr.generation.prompt_syntax import BREAK, Fragment
+from seesr.lru_cache import LRUCache
+from seesr.machine.device import dtype_of
+from seesr.planning.nan_guard import run_with_nan_guard
+
+CACHED_PROMPTS = 128
+COMMA_REACH = 20
+"""A chunk that is full ends at the last comma, if that lies at most so many tokens back."""
+_BREAK = re.compile(rf"\b{BREAK}\b")
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Tokens without start and end, and the weight of each."""
+
+    tokens: tuple[int, ...]
+    weights: tuple[float, ...]
+
+
+def to_chunks(encoder: PromptEncoder, fragments: list[Fragment]) -> list[Chunk]:
+    """The chunks of a prompt, at least one; BREAK begins a new one."""
+    size, tokenizer = encoder.max_tokens - 2, encoder.tokenizer
+    (comma,) = tokenizer(",", add_special_tokens=False).input_ids[:1] or [-1]
+    chunks, tokens, weights = list[Chunk](), list[int](), list[float]()
+
+    def close(count: int) -> None:
+        chunks.append(Chunk(tuple(tokens[:count]), tuple(weights[:count])))
+        del tokens[:count], weights[:count]
+
+    for fragment in fragments:
+        for number, text in enumerate(_BREAK.split(fragment.text)):
+            if number and tokens:
+                close(len(tokens))
+            for token in tokenizer(text, add_special_tokens=False, verbose=False).input_ids:
+                if len(tokens) == size:
+                    close(_last_comma(tokens, comma) or size)
+                tokens.append(token)
+                weights.append(fragment.weight)
+    if tokens or not chunks:
+        close(len(tokens))
+    return chunks
+
+
+def _last_comma(tokens: list[int], comma: int) -> int:
+    """The tokens up to and with the last comma that is near the end; 0 where there is none."""
+    for count in range(len(tokens), len(tokens) - COMMA_REACH, -1):
+        if tokens[count - 1] == comma:
+            return count
+    return 0
+
+
+class PromptEmbedder:
+    """Embeds prompts with the text encoder of a checkpoint, and keeps the last results in a cache.
+
+    Args:
+        components: holds the text encoder as `prompt_encoder`.
+        key: tells the weights of the text encoder from others, such as a digest.
+    """
+
+    def __init__(self, components: Components, key: str = "") -> None:
+        self.components, self.key = components, key
+        self.hits = 0
+        """How often an embedding was found in the cache."""
+        self._cache: LRUCache[Tensor] = LRUCache(CACHED_PROMPTS)
+
+    def embed(self, fragments: list[Fragment], clip_skip: int = 1) -> Tensor:
+        """`(1, 77 * chunks, width)` on the host.
+
+        Args:
+            clip_skip: 1 takes the text encoder's last layer, 2 the one before it, and so on.
+
+        Raises:
+            ComputeError: the text encoder gives NaN or infinity, in float32 too.
+        """
+        encoder, self.hits = self.components["prompt_encoder"], self.hits + 1
+
+        def compute() -> Tensor:
+            self.hits -= 1
+            with self.components.running("prompt_encoder"):
+                embeds = [self._encode(encoder, chunk, clip_skip) for chunk in to_chunks(encoder, fragments)]
+            return torch.cat(embeds, dim=1).cpu()
+
+        return self._cache.get((self.key, self.components.runs_on, dtype_of(encoder), tuple(fragments), clip_skip), compute)
+
+    def padded(self, embeds: list[Tensor], clip_skip: int = 1) -> list[Tensor]:
+        """The embeddings with chunks of an empty prompt at the end, so that all have as many as the longest."""
+        empty, longest = self.embed([], clip_skip), max(tensor.shape[1] for tensor in embeds)
+        return [torch.cat([tensor, *[empty] * ((longest - tensor.shape[1]) // empty.shape[1])], dim=1) for tensor in embeds]
+
+    def clear(self) -> None:
+        """Empties the cache."""
+        self._cache.clear()
+
+    def _encode(self, encoder: PromptEncoder, chunk: Chunk, clip_skip: int) -> Tensor:
+        tokenizer, size = encoder.tokenizer, encoder.max_tokens
+        start, end, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
+        tokens = [start, *chunk.tokens, end]
+        tokens += [pad] * (size - len(tokens))
+
+        def run() -> Tensor:
+            return encoder.hidden_states(torch.tensor([tokens], device=encoder.text_encoder.device), clip_skip)
+
+        embeds = run_with_nan_guard("prompt", [encoder], run, [])
+        if all(weight == 1 for weight in chunk.weights):
+            return embeds
+        weights = [1.0, *chunk.weights, *[1.0] * (size - 1 - len(chunk.weights))]
+        weighted = embeds * torch.tensor(weights, device=embeds.device, dtype=embeds.dtype)[None, :, None]
+        # The mean may vanish where weights are 0 or below 0: then nothing can restore it.
+        mean = weighted.mean()
+        return weighted if mean == 0 else weighted * (embeds.mean() / mean)

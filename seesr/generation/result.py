@@ -1,0 +1,91 @@
+"""What a generated picture is returned with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from seesr.generation.infotext import Infotext
+from seesr.generation.options import GenerationOptions
+from seesr.result import Result
+from seesr.version import __version__
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class GenerationResult(Result[GenerationOptions]):
+    """A generated picture."""
+
+    negative_prompt: str
+    variation_seed: int | None
+    sampler: str
+    schedule: str
+    steps: int
+    """Steps that were asked for; the UNet ran more often or less, as the sampler and the strength say."""
+    guidance_scale: float
+    checkpoint_digest: str
+    task: str
+    """`text to image`, `image to image` or `inpainting`."""
+    first_size: tuple[int, int]
+    """Width and height of the first pass, before anything enlarged it."""
+
+    def settings(self) -> dict[str, Any]:
+        """All that made the picture: with the same input it is made again."""
+        return super().settings() | {
+            "task": self.task,
+            "negative_prompt": self.negative_prompt,
+            "variation_seed": self.variation_seed,
+            "sampler": self.sampler,
+            "schedule": self.schedule,
+            "steps": self.steps,
+            "guidance_scale": self.guidance_scale,
+            "width": self.first_size[0],
+            "height": self.first_size[1],
+        }
+
+    def record(self) -> dict[str, Any]:
+        """`Result.record` with what `settings` has beside it."""
+        return super().record() | {
+            "steps": self.steps,
+            "sampler": self.sampler,
+            "width": self.image.width,
+            "height": self.image.height,
+        }
+
+    def infotext(self) -> str | None:
+        """The settings in A1111's keys and their order."""
+        options = self.options
+        values: dict[str, object] = {
+            "Steps": self.steps,
+            "Sampler": self.sampler,
+            "Schedule type": self.schedule,
+            "CFG scale": f"{self.guidance_scale:g}",
+            "Seed": self.seed,
+            "Size": f"{self.first_size[0]}x{self.first_size[1]}",
+            "Model hash": self.checkpoint_digest,
+            "Model": self.weights,
+        }
+        if options.variation_strength:
+            values |= {"Variation seed": self.variation_seed, "Variation seed strength": f"{options.variation_strength:g}"}
+        if self.task != "text to image":
+            values["Denoising strength"] = f"{options.strength:g}"
+        if options.clip_skip > 1:
+            values["Clip skip"] = options.clip_skip
+        values["RNG"] = "CPU"
+        if options.second_pass:
+            values |= {
+                "Denoising strength": f"{options.second_pass_strength:g}",
+                "Hires upscale": f"{options.second_pass:g}",
+                "Hires upscaler": options.second_pass_upscaler,
+            }
+            if options.second_pass_steps:
+                values["Hires steps"] = options.second_pass_steps
+        if self.task == "inpainting":
+            values["Mask blur"] = f"{options.mask_blur:g}"
+            if options.mask_invert:
+                values["Mask mode"] = "Inpaint not masked"
+            if options.inpaint_area == "masked":
+                values |= {"Inpaint area": "Only masked", "Masked area padding": options.inpaint_padding}
+            if options.inpaint_fill != "original":
+                values["Masked content"] = options.inpaint_fill
+        values["Version"] = f"SeeSR {__version__}"
+        return str(Infotext(self.prompt, self.negative_prompt, {key: str(value) for key, value in values.items()}))

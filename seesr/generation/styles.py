@@ -1,0 +1,68 @@
+"""Styles, wildcards and variants: what becomes of a prompt before its syntax is read."""
+
+from __future__ import annotations
+
+import csv
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from seesr.errors import OptionError
+
+PLACE = "{prompt}"
+"""Where a style's text holds the prompt; without it the style follows the prompt."""
+
+
+def read_styles(path: Path) -> dict[str, tuple[str, str]]:
+    """(prompt, negative prompt) of each style in A1111's `styles.csv`, by name; empty if there is no such file.
+
+    Raises:
+        OptionError: it is not such a file.
+    """
+    if not path.exists():
+        return {}
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+        return {row["name"]: (row.get("prompt") or "", row.get("negative_prompt") or "") for row in rows if row["name"]}
+    except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
+        raise OptionError(f"{path} is not a file of styles with the columns name, prompt, negative_prompt ({error}).") from error
+
+
+def apply_styles(
+    prompt: str, negative_prompt: str, names: Sequence[str], styles: dict[str, tuple[str, str]]
+) -> tuple[str, str]:
+    """Both prompts with the named styles, in their order.
+
+    Raises:
+        OptionError: a style is unknown.
+    """
+    for name in names:
+        if name not in styles:
+            raise OptionError(f"unknown style {name!r}; styles.csv has: {', '.join(styles) or 'none'}.")
+        prompt, negative_prompt = (_merged(*pair) for pair in zip((prompt, negative_prompt), styles[name], strict=True))
+    return prompt, negative_prompt
+
+
+def _merged(prompt: str, style: str) -> str:
+    if PLACE in style:
+        return style.replace(PLACE, prompt)
+    return ", ".join(part for part in (prompt.strip(), style.strip()) if part) if style.strip() else prompt
+
+
+def expand_variants(prompt: str, seed: int, wildcards: Path | None = None) -> str:
+    """The prompt with one of each `{a|b}` and of each `__wildcard__` chosen by `seed`; a prompt without them stays as it is.
+
+    Args:
+        wildcards: folder with a text file for each wildcard, one value a line.
+    """
+    if "{" not in prompt and "__" not in prompt:
+        return prompt
+    from dynamicprompts.generators import RandomPromptGenerator
+    from dynamicprompts.wildcards import WildcardManager
+
+    manager = WildcardManager(wildcards) if wildcards is not None and wildcards.is_dir() else WildcardManager()
+    generator = RandomPromptGenerator(manager, seed=seed)
+    generator.random = random.Random(seed)  # noqa: S311
+    (expanded,) = generator.generate(prompt, num_images=1) or [prompt]
+    return str(expanded)
