@@ -12,6 +12,9 @@ STRAY = re.compile("(?!SEESR_REFERENCE$)(SEESR|HF)_.*|(FORCE|NO)_COLOR|(http|htt
 for name in filter(STRAY.fullmatch, [*os.environ]):
     del os.environ[name]
 os.environ |= {"COLUMNS": "120", "NO_PROXY": "*"}
+if processes := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    # More threads than processors would wait for each other most of the time.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(processes))))
 
 import functools
 import hashlib
