@@ -37,7 +37,7 @@ DRAWINGS = 0.15
 ROOM = 16
 """Pixels by which a picture's side, reduced, is larger than the crop's, so that the crop lies anywhere on JPEG's blocks."""
 CHECK_EVERY = 250
-"""Steps after which the errors on held-out photographs are taken, and the average of weights is written as a finished one."""
+"""Steps after which the errors on held-out photographs are taken and the average of weights is written as finished ones."""
 
 
 def cleaner(

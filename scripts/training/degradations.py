@@ -15,7 +15,7 @@ from scripts.training.photographs import SCALE
 from seesr.evaluation.degradation import add_noise, degrade, downscale_bicubic, grain, jpeg
 
 SHARES = {"plain": 0.24, "camera": 0.22, "second order": 0.26, "web": 0.28}
-"""How often an input is degraded in each manner; plain is bicubic reduction alone, which the cleaner is to leave as it is."""
+"""How often an input is degraded in each manner; plain is bicubic reduction alone, which the cleaner is to leave alone."""
 KERNEL_RADIUS = 10
 """Pixels."""
 FILTERS = (
@@ -62,7 +62,8 @@ def _camera(high: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def _second_order(high: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Blur, resize, noise and JPEG; all again, lighter; the last resize, with a sinc filter before or after the last JPEG."""
+    """Blur, resize, noise and JPEG; blur, resize and noise again, lighter; then a resize with a sinc filter, and JPEG, in either
+    order."""
     small = (high.width // SCALE, high.height // SCALE)
     image = _blur(high, rng, largest=3.0)
     image = _resize(image, high.size, rng, (0.25, 1.5))
@@ -108,7 +109,7 @@ def _some_noise(image: Image.Image, rng: np.random.Generator, strongest: float) 
 
 
 def _photon_noise(image: Image.Image, rng: np.random.Generator, level: float, channels: int) -> np.ndarray:
-    """What counting photons adds: a deviation of `level` at white, less where it is darker. Grey where there is one channel."""
+    """What counting photons adds: a deviation of `level` at white, less where it is darker; grey with one channel."""
     pixels = np.asarray(image if channels == 3 else image.convert("L"), dtype=np.float32).reshape(
         image.height, image.width, channels
     )

@@ -1,5 +1,5 @@
-"""Degradations that make low-resolution training and test images: bicubic downscaling, alone or with JPEG, noise or both, and
-a model of a camera's photographs.
+"""Degradations that make low-resolution training and test images: bicubic downscaling, alone or with JPEG, noise or both,
+and a model of a camera's photographs.
 
 That model applies the first-order degradations of Real-ESRGAN (Wang et al., ICCVW 2021) in their order: blur, resize, noise,
 JPEG. The noise is weaker, about that of phone cameras. Three in four images are sharpened before JPEG, as cameras do, which
