@@ -62,8 +62,8 @@ def _camera(high: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def _second_order(high: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Blur, resize, noise and JPEG; blur, resize and noise again, lighter; then a resize with a sinc filter, and JPEG, in either
-    order."""
+    """Blur, resize, noise and JPEG; blur, resize and noise again, lighter; the last resize with a sinc filter and JPEG, in
+    either order."""
     small = (high.width // SCALE, high.height // SCALE)
     image = _blur(high, rng, largest=3.0)
     image = _resize(image, high.size, rng, (0.25, 1.5))

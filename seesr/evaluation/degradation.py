@@ -59,7 +59,7 @@ def reduce_with_noise(image: Image.Image, rng: np.random.Generator) -> Image.Ima
 
 
 def reduce_twice(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Blur of 1.2 pixels, bicubic to a third, noise of 8 levels, JPEG at 60; bilinear to a quarter, noise of 3, JPEG at 50."""
+    """Blur of 1.2 pixels, bicubic to a third, noise of 8, JPEG at 60; bilinear to a quarter, noise of 3, JPEG at 50."""
     image = image.filter(ImageFilter.GaussianBlur(1.2))
     third = image.resize((round(image.width / 3), round(image.height / 3)), Image.Resampling.BICUBIC)
     third = jpeg(_white_noise(third, 8, rng), 60)
