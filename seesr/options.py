@@ -99,6 +99,12 @@ class Options(_OptionModel):
         description="Bandwidth of its kernel: large is faithful, small keeps detail; by default the median distance.",
     )
     kds_patch: int = Field(2, ge=1, le=16, description="Side of its patches in latent pixels.")
+    clean: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Share of the cleaner's work that is taken: it removes noise, blur and JPEG blocks; 0 keeps grain.",
+    )
     edges: float = Field(
         0.0, ge=0, le=2, description="Edge enhancement before upscaling: strengthens details but not noise; 0 is off."
     )

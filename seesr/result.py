@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,8 @@ class Result:
     """The memory plans that ran out of memory before."""
     vae: str
     """`whole`, `exact tiles` or `estimated tiles`."""
+    weights_digest: str = field(default="", kw_only=True)
+    """Of the weights' files: `WeightsFolder.digest`. Tells weights of the same name apart."""
     peak_memory: int
     """Peak memory of the process in bytes, weights included: the GPU's memory, or on a CPU the machine's."""
 
@@ -62,6 +64,7 @@ class Result:
         return {
             "version": __version__,
             "weights": self.weights,
+            "weights_digest": self.weights_digest,
             "dtype": self.dtype,
             **self.options.model_dump(exclude_none=True),
             "seed": self.seed,

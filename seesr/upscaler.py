@@ -23,7 +23,7 @@ from seesr.images.resize import crop, network_input, to_image
 from seesr.images.sizes import Sizes, plan_sizes
 from seesr.machine.out_of_memory import oom_as
 from seesr.networks import SeeSRNetworks, seesr_costs, seesr_networks
-from seesr.notes import Notes
+from seesr.notes import Notes, add_to_all
 from seesr.options import Limits, Options
 from seesr.planning.plan import MemoryPlan, TileSettings, Workload
 from seesr.result import UpscaleResult
@@ -53,6 +53,7 @@ class Upscaler:
 
     def __init__(self, engine: Engine, weights: WeightsFolder) -> None:
         self.engine, self.weights, self.defaults = engine, weights, weights.defaults
+        self.weights_digest = weights.digest()
         self.networks = SeeSRNetworks(engine.components, weights)
         self.conditioner = Conditioner(engine.components, load_tag_list(weights.root / "ram", self.networks.tag_count))
 
@@ -182,9 +183,11 @@ class Upscaler:
         networks, notes = self.networks, [Notes(picture.notes) for picture, _ in jobs]
         tiles, tiling = plan.tiles(*networks.latent_size(sizes)), VAETiling(plan.vae_tile, plan.map_storage)
         inputs = cleaned = [picture.rgb for picture, _ in jobs]
-        if networks.has_cleaner:
+        if options.clean and networks.has_cleaner:
             with stages.stage("clean"):
-                cleaned = networks.clean(inputs, sizes.working, report, notes)
+                cleaned = networks.clean(inputs, options.clean, sizes.working, report, notes)
+        elif 0 < options.clean < 1:
+            add_to_all(notes, f"clean {options.clean:g} changes nothing: the weights {self.weights.name} have no cleaner")
         if options.edges:
             with stages.stage("edges"):
                 sharp = [enhance_edges(rgb, options.edges) for rgb in cleaned]
@@ -237,6 +240,7 @@ class Upscaler:
             sizes=sizes,
             options=options,
             weights=self.weights.name,
+            weights_digest=self.weights_digest,
             dtype=execution.dtype,
             seconds=execution.seconds,
             notes=list(output.notes),

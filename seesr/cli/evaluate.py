@@ -91,6 +91,7 @@ def evaluate(
     metrics, with_crops = Metrics(perceptual, niqe), page is not None
     settings = {
         "weights": upscaler.weights.name,
+        "weights_digest": upscaler.weights_digest,
         "device": str(upscaler.engine.device),
         "dtype": dtype_name(upscaler.engine.dtype),
         "degradation": "pairs" if pairs else "bicubic" if kind is None else f"{kind}, seed {degradation_seed}",
