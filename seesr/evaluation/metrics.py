@@ -101,11 +101,17 @@ def smooth_texture(y: np.ndarray, y_truth: np.ndarray) -> float:
 
 
 def smooth_places(y: np.ndarray) -> np.ndarray:
-    """Where `y` `(H, W)` is smooth, and so `SMOOTH_MARGIN` pixels around: boolean `(H, W)`."""
+    """Where `y` `(H, W)` is smooth, and so `SMOOTH_MARGIN` pixels around: boolean `(H, W)`.
+
+    Of what lies beyond the border nothing is known, so nowhere near it: networks that pad with zeros draw lines there.
+    """
     y = y - y.mean()
     mean, square = (uniform_filter(values, SMOOTH_WINDOW) for values in (y, y**2))
     smooth = (square - mean**2 < SMOOTH_DEVIATION**2).astype(np.uint8)
-    return minimum_filter(smooth, 2 * SMOOTH_MARGIN + 1).astype(bool)
+    reach = SMOOTH_MARGIN + SMOOTH_WINDOW // 2
+    inner = np.zeros_like(smooth, dtype=bool)
+    inner[reach:-reach, reach:-reach] = True
+    return inner & minimum_filter(smooth, 2 * SMOOTH_MARGIN + 1).astype(bool)
 
 
 def _tensor(image: Image.Image) -> torch.Tensor:
