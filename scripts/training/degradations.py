@@ -101,9 +101,9 @@ def _noise(image: Image.Image, rng: np.random.Generator, strongest: float) -> Im
 def _some_noise(image: Image.Image, rng: np.random.Generator, strongest: float) -> Image.Image:
     """Gaussian, Poisson or grain, grey in two of five cases; weak noise is more frequent than strong."""
     level, channels, kind = 1 + (strongest - 1) * rng.random() ** 1.5, 1 if rng.random() < 0.4 else 3, rng.random()
-    if kind < 0.45:
+    if kind < 0.4:
         return add_noise(image, rng.standard_normal((image.height, image.width, channels), np.float32) * level)
-    if kind < 0.75:
+    if kind < 0.65:
         return add_noise(image, _photon_noise(image, rng, level, channels))
     return add_noise(image, level * grain((image.height, image.width, channels), rng, rng.uniform(0.4, 1.2)))
 
