@@ -416,21 +416,23 @@ def _is_gone(process: int) -> bool:
     return True
 
 
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file that says what fails."""
+    return tmp_path_factory.mktemp("faults") / "plan"
+
+
+@pytest.fixture(scope="module")
+def faulty(plan: Path) -> Iterator[Server]:
+    predictor = "tests/service/faulty_predictor.py:Predictor"
+    # More seconds than it takes to see that it is busy.
+    with serving(predictor, largest_file=300_000, SEESR_TEST_FAULT=str(plan), SEESR_SECONDS="6") as running:
+        running.wait_for("READY")
+        yield running
+
+
 class TestFaults:
     """Memory that runs out, defects, a full disk and a signal, one after the other: the server is the same after each."""
-
-    @pytest.fixture(scope="class")
-    def plan(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        """The file that says what fails."""
-        return tmp_path_factory.mktemp("faults") / "plan"
-
-    @pytest.fixture(scope="class")
-    def faulty(self, plan: Path) -> Iterator[Server]:
-        predictor = "tests/service/faulty_predictor.py:Predictor"
-        # More seconds than it takes to see that it is busy.
-        with serving(predictor, largest_file=300_000, SEESR_TEST_FAULT=str(plan), SEESR_SECONDS="8") as running:
-            running.wait_for("READY")
-            yield running
 
     @pytest.fixture(autouse=True)
     def _unharmed(self, faulty: Server, plan: Path, image: str) -> Iterator[None]:
@@ -468,7 +470,7 @@ class TestFaults:
         assert "KeyError: 'injected in /somewhere/defect'" in faulty.log.read_text()
 
     def test_a_full_disk(self, faulty: Server) -> None:
-        noise = data_url(Image.effect_noise((200, 200), 90).convert("RGB"), format="JPEG")
+        noise = data_url(Image.effect_noise((128, 128), 90).convert("RGB"), format="JPEG")
         record = faulty.predict(image=noise, scale=4, preset="speed")
         assert record["status"] == "failed"
         assert "the result cannot be written: File too large" in record["error"]
@@ -476,10 +478,10 @@ class TestFaults:
         assert faulty.files() == []
 
     def test_time_is_limited(self, faulty: Server, photo: Image.Image) -> None:
-        # Four times the work: LONG itself takes less than 8 seconds on a fast machine.
+        # Four times the work: LONG itself takes less than 6 seconds on a fast machine.
         record = faulty.predict(**LONG | {"image": data_url(photo.resize((96, 80)))})
         assert record["status"] == "failed"
-        assert "it took longer than 8 seconds" in record["error"]
+        assert "it took longer than 6 seconds" in record["error"]
 
     def test_a_signal_ends_it_while_it_is_busy(self, faulty: Server, image: str) -> None:
         worker = _make_busy(faulty, image=image, **LONG)
