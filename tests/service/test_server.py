@@ -525,7 +525,7 @@ def _written(image: Image.Image, kind: str) -> bytes:
     return buffer.getvalue()
 
 
-@settings(max_examples=cases(30), deadline=None)
+@settings(max_examples=cases(20), deadline=None)
 @given(data=st.data())
 def test_no_picture_breaks_it(server: Server, photo: Image.Image, data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(["PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "AVIF", "HEIF"]))
