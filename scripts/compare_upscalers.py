@@ -87,6 +87,8 @@ class NcnnNetwork:
         process = subprocess.Popen(
             [*map(str, command), str(self.threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
+        assert process.stdin is not None
+        assert process.stdout is not None
         process.stdin.write("".join(f"{_input_of(target)}\t{target}\n" for target in missing))
         process.stdin.close()
         for number, line in enumerate(process.stdout, 1):
@@ -179,6 +181,7 @@ def pictures(
     _prepare(methods, list(images.values()))
     sheets = cache / "sheets"
     sheets.mkdir(exist_ok=True)
+    outputs: dict[str, Image.Image] = {}
     for name, image in images.items():
         size = (SCALE * image.width, SCALE * image.height)
         outputs = {BICUBIC: resize(image, size)} | {method: enlarge(image)[0] for method, enlarge in methods.items()}

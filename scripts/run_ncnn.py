@@ -12,8 +12,9 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-import ncnn
+import ncnn  # pyright: ignore[reportMissingImports] # in an environment of its own
 import numpy as np
 from PIL import Image
 
@@ -24,7 +25,7 @@ TILE = 200
 """Longest side of a tile."""
 
 
-def load(param: str, weights: str, threads: int) -> ncnn.Net:
+def load(param: str, weights: str, threads: int) -> Any:
     """A network with the blobs `data` and `output`, RGB in 0..1."""
     network = ncnn.Net()
     network.opt.use_vulkan_compute = False
@@ -34,7 +35,7 @@ def load(param: str, weights: str, threads: int) -> ncnn.Net:
     return network
 
 
-def enlarge(network: ncnn.Net, pixels: np.ndarray) -> np.ndarray:
+def enlarge(network: Any, pixels: np.ndarray) -> np.ndarray:
     """uint8 RGB `(H, W, 3)`, four times as large, in tiles."""
     height, width = pixels.shape[:2]
     padded = np.pad(pixels, ((PADDING, PADDING), (PADDING, PADDING), (0, 0)), mode="edge")

@@ -46,8 +46,8 @@ def tone(high: Image.Image, rng: np.random.Generator) -> Image.Image:
         return high
     pixels = np.asarray(high, dtype=np.float32) / 255
     if rng.random() < 0.6:
-        grey = pixels @ np.float32([0.299, 0.587, 0.114])
-        tint = rng.uniform(0, 0.12) * np.float32([1, 0.1, -1])
+        grey = pixels @ np.array([0.299, 0.587, 0.114], np.float32)
+        tint = rng.uniform(0, 0.12) * np.array([1, 0.1, -1], np.float32)
         pixels = grey[..., None] + tint * (4 * grey * (1 - grey))[..., None]
     black, white = rng.uniform(0, 0.3), rng.uniform(0.7, 1)
     pixels = black + (white - black) * pixels.clip(0, 1) ** rng.uniform(0.7, 1.4)

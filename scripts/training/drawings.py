@@ -28,9 +28,10 @@ def drawing(side: int, rng: np.random.Generator) -> Image.Image:
 
 def _ground(side: int, rng: np.random.Generator) -> Image.Image:
     """One colour, or a passage from one to another."""
-    first, second = (np.float32(_colour(rng)) for _ in range(2))
+    first, second = (np.array(_colour(rng), np.float32) for _ in range(2))
     if rng.random() < 0.5:
-        return Image.new("RGB", (side, side), tuple(int(value) for value in first))
+        red, green, blue = (int(value) for value in first)
+        return Image.new("RGB", (side, side), (red, green, blue))
     angle = rng.uniform(0, 2 * np.pi)
     y, x = np.mgrid[:side, :side].astype(np.float32) / side - 0.5
     share = (0.5 + 0.7 * (x * np.cos(angle) + y * np.sin(angle))).clip(0, 1)[..., None]
@@ -43,8 +44,10 @@ def _colour(rng: np.random.Generator) -> tuple[int, int, int]:
     if kind < 0.25:
         return (255, 255, 255)
     if kind < 0.4:
-        return (int(rng.integers(256)),) * 3
-    return tuple(int(value) for value in rng.integers(0, 256, 3))
+        grey = int(rng.integers(256))
+        return grey, grey, grey
+    red, green, blue = (int(value) for value in rng.integers(0, 256, 3))
+    return red, green, blue
 
 
 def _width(side: int, rng: np.random.Generator) -> int:

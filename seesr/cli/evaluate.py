@@ -93,8 +93,10 @@ def evaluate(
     upscaler = (context.obj or Upscaler.load)(weights, device, dtype, memory_limit=memory_limit)
     if len(folders) == 2:
         image_pairs = evaluation.pairs_from_folders(*folders)
+    elif kind is None:
+        image_pairs = evaluation.pairs_from_truths(*folders)
     else:
-        image_pairs = evaluation.pairs_from_truths(*folders, *(() if kind is None else (degradation_seed, kind)))
+        image_pairs = evaluation.pairs_from_truths(*folders, degradation_seed, kind)
     metrics, with_crops = Metrics(perceptual, niqe), page is not None
     settings = {
         "weights": upscaler.weights.name,

@@ -501,7 +501,7 @@ def test_the_cleaner_takes_back_blur(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 @pytest.mark.parametrize("size", [28, 50])
 def test_a_crop_that_the_cleaner_cannot_take_is_refused(tmp_path: Path, size: int) -> None:
-    with pytest.raises(typer.BadParameter, match=f"--size {size} is not a multiple of 4 from 32 on"):
+    with pytest.raises(typer.BadParameter, match=f"--size {size} is not a multiple of 8 from 32 on"):
         cleaner(images=tmp_path, work=tmp_path / "work", size=size)
     assert not (tmp_path / "work").exists()
 
