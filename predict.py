@@ -78,6 +78,12 @@ class Predictor(BasePredictor):
         conditioning_scale: float = Input(
             description="Strength of the ControlNet; lower values invent more detail.", default=1.0, ge=0, le=2
         ),
+        clean: float = Input(
+            description="Share of the cleaner's work that is taken: it removes noise, blur and JPEG blocks; 0 keeps grain.",
+            default=1.0,
+            ge=0,
+            le=1,
+        ),
         edges: float = Input(
             description="Edge enhancement before upscaling: strengthens details but not noise; 0 is off.",
             default=0.0,

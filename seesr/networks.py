@@ -139,15 +139,21 @@ class SeeSRNetworks:
         """What the VAE does with latents of this size: `whole`, `exact tiles` or `estimated tiles`."""
         return tiling_mode(self.components["vae"], height, width, vae_tile)
 
-    def clean(self, images: list[Image.Image], working: Size, report: Progress, notes: list[Notes]) -> list[Image.Image]:
-        """Takes blur and noise out of RGB pictures; what is to become smaller is reduced first."""
+    def clean(
+        self, images: list[Image.Image], strength: float, working: Size, report: Progress, notes: list[Notes]
+    ) -> list[Image.Image]:
+        """Takes blur, noise and JPEG blocks out of RGB pictures; what is to become smaller is reduced first.
+
+        `strength` is the share of the change that is taken, above 0 to 1.
+        """
         cleaner, cleaned = self.components["cleaner"], []
         with self.components.running("cleaner"):
             for number, image in enumerate(images):
                 report("clean", number, len(images))
                 pixels = to_tensor(resize(image, min(image.size, working)))
                 compute = partial(clean, cleaner, pixels)
-                cleaned.append(to_image(run_with_nan_guard("clean", [cleaner], compute, [notes[number]])))
+                result = run_with_nan_guard("clean", [cleaner], compute, [notes[number]])
+                cleaned.append(to_image(result if strength == 1 else torch.lerp(pixels, result, strength)))
         return cleaned
 
     def encode(self, image: Tensor, tiling: VAETiling, notes: list[Notes]) -> Tensor:

@@ -104,6 +104,12 @@ class Options(OptionModel):
         description="Bandwidth of its kernel: large is nearer the mean, small keeps detail; else the median distance.",
     )
     kds_patch: int = Field(default=2, ge=1, le=16, description="Side of its patches in latent pixels.")
+    clean: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="Share of the cleaner's work that is taken: it removes noise, blur and JPEG blocks; 0 keeps grain.",
+    )
     edges: float = Field(
         default=0.0,
         ge=0,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -48,6 +48,8 @@ class Result(Generic[AnyOptions]):
     vae: str
     """How the VAE was computed: `whole`, `exact tiles` (with the same result), or `estimated tiles` (with statistics of
     its group norms that were estimated from sample tiles)."""
+    weights_digest: str = field(default="", kw_only=True)
+    """`WeightsFolder.digest`, which tells weights of the same name apart."""
     peak_memory: int
     """Peak of the process in bytes, weights included: of the GPU's memory, or on a CPU of resident memory."""
 
@@ -66,6 +68,7 @@ class Result(Generic[AnyOptions]):
         return {
             "version": __version__,
             "weights": self.weights,
+            "weights_digest": self.weights_digest,
             "dtype": self.dtype,
             **self.options.model_dump(exclude_none=True),
             "seed": self.seed,

@@ -25,7 +25,7 @@ from seesr.images.resize import crop, network_input, to_image
 from seesr.images.sizes import Sizes, plan_sizes
 from seesr.machine.out_of_memory import oom_as
 from seesr.networks import SeeSRNetworks, seesr_costs, seesr_networks
-from seesr.notes import Notes
+from seesr.notes import Notes, add_to_all
 from seesr.options import Limits, Options
 from seesr.planning.plan import MemoryPlan, TileSettings, Workload
 from seesr.result import UpscaleResult
@@ -184,9 +184,11 @@ class Upscaler:
         networks, notes = self.networks, [Notes(picture.notes) for picture, _ in jobs]
         tiles, tiling = plan.tiles(*networks.latent_size(sizes)), VAETiling(plan.vae_tile, plan.map_storage)
         inputs = cleaned = [picture.rgb for picture, _ in jobs]
-        if networks.has_cleaner:
+        if options.clean and networks.has_cleaner:
             with stages.stage("clean"):
-                cleaned = networks.clean(inputs, sizes.working, report, notes)
+                cleaned = networks.clean(inputs, options.clean, sizes.working, report, notes)
+        elif 0 < options.clean < 1:
+            add_to_all(notes, f"clean {options.clean:g} changes nothing: the weights {self.weights.name} have no cleaner")
         sharp = cleaned
         if options.edges:
             with stages.stage("edges"):
@@ -240,6 +242,7 @@ class Upscaler:
             sizes=sizes,
             options=options,
             weights=self.weights.name,
+            weights_digest=self.weights.digest,
             dtype=execution.dtype,
             seconds=execution.seconds,
             notes=list(output.notes),

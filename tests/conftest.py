@@ -12,6 +12,9 @@ STRAY = re.compile("(?!SEESR_REFERENCE$)(SEESR|HF)_.*|(FORCE|NO)_COLOR|(http|htt
 for name in filter(STRAY.fullmatch, [*os.environ]):
     del os.environ[name]
 os.environ |= {"COLUMNS": "120", "NO_PROXY": "*"}
+if processes := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    # More threads than processors would wait for each other most of the time.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(processes))))
 
 import functools
 import hashlib
@@ -40,12 +43,8 @@ settings.register_profile("long", max_examples=1000)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is slow begins first. The tests of a file run in one process, and all that need the server in one."""
-    slow = ("server", "training")
-    items.sort(key=lambda item: not any(item.get_closest_marker(name) for name in slow))
-    for item in items:
-        group = "server" if item.get_closest_marker("server") else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+    """What is slow begins first; the tests of a file run in one process."""
+    items.sort(key=lambda item: not any(item.get_closest_marker(name) for name in ("server", "training")))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -282,7 +282,7 @@ def test_networks_see_the_picture_with_the_margin_its_weights_want(
     assert seen == [(1, 3, 160 + 2 * 4 * margin, 192 + 2 * 4 * margin)]
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(width=st.integers(4, 60), height=st.integers(4, 60), scale=st.floats(1, 3))
 def test_any_small_size(upscaler: Upscaler, width: int, height: int, scale: float) -> None:
     photo = photograph("rocket.jpg", (300, 100, 300 + width, 100 + height))

@@ -31,9 +31,12 @@ def evaluate(
         tuple[Path, Path] | None, typer.Option(metavar="LOW HIGH", help="Folders of inputs and ground truths.")
     ] = None,
     degrade: Annotated[
-        int | None,
-        typer.Option(metavar="SEED", help="With --truth: random blur, resize, noise, sharpening and JPEG by this seed."),
+        str | None,
+        typer.Option(
+            metavar="KIND", help="With --truth: jpeg, noise, mixed, old or camera; a number is camera by that seed."
+        ),
     ] = None,
+    degrade_seed: Annotated[int | None, typer.Option(min=0, help="Seed of --degrade KIND; 0 unless it is given.")] = None,
     against: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=FOLDER", help="Outputs of another method, named like the ground truths."),
@@ -48,13 +51,14 @@ def evaluate(
     page: Annotated[Path | None, typer.Option("--html", help="Write an HTML page with parts of the best and worst.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Compare results, and bicubic's, with the ground truth: PSNR-Y, SSIM-Y, ST-LPIPS, NIQE, grid artefacts, speed."""
+    """Compare results, and bicubic's, with the ground truth: PSNR-Y, SSIM-Y, ST-LPIPS, NIQE, artefacts, speed."""
     if truth is not None and pairs is None:
         folders = (truth,)
     elif pairs is not None and truth is None and degrade is None:
         folders = pairs
     else:
-        raise OptionError("give either --truth FOLDER, optionally with --degrade SEED, or --pairs LOW HIGH.")
+        raise OptionError("give either --truth FOLDER, optionally with --degrade KIND, or --pairs LOW HIGH.")
+    kind, degradation_seed = _degradation(degrade, degrade_seed)
     other_methods = dict(_named_folder(argument) for argument in against or [])
     evaluated = [*folders, *other_methods.values()]
     if save is not None and save.resolve() in {folder.resolve() for folder in evaluated}:
@@ -89,14 +93,17 @@ def evaluate(
     upscaler = (context.obj or Upscaler.load)(weights, device, dtype, memory_limit=memory_limit)
     if len(folders) == 2:
         image_pairs = evaluation.pairs_from_folders(*folders)
+    elif kind is None:
+        image_pairs = evaluation.pairs_from_truths(*folders)
     else:
-        image_pairs = evaluation.pairs_from_truths(*folders, degrade)
+        image_pairs = evaluation.pairs_from_truths(*folders, degradation_seed, kind)
     metrics, with_crops = Metrics(perceptual, niqe), page is not None
     settings = {
         "weights": upscaler.weights.name,
+        "weights_digest": upscaler.weights.digest,
         "device": str(upscaler.engine.device),
         "dtype": dtype_name(upscaler.engine.dtype),
-        "degradation": "pairs" if pairs else "bicubic" if degrade is None else f"seed {degrade}",
+        "degradation": "pairs" if pairs else "bicubic" if kind is None else f"{kind}, seed {degradation_seed}",
         **upscaler.with_defaults(options).model_dump(exclude_none=True),
     }
     pictures, complete = [], False
@@ -120,6 +127,23 @@ def evaluate(
                 temporary.write_text(report.as_page(pictures, settings), encoding="utf-8")
         except OSError as error:
             raise OutputError(f"{page} cannot be written: {error.strerror or error}.") from error
+
+
+def _degradation(degrade: str | None, seed: int | None) -> tuple[str | None, int]:
+    """The kind of degradation, None for bicubic alone, and its seed."""
+    from seesr.evaluation.degradation import KINDS
+
+    if degrade is None or degrade in KINDS:
+        if degrade is None and seed is not None:
+            raise OptionError(f"--degrade-seed is {seed}, and there is no --degrade: give --degrade KIND as well.")
+        return degrade, seed or 0
+    if not degrade.isdecimal():
+        raise OptionError(f"--degrade is {degrade!r}; give {', '.join(KINDS)}, or a number, which is camera by that seed.")
+    if seed is not None:
+        raise OptionError(
+            f"--degrade is {degrade}, a seed, and --degrade-seed is {seed}: give --degrade camera, or one seed."
+        )
+    return "camera", int(degrade)
 
 
 def _named_folder(argument: str) -> tuple[str, Path]:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from seesr.errors import InputError
 from seesr.evaluation import BICUBIC, OURS
-from seesr.evaluation.degradation import crop_to_multiple, degrade, downscale_bicubic
+from seesr.evaluation.degradation import crop_to_multiple, degraded_pair, downscale_bicubic
 from seesr.evaluation.metrics import Metrics
 from seesr.images.read import PICTURE_SUFFIXES, read_picture
 from seesr.images.resize import resize
@@ -48,11 +48,11 @@ class PictureMetrics:
     """By method, the ground truth last; empty without an HTML page."""
 
 
-def pairs_from_truths(folder: Path, degradation_seed: int | None = None) -> Iterator[ImagePair]:
+def pairs_from_truths(folder: Path, degradation_seed: int | None = None, kind: str = "camera") -> Iterator[ImagePair]:
     """Pairs of each picture of `folder`, cropped to a multiple of 4, and the same reduced to 1/4 by Pillow's bicubic.
 
-    With a seed the input is made by `degradation.degrade` instead. Each picture then has its own random generator, seeded
-    with `degradation_seed` and the picture's index in the order of names.
+    With a seed the pair is made by `degradation.degraded_pair` instead. Each picture then has its own random generator,
+    seeded with `degradation_seed` and the picture's index in the order of names.
 
     Raises:
         InputError: a picture cannot be evaluated.
@@ -64,7 +64,7 @@ def pairs_from_truths(folder: Path, degradation_seed: int | None = None) -> Iter
         if degradation_seed is None:
             low = downscale_bicubic(truth, SCALE)
         else:
-            low = degrade(truth, np.random.default_rng([degradation_seed, number]), SCALE)
+            low, truth = degraded_pair(truth, kind, np.random.default_rng([degradation_seed, number]))
         yield ImagePair(path.stem, low, truth)
 
 

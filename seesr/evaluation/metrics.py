@@ -1,4 +1,6 @@
-"""Metrics: the distance of an output to its ground truth, and the strength of grid artefacts (`docs/evaluation.md`)."""
+"""Metrics: the distance of an output to its ground truth, and the strength of grids and of texture where there is none.
+
+`docs/evaluation.md` defines each."""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from scipy.ndimage import gaussian_filter, minimum_filter, uniform_filter
 from skimage.metrics import structural_similarity
 
 from seesr.evaluation.niqe import NIQE
@@ -19,6 +22,15 @@ GRID_STRIDES = (2, 4, 8, 16)
 """Pixels: the strides of the autoencoder."""
 NEIGHBOURS = (-3, -2, 2, 3)
 """Offsets, in frequency bins, of the lines with which a grid's frequency is compared."""
+
+
+SMOOTH_WINDOW, SMOOTH_DEVIATION = 9, 2.0
+"""A pixel is smooth if the luma in a square of this side around it has a smaller standard deviation than this, in levels."""
+SMOOTH_MARGIN = 9
+"""Pixels around a smooth place that must be smooth too, so that no edge reaches into it."""
+MIN_SMOOTH_PIXELS = 2000
+TEXTURE_DEVIATION = 4.0
+"""Of the Gaussian, in pixels: what is finer counts as texture."""
 
 
 class Metrics:
@@ -38,7 +50,9 @@ class Metrics:
                 values["st_lpips"] = self.perceptual(_tensor(output), _tensor(truth)).item()
         if self.niqe is not None:
             values["niqe"] = self.niqe(luma(output))
-        return values | {"grid": grid, "grid_to_truth": grid / truth_grid}
+        values |= {"grid": grid, "grid_to_truth": grid / truth_grid}
+        texture, truth_texture = (smooth_texture(image, y_truth) for image in (y, y_truth))
+        return values | {"smooth_texture": texture, "smooth_texture_truth": truth_texture}
 
 
 def luma(image: Image.Image) -> np.ndarray:
@@ -74,6 +88,32 @@ def grid_energy(y: np.ndarray) -> float:
             neighbours = statistics.fmean(lines[(centre + offset) % side] for offset in NEIGHBOURS)
             ratios.append(lines[centre] / neighbours if neighbours else 1.0)
     return statistics.fmean(ratios)
+
+
+def smooth_texture(y: np.ndarray, y_truth: np.ndarray) -> float:
+    """Root mean square of the fine structure of `y`, in levels, where the truth is smooth.
+
+    That is the embroidery on skin, sky and paper that distances to the truth forgive; noise that was left counts too. NaN
+    where less than `MIN_SMOOTH_PIXELS` are smooth.
+    """
+    smooth = smooth_places(y_truth)
+    if smooth.sum() < MIN_SMOOTH_PIXELS:
+        return float("nan")
+    return float(np.sqrt(np.square(y - gaussian_filter(y, TEXTURE_DEVIATION))[smooth].mean()))
+
+
+def smooth_places(y: np.ndarray) -> np.ndarray:
+    """Where `y` `(H, W)` is smooth, and so `SMOOTH_MARGIN` pixels around: boolean `(H, W)`.
+
+    Of what lies beyond the border nothing is known, so nowhere near it: networks that pad with zeros draw lines there.
+    """
+    y = y - y.mean()
+    mean, square = (uniform_filter(values, SMOOTH_WINDOW) for values in (y, y**2))
+    smooth = (square - mean**2 < SMOOTH_DEVIATION**2).astype(np.uint8)
+    reach = SMOOTH_MARGIN + SMOOTH_WINDOW // 2
+    inner = np.zeros_like(smooth, dtype=bool)
+    inner[reach:-reach, reach:-reach] = True
+    return inner & minimum_filter(smooth, 2 * SMOOTH_MARGIN + 1).astype(bool)
 
 
 def _tensor(image: Image.Image) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from dataclasses import dataclass, fields
@@ -26,6 +27,9 @@ DEFAULTS_FILE = "seesr.json"
 """Optional file of a weights folder."""
 MAX_MARGIN = 8
 """Latent pixels."""
+MAX_HASHED_BYTES, END_BYTES = 32 << 20, 1 << 20
+"""Of a file that counts with all its content in a digest; of a larger one's beginning and end, which count of it."""
+DIGEST_DIGITS = 12
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,32 @@ class WeightsFolder:
             if type(value) is not int or not low <= value <= high:
                 raise WeightsError(f"{path} has {name} {value!r}; it must be a whole number from {low} to {high}.")
         return defaults
+
+    @cached_property
+    def digest(self) -> str:
+        """A few digits that tell these weights from others, also from others of the same name.
+
+        They are of a SHA-256 of the path and content of each file in the subfolders that are read, and of `seesr.json`. Of a
+        file above 32 MiB only the size, the first and the last MiB count, so that gigabytes are not read once more: these
+        hold the names and shapes of all tensors, and some of their values. So the digest is no proof that a file is whole;
+        `seesr weights verify` is.
+        """
+        folders = (self.root / name for name in (*REQUIRED_FOLDERS, CLEANER))
+        paths = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+        paths += [path for path in [self.root / DEFAULTS_FILE] if path.is_file()]
+        digest = hashlib.sha256()
+        for name, path in sorted((path.relative_to(self.root).as_posix(), path) for path in paths):
+            if not path.name.startswith("."):
+                size = path.stat().st_size
+                digest.update(f"{name}\n{size}\n".encode())
+                with path.open("rb") as file:
+                    if size <= MAX_HASHED_BYTES:
+                        digest.update(file.read())
+                    else:
+                        digest.update(file.read(END_BYTES))
+                        file.seek(-END_BYTES, os.SEEK_END)
+                        digest.update(file.read())
+        return digest.hexdigest()[:DIGEST_DIGITS]
 
 
 def resolve_weights(name: str | os.PathLike[str] | None = None) -> WeightsFolder:

@@ -113,7 +113,7 @@ def test_real_weights(folder: Path, height: int, width: int) -> None:
     assert max(differences(load_vae(folder), height, width, 32)) <= LIMIT
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(height=st.integers(1, 20), width=st.integers(1, 20), tile=st.integers(1, 12))
 def test_any_size_and_tile(height: int, width: int, tile: int) -> None:
     vae = small_vae(block_out_channels=[4, 8], norm_num_groups=2, **TWO_BLOCKS)

@@ -227,7 +227,7 @@ def limited(upscaler: Upscaler) -> Upscaler:
     return sharing(upscaler, limits=SMALL)
 
 
-@settings(deadline=None, max_examples=cases(60), suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=cases(30), suppress_health_check=list(HealthCheck))
 @given(
     width=st.integers(1, 48),
     height=st.integers(1, 48),

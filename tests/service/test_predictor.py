@@ -37,7 +37,7 @@ OTHER_HELP = {"output_format"}
 NOT_OPTIONS = {"image", "preset"}
 OTHERS: dict[str, Any] = {
     **{"scale": 2.5, "prompt": "fur", "num_inference_steps": 3, "preset": "memory", "tags": False},
-    **{"conditioning_scale": 0.5, "edges": 1.5, "color_fix": "adain", "sharpen": 0.25, "seed": 7},
+    **{"conditioning_scale": 0.5, "edges": 1.5, "clean": 0.5, "color_fix": "adain", "sharpen": 0.25, "seed": 7},
     **{"kds": True, "kds_particles": 4, "kds_bandwidth": 0.75, "kds_patch": 3},
     **{"tile": 48, "tile_overlap": 8, "tile_tags": True, "vae_tile": 32},
     **{"output_format": "webp", "output_quality": 80, "keep_metadata": True},
