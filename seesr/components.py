@@ -14,6 +14,7 @@ from seesr.kernels.denoiser_attention import set_attention_processor
 from seesr.kernels.winograd import use_winograd
 from seesr.machine.allocator import trim_heap
 from seesr.machine.device import CPU, dtype_of, supported_dtype, to_device
+from seesr.machine.memory import release_memory
 from seesr.planning.nan_guard import in_float32, restore_fully
 from seesr.planning.plan import MemoryPlan
 
@@ -74,10 +75,19 @@ class Components:
 
     def __getitem__(self, name: str) -> Any:
         """The network of this name; of which class it is, its spec says."""
+        if not self.networks:
+            raise RuntimeError("the networks were unloaded; load them again")
         return self.networks[name]
 
     def __contains__(self, name: str) -> bool:
         return name in self.networks
+
+    def unload(self) -> None:
+        """Lets go of the weights, whoever else holds the networks, which cannot be used afterwards."""
+        for network in self.networks.values():
+            offload_to_meta(network)
+        self.networks.clear()
+        release_memory(self.device)
 
     def nbytes(self, *names: str) -> int:
         """Bytes of the weights of these networks, wherever they are."""

@@ -1,4 +1,4 @@
-"""Atomic writing of files."""
+"""Atomic writing of files, and the folder of the user's own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,16 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+DATA_VARIABLE = "SEESR_DATA"
+
+
+def data_folder() -> Path:
+    """Where the user's own files are: the folder named by `SEESR_DATA`, else `seesr` in the user's data folder."""
+    path, user_data = os.environ.get(DATA_VARIABLE), os.environ.get("XDG_DATA_HOME")
+    if path:
+        return Path(path)
+    return (Path(user_data) if user_data else Path.home() / ".local" / "share") / "seesr"
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from seesr.planning.costs import CostModel
 from seesr.weights.cache import Cache
 from seesr.weights.config import read_config
 from seesr.weights.manifest import beside_package
-from seesr.weights.resolve import DEFAULTS_FILE, TINY
+from seesr.weights.resolve import DEFAULTS_FILE, TINY, folder_digest
 from seesr.weights.state_dict import load_network
 
 PICTOGRAMS = "pictograms"
@@ -38,6 +38,7 @@ REQUIRED = (
     "tokenizer",
     "scheduler/scheduler_config.json",
 )
+REQUIRED_FOLDERS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 TEXT_TO_IMAGE_CHANNELS = 4
 """Input channels of a UNet that makes pictures from noise alone; one with 9 is for inpainting only."""
 
@@ -62,8 +63,16 @@ class Checkpoint:
 
     root: Path
     name: str
-    turbo: bool = False
-    """Whether one step without guidance is what it was trained for."""
+
+    @property
+    def is_base(self) -> bool:
+        """Whether it is SD-Turbo of a weights folder for upscaling, which was trained for one step without guidance."""
+        return self.root.name == BASE_FOLDER and (self.root.parent / "seesr").is_dir()
+
+    @cached_property
+    def digest(self) -> str:
+        """A few digits that tell its weights from others (`folder_digest`)."""
+        return folder_digest(self.root, REQUIRED_FOLDERS)
 
     @cached_property
     def defaults(self) -> CheckpointDefaults:
@@ -74,7 +83,7 @@ class Checkpoint:
         """
         path = self.root / DEFAULTS_FILE
         if not path.exists():
-            return CheckpointDefaults(steps=1, guidance_scale=1.0) if self.turbo else CheckpointDefaults()
+            return CheckpointDefaults(steps=1, guidance_scale=1.0) if self.is_base else CheckpointDefaults()
         values, keys = read_config(path), [field.name for field in fields(CheckpointDefaults)]
         if unknown := values.keys() - keys:
             raise WeightsError(f"{path} holds unknown key {min(unknown)!r}; valid keys: {', '.join(keys)}.")
@@ -156,7 +165,7 @@ def resolve_checkpoint(name: str | os.PathLike[str] | None = None) -> Checkpoint
             raise WeightsError(
                 f"the full model is not complete: {full / missing} is missing; `seesr weights pull` fetches it."
             )
-        return Checkpoint(full, "SD-Turbo (cache)", turbo=True)
+        return Checkpoint(full, "SD-Turbo (cache)")
     root = beside_package(PICTOGRAMS) if name == PICTOGRAMS else Path(name)
     if root.resolve() in (beside_package(TINY).resolve(), (beside_package(TINY) / BASE_FOLDER).resolve()) or name == TINY:
         raise OptionError(f"the base of the embedded upscaling model never learnt to draw; use --checkpoint {PICTOGRAMS}.")

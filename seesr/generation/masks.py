@@ -11,6 +11,8 @@ import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
 from seesr.errors import InputError
+from seesr.images.read import Picture
+from seesr.images.sizes import Size
 
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom, in pixels; the last two are exclusive."""
@@ -18,10 +20,16 @@ FILL_BLURS = (256, 64, 16, 4, 2)
 """Radii, in pixels, of the blurs that carry colours from around a mask into it, the widest first."""
 
 
-def read_mask(mask: Image.Image, size: tuple[int, int], invert: bool, blur: float) -> Image.Image:
-    """The mask as mode L; of a picture with transparency its alpha counts.
+def mask_of(picture: Picture) -> Image.Image:
+    """A picture as a mask: its brightness, or where it has transparency its alpha."""
+    return picture.alpha or picture.rgb.convert("L")
+
+
+def prepare_mask(mask: Image.Image, size: Size, invert: bool, blur: float) -> Image.Image:
+    """The mask, inverted and softened.
 
     Args:
+        mask: mode L.
         size: width and height of the picture that it belongs to.
         blur: radius in pixels of the Gaussian by which its edge is softened.
 
@@ -32,10 +40,6 @@ def read_mask(mask: Image.Image, size: tuple[int, int], invert: bool, blur: floa
         raise InputError(
             f"the mask is {mask.width}x{mask.height}, the picture {size[0]}x{size[1]}; give a mask of its size."
         )
-    if mask.has_transparency_data:
-        alpha = mask.convert("RGBA").getchannel("A")
-        mask = alpha if alpha.getextrema() != (255, 255) else mask
-    mask = mask.convert("L")
     if invert:
         mask = ImageOps.invert(mask)
     return mask.filter(ImageFilter.GaussianBlur(blur)) if blur else mask

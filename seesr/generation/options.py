@@ -10,6 +10,8 @@ from pydantic_core import PydanticCustomError
 from seesr.options import OptionModel
 
 MAX_SEED = 2**32 - 1
+MIN_SIDE, MAX_SIDE = 64, 2048
+"""Pixels of a side of a picture that is made."""
 MAX_PROMPT = 20_000
 """Characters of a prompt."""
 
@@ -31,8 +33,12 @@ class GenerationOptions(OptionModel):
     )
     sampler: str | None = Field(default=None, max_length=60, description="Sampler; the default is the checkpoint's.")
     schedule: str = Field(default="Automatic", max_length=60, description="Noise schedule of the sampler.")
-    width: int | None = Field(default=None, ge=64, le=2048, multiple_of=8, description="Width in pixels, in steps of 8.")
-    height: int | None = Field(default=None, ge=64, le=2048, multiple_of=8, description="Height in pixels, in steps of 8.")
+    width: int | None = Field(
+        default=None, ge=MIN_SIDE, le=MAX_SIDE, multiple_of=8, description="Width in pixels, in steps of 8."
+    )
+    height: int | None = Field(
+        default=None, ge=MIN_SIDE, le=MAX_SIDE, multiple_of=8, description="Height in pixels, in steps of 8."
+    )
     seed: int | None = Field(
         default=None, ge=-1, le=MAX_SEED, description="Seed of the first picture; by default, or with -1, one is drawn."
     )

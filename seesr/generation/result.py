@@ -7,6 +7,7 @@ from typing import Any
 
 from seesr.generation.infotext import Infotext
 from seesr.generation.options import GenerationOptions
+from seesr.images.sizes import Size
 from seesr.result import Result
 from seesr.version import __version__
 
@@ -22,25 +23,28 @@ class GenerationResult(Result[GenerationOptions]):
     steps: int
     """Steps that were asked for; the UNet ran more often or less, as the sampler and the strength say."""
     guidance_scale: float
-    checkpoint_digest: str
     task: str
     """`text to image`, `image to image` or `inpainting`."""
-    first_size: tuple[int, int]
-    """Width and height of the first pass, before anything enlarged it."""
+    size: Size
+    """Width and height before a second pass or `upscale` enlarged it."""
 
     def settings(self) -> dict[str, Any]:
         """All that made the picture: with the same input it is made again."""
-        return super().settings() | {
-            "task": self.task,
-            "negative_prompt": self.negative_prompt,
-            "variation_seed": self.variation_seed,
-            "sampler": self.sampler,
-            "schedule": self.schedule,
-            "steps": self.steps,
-            "guidance_scale": self.guidance_scale,
-            "width": self.first_size[0],
-            "height": self.first_size[1],
-        }
+        # The size of other tasks follows from their input.
+        size = {"width": self.size[0], "height": self.size[1]} if self.task == "text to image" else {}
+        return (
+            super().settings()
+            | size
+            | {
+                "task": self.task,
+                "negative_prompt": self.negative_prompt,
+                "variation_seed": self.variation_seed,
+                "sampler": self.sampler,
+                "schedule": self.schedule,
+                "steps": self.steps,
+                "guidance_scale": self.guidance_scale,
+            }
+        )
 
     def record(self) -> dict[str, Any]:
         """`Result.record` with what `settings` has beside it."""
@@ -60,8 +64,8 @@ class GenerationResult(Result[GenerationOptions]):
             "Schedule type": self.schedule,
             "CFG scale": f"{self.guidance_scale:g}",
             "Seed": self.seed,
-            "Size": f"{self.first_size[0]}x{self.first_size[1]}",
-            "Model hash": self.checkpoint_digest,
+            "Size": f"{self.size[0]}x{self.size[1]}",
+            "Model hash": self.weights_digest,
             "Model": self.weights,
         }
         if options.variation_strength:

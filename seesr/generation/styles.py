@@ -26,7 +26,9 @@ def read_styles(path: Path) -> dict[str, tuple[str, str]]:
             rows = list(csv.DictReader(file))
         return {row["name"]: (row.get("prompt") or "", row.get("negative_prompt") or "") for row in rows if row["name"]}
     except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
-        raise OptionError(f"{path} is not a file of styles with the columns name, prompt, negative_prompt ({error}).") from error
+        raise OptionError(
+            f"{path} is not a file of styles with the columns name, prompt, negative_prompt ({error})."
+        ) from error
 
 
 def apply_styles(
@@ -63,6 +65,6 @@ def expand_variants(prompt: str, seed: int, wildcards: Path | None = None) -> st
 
     manager = WildcardManager(wildcards) if wildcards is not None and wildcards.is_dir() else WildcardManager()
     generator = RandomPromptGenerator(manager, seed=seed)
-    generator.random = random.Random(seed)  # noqa: S311
+    generator.random = random.Random(seed)
     (expanded,) = generator.generate(prompt, num_images=1) or [prompt]
     return str(expanded)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -75,29 +76,8 @@ class WeightsFolder:
 
     @cached_property
     def digest(self) -> str:
-        """A few digits that tell these weights from others, also from others of the same name.
-
-        They are of a SHA-256 of the path and content of each file in the subfolders that are read, and of `seesr.json`. Of a
-        file above 32 MiB only the size, the first and the last MiB count, so that gigabytes are not read once more: these
-        hold the names and shapes of all tensors, and some of their values. So the digest is no proof that a file is whole;
-        `seesr weights verify` is.
-        """
-        folders = (self.root / name for name in (*REQUIRED_FOLDERS, CLEANER))
-        paths = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
-        paths += [path for path in [self.root / DEFAULTS_FILE] if path.is_file()]
-        digest = hashlib.sha256()
-        for name, path in sorted((path.relative_to(self.root).as_posix(), path) for path in paths):
-            if not path.name.startswith("."):
-                size = path.stat().st_size
-                digest.update(f"{name}\n{size}\n".encode())
-                with path.open("rb") as file:
-                    if size <= MAX_HASHED_BYTES:
-                        digest.update(file.read())
-                    else:
-                        digest.update(file.read(END_BYTES))
-                        file.seek(-END_BYTES, os.SEEK_END)
-                        digest.update(file.read())
-        return digest.hexdigest()[:DIGEST_DIGITS]
+        """A few digits that tell these weights from others, also from others of the same name; see `folder_digest`."""
+        return folder_digest(self.root, (*REQUIRED_FOLDERS, CLEANER))
 
 
 def resolve_weights(name: str | os.PathLike[str] | None = None) -> WeightsFolder:
@@ -148,3 +128,28 @@ def _full() -> WeightsFolder:
         )
     pull(manifest, cache, accepted=True, on_file=_print_download)
     return WeightsFolder(cache.full, "full (cache)")
+
+
+def folder_digest(root: Path, subfolders: Iterable[str]) -> str:
+    """A few digits that tell the weights in a folder from others.
+
+    They are of a SHA-256 of the path and content of each file in the subfolders, and of `seesr.json`. Of a file above
+    32 MiB only the size, the first and the last MiB count, so that gigabytes are not read once more: these hold the names
+    and shapes of all tensors, and some of their values. So the digest is no proof that a file is whole; `seesr weights
+    verify` is.
+    """
+    paths = [path for name in subfolders for path in (root / name).rglob("*") if path.is_file()]
+    paths += [path for path in [root / DEFAULTS_FILE] if path.is_file()]
+    digest = hashlib.sha256()
+    for name, path in sorted((path.relative_to(root).as_posix(), path) for path in paths):
+        if not path.name.startswith("."):
+            size = path.stat().st_size
+            digest.update(f"{name}\n{size}\n".encode())
+            with path.open("rb") as file:
+                if size <= MAX_HASHED_BYTES:
+                    digest.update(file.read())
+                else:
+                    digest.update(file.read(END_BYTES))
+                    file.seek(-END_BYTES, os.SEEK_END)
+                    digest.update(file.read())
+    return digest.hexdigest()[:DIGEST_DIGITS]

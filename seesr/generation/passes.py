@@ -1,0 +1,333 @@
+"""One pass of generation: prompt, encode, denoise, vae_decode, finish, for several pictures that differ in their seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from seesr.autoencoder.vae import VAETiling, decode, encode, tiling_mode, vae_scale_factor
+from seesr.engine import Engine, Execution
+from seesr.errors import CanceledError
+from seesr.generation.checkpoints import Checkpoint
+from seesr.generation.noise import draw_noise
+from seesr.generation.options import GenerationOptions
+from seesr.generation.pipelines import ComposedUNet, ImageToImage, Inpaint, TextToImage
+from seesr.generation.prompt_embeds import PromptEmbedder
+from seesr.generation.prompt_syntax import SubPrompt, changes_with_steps, parse_prompt
+from seesr.generation.samplers import Sampler, make_scheduler
+from seesr.images.resize import to_image, to_tensor
+from seesr.images.sizes import Size
+from seesr.machine.device import to_device_of
+from seesr.notes import Notes
+from seesr.planning.nan_guard import run_with_nan_guard
+from seesr.planning.plan import MemoryPlan, TileSettings, Workload
+from seesr.stages import Progress, Stages
+
+Cancelled = Callable[[], bool]
+"""Asked between the layers of the networks; what is true ends the job."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that makes the pictures of a pass, but their seeds: resolved options."""
+
+    options: GenerationOptions
+    prompt: str
+    """That of the options with its styles, and with one of each of its variants."""
+    negative_prompt: str
+    sampler: Sampler
+    schedule: str
+    steps: int
+    guidance_scale: float
+    size: Size
+    strength: float = 1.0
+    image: Image.Image | None = None
+    """RGB, of `size`."""
+    mask: Image.Image | None = None
+    """L, of `size`."""
+    latents: Tensor | None = None
+    """In place of `image`."""
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether the UNet also predicts without the prompt, which the prediction then moves away from."""
+        return self.guidance_scale > 1
+
+    @property
+    def task(self) -> str:
+        if self.mask is not None:
+            return "inpainting"
+        return "text to image" if self.image is None and self.latents is None else "image to image"
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """The seeds of one picture."""
+
+    seed: int
+    variation: int | None = None
+
+
+@dataclass
+class Output:
+    """What a pass gives for one picture."""
+
+    image: Image.Image
+    latents: Tensor
+    vae: str
+    """How the VAE was computed, as in `Result.vae`."""
+    notes: Notes = field(default_factory=Notes)
+
+
+class Passes:
+    """Runs passes on an engine, each picture of a pass together with others as far as memory and sampler allow.
+
+    Args:
+        vae_tile: side of the VAE's tiles in latent pixels, 0 for none; None leaves it to the memory plan.
+    """
+
+    def __init__(self, engine: Engine, checkpoint: Checkpoint, vae_tile: int | None = None) -> None:
+        self.engine, self.checkpoint, self.vae_tile = engine, checkpoint, vae_tile
+        self.embedder = PromptEmbedder(engine.components, checkpoint.digest)
+        self.factor = vae_scale_factor(engine.components["vae"])
+
+    def workload(self, recipe: Recipe) -> Workload:
+        """What determines the memory of one picture."""
+        width, height = (side // self.factor for side in recipe.size)
+        # With guidance the UNet predicts twice for each picture, which needs what two particles need.
+        settings = TileSettings(tile=0, vae_tile=self.vae_tile, particles=2 if recipe.is_guided else 1)
+        return Workload(height, width, settings)
+
+    def make(
+        self, recipe: Recipe, pictures: list[Seeds], progress: Progress | None, cancelled: Cancelled | None
+    ) -> list[tuple[Output, Execution]]:
+        """One pass for each of the pictures, in their order.
+
+        Raises:
+            OutOfMemoryError: memory does not suffice with any plan.
+            TimeLimitError: it takes longer than the operator allows.
+            CanceledError: `cancelled` said so.
+            ComputeError: the networks give NaN or infinity, in float32 too.
+        """
+        engine, work, made = self.engine, self.workload(recipe), list[tuple[Output, Execution]]()
+        with engine.exclusive():
+            together = 1 if recipe.sampler.one_by_one else engine.max_batch(work, len(pictures))
+            for first in range(0, len(pictures), together):
+                jobs = pictures[first : first + together]
+                deadline = engine.deadline(len(jobs), spent=0.0)
+                run = partial(self._run, recipe, deadline.checked(progress), partial(_check, deadline.check, cancelled))
+                made += engine.run(jobs, work, run, engine.stages())
+        return made
+
+    def _run(
+        self,
+        recipe: Recipe,
+        report: Progress,
+        check: Callable[[], None],
+        jobs: list[Seeds],
+        plan: MemoryPlan,
+        stages: Stages,
+    ) -> list[Output]:
+        """One pass of the pipeline, for several pictures together."""
+        components, vae = self.engine.components, self.engine.components["vae"]
+        notes, tiling = [Notes() for _ in jobs], VAETiling(plan.vae_tile, plan.map_storage)
+        if recipe.image is not None and recipe.strength == 0:
+            return [Output(recipe.image, torch.empty(0), "whole", note) for note in notes]
+        report("prompt", 0, 1)
+        with stages.stage("prompt"):
+            prompts = _Prompts(self.embedder, recipe)
+        begun = recipe.latents
+        if recipe.image is not None:
+            report("encode", 0, 1)
+            with stages.stage("encode") as log, components.running("vae"), _checked(vae, check):
+                pixels = to_tensor(recipe.image)
+                begun = log(run_with_nan_guard("encode", [vae], lambda: encode(vae, pixels, tiling), notes).float())
+        with stages.stage("denoise") as log, components.running("unet"):
+            latents = log(self._denoise(recipe, begun, prompts, jobs, report, check, notes))
+        report("vae_decode", 0, 1)
+        with stages.stage("vae_decode") as log, components.running("vae"), _checked(vae, check):
+            compute = partial(decode, vae, to_device_of(latents, vae), tiling)
+            pixels = log(run_with_nan_guard("vae_decode", [vae], compute, notes))
+        with stages.stage("finish"):
+            images = [to_image(one) for one in pixels.cpu().split(1)]
+        mode = tiling_mode(vae, *latents.shape[2:], plan.vae_tile)
+        return [
+            Output(image, one, mode, note) for image, one, note in zip(images, latents.cpu().split(1), notes, strict=True)
+        ]
+
+    def _denoise(
+        self,
+        recipe: Recipe,
+        begun: Tensor | None,
+        prompts: _Prompts,
+        jobs: list[Seeds],
+        report: Progress,
+        check: Callable[[], None],
+        notes: list[Notes],
+    ) -> Tensor:
+        unet, count = self.engine.components["unet"], len(jobs)
+        work, channels = self.workload(recipe), self.engine.components["vae"].config.latent_channels
+        shape = 1, channels, work.height, work.width
+        scheduler = make_scheduler(self.checkpoint.scheduler_config, recipe.sampler, recipe.schedule, jobs[0].seed)
+        strength = max(recipe.strength, 1 / recipe.steps)  # at least one step
+        counted = _CountedCalls(report, count_calls(scheduler, recipe.steps, strength if begun is not None else None))
+
+        def compute() -> Tensor:
+            generators = [torch.Generator().manual_seed(job.seed) for job in jobs]
+            variation = recipe.options.variation_strength
+            noise = torch.cat(
+                [draw_noise(one, shape, job.variation, variation) for one, job in zip(generators, jobs, strict=True)]
+            )
+            network = prompts.composed(unet)
+            arguments = {
+                "prompt_embeds": prompts.positive(0, unet, count),
+                "negative_prompt_embeds": prompts.negative(unet, count),
+                "num_inference_steps": recipe.steps,
+                "guidance_scale": recipe.guidance_scale,
+                "generator": generators,
+                "output_type": "latent",
+                "callback_on_step_end": partial(prompts.update, unet, count),
+                "callback_on_step_end_tensor_inputs": ["latents"],
+            }
+            parts = {"vae": self.engine.components["vae"], "text_encoder": None, "tokenizer": None, "unet": network}
+            parts |= {"scheduler": scheduler, "safety_checker": None, "feature_extractor": None}
+            if begun is None:
+                pipeline = TextToImage(**parts, requires_safety_checker=False)
+                arguments |= {"latents": noise.to(unet.dtype), "height": recipe.size[1], "width": recipe.size[0]}
+            else:
+                pipeline = (Inpaint if recipe.mask is not None else ImageToImage)(**parts, requires_safety_checker=False)
+                pipeline.noise = noise
+                arguments |= {"image": begun.expand(count, -1, -1, -1), "strength": strength}
+                if isinstance(pipeline, Inpaint):
+                    pipeline.filled = _filled(begun, noise, recipe)
+                    arguments |= {
+                        "mask_image": recipe.mask,
+                        "masked_image_latents": begun,
+                        "height": recipe.size[1],
+                        "width": recipe.size[0],
+                    }
+            pipeline.set_progress_bar_config(disable=True)
+            with _checked(unet, check), counted.watching(network):
+                return pipeline(**arguments).images.float()
+
+        return run_with_nan_guard("denoise", [unet], compute, notes)
+
+
+class _Prompts:
+    """The embeddings of a pass: of the negative prompt, and of the prompt at each step."""
+
+    def __init__(self, embedder: PromptEmbedder, recipe: Recipe) -> None:
+        self.recipe, skip = recipe, recipe.options.clip_skip
+        subprompts = parse_prompt(recipe.prompt)
+        self.weights = [subprompt.weight for subprompt in subprompts]
+        self.changes = changes_with_steps(subprompts)
+        steps = range(recipe.steps if self.changes else 1)
+        negative = embedder.embed(parse_prompt(recipe.negative_prompt)[0].fragments(0, 1), skip)
+        by_step = [[_embed(embedder, one, step, recipe.steps, skip) for one in subprompts] for step in steps]
+        padded = iter(embedder.padded([negative, *(embeds for row in by_step for embeds in row)], skip))
+        self._negative = next(padded)
+        self._by_step = [[next(padded) for _ in row] for row in by_step]
+
+    @property
+    def is_composed(self) -> bool:
+        return (len(self.weights) > 1 or self.weights[0] != 1) and self.recipe.is_guided
+
+    def composed(self, unet: Any) -> Any:
+        """The UNet, which composes the prompts that AND joins."""
+        return ComposedUNet(unet, self._by_step[0], self.weights) if self.is_composed else unet
+
+    def positive(self, step: int, unet: Any, count: int) -> Tensor:
+        row = self._by_step[min(step, len(self._by_step) - 1)]
+        embeds = row[0]
+        if len(row) > 1 and not self.is_composed:  # without guidance the prompts are mixed
+            total = sum(self.weights) or 1.0
+            embeds = torch.stack([weight / total * one for weight, one in zip(self.weights, row, strict=True)]).sum(dim=0)
+        return embeds.to(unet.device, unet.dtype).expand(count, -1, -1)
+
+    def negative(self, unet: Any, count: int) -> Tensor:
+        return self._negative.to(unet.device, unet.dtype).expand(count, -1, -1)
+
+    def update(self, unet: Any, count: int, pipeline: Any, index: int, _: Any, state: dict[str, Any]) -> dict[str, Any]:
+        """The prompt of the next call: diffusers calls this after each of `pipeline.num_timesteps`."""
+        if not self.changes:
+            return state
+        step = (index + 1) * self.recipe.steps // pipeline.num_timesteps
+        if self.is_composed:
+            pipeline.unet.embeds = self._by_step[min(step, len(self._by_step) - 1)]
+        embeds = self.positive(step, unet, count)
+        guided = torch.cat([self.negative(unet, count), embeds]) if pipeline.do_classifier_free_guidance else embeds
+        return state | {"prompt_embeds": guided}
+
+
+def _embed(embedder: PromptEmbedder, subprompt: SubPrompt, step: int, steps: int, clip_skip: int) -> Tensor:
+    return embedder.embed(subprompt.fragments(step, steps), clip_skip)
+
+
+class _CountedCalls:
+    """Reports the calls of the UNet as progress."""
+
+    def __init__(self, report: Progress, total: int) -> None:
+        self.report, self.total, self.done = report, total, 0
+
+    @contextmanager
+    def watching(self, network: Any) -> Iterator[None]:
+        self.done = 0
+
+        def before(*_: Any) -> None:
+            self.report("denoise", self.done, self.total)
+            self.done += 1
+
+        handle = network.register_forward_pre_hook(before)
+        try:
+            yield
+        finally:
+            handle.remove()
+        self.report("denoise", self.total, self.total)
+
+
+@contextmanager
+def _checked(network: Any, check: Callable[[], None]) -> Iterator[None]:
+    """Calls `check` before each convolution, so that a job ends within a call of a network."""
+    handles = [
+        module.register_forward_pre_hook(lambda *_: check())
+        for module in network.modules()
+        if isinstance(module, torch.nn.Conv2d)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _check(deadline: Callable[[], None], cancelled: Cancelled | None) -> None:
+    deadline()
+    if cancelled is not None and cancelled():
+        raise CanceledError("the job was cancelled.")
+
+
+def count_calls(scheduler: Any, steps: int, strength: float | None) -> int:
+    """How often a pipeline will call the UNet; `strength` is None from noise alone."""
+    scheduler.set_timesteps(steps)
+    if strength is None:
+        return len(scheduler.timesteps)
+    first = max(steps - min(int(steps * strength), steps), 0)
+    return len(scheduler.timesteps[first * scheduler.order :])
+
+
+def _filled(begun: Tensor, noise: Tensor, recipe: Recipe) -> Tensor:
+    """The latents that inpainting begins from."""
+    fill = recipe.options.inpaint_fill
+    if recipe.mask is None or fill in ("original", "fill"):
+        return begun
+    masked = to_tensor(recipe.mask.resize((begun.shape[3], begun.shape[2])).convert("RGB"))[:, :1] > 0.5
+    return torch.where(
+        masked.to(begun.device), noise.to(begun) if fill == "latent noise" else torch.zeros(()).to(begun), begun
+    )
