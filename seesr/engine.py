@@ -47,7 +47,7 @@ class Deadline:
         if self.clock() > self.end:
             raise TimeLimitError(
                 f"it took longer than {self.seconds} seconds a picture, which is all that is allowed here (SEESR_SECONDS); "
-                "ask for a smaller scale or fewer steps."
+                "ask for a smaller picture or fewer steps."
             )
 
     def checked(self, progress: Progress | None) -> Progress:

@@ -6,14 +6,22 @@ Bytes travel, paths never: a request names its pictures by the hash of their con
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from seesr.generation.options import GenerationOptions
 
+if TYPE_CHECKING:
+    from seesr.generation.generator import Generator
+    from seesr.generation.passes import Cancelled
+    from seesr.generation.result import GenerationResult
+    from seesr.stages import Progress
+
 Task = Literal["text to image", "image to image", "inpainting"]
+NEEDED: dict[Task, set[str]] = {"text to image": set(), "image to image": {"image"}, "inpainting": {"image", "mask"}}
+"""The pictures that each task takes."""
 
 
 def content_hash(content: bytes) -> str:
@@ -33,6 +41,13 @@ class JobRequest(BaseModel):
     """Name or digest of a checkpoint; None is the worker's default."""
     image: str | None = None
     mask: str | None = None
+
+    @model_validator(mode="after")
+    def _check_pictures(self) -> Self:
+        given = {name for name in ("image", "mask") if getattr(self, name) is not None}
+        if given != NEEDED[self.task]:
+            raise ValueError(f"{self.task} takes {' and '.join(sorted(NEEDED[self.task])) or 'no picture'}")
+        return self
 
 
 class JobEvent(BaseModel):
@@ -64,3 +79,19 @@ class Worker(Protocol):
     def close(self) -> None:
         """Ends the worker."""
         ...
+
+
+def run_job(
+    generator: Generator,
+    request: JobRequest,
+    inputs: Mapping[str, bytes],
+    progress: Progress | None = None,
+    cancelled: Cancelled | None = None,
+) -> Iterator[GenerationResult]:
+    """The pictures of a job, each as soon as it is finished; `inputs` holds its pictures by content hash.
+
+    Raises:
+        SeeSRError: as `Generator.stream`.
+    """
+    image, mask = (None if name is None else inputs[name] for name in (request.image, request.mask))
+    return generator.stream(request.options, image, mask, progress, cancelled)

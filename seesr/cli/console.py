@@ -1,9 +1,12 @@
-"""Status messages, exit codes, and loading of the upscaler, which the sub-commands share."""
+"""Status messages, progress bars, exit codes, and loading of the upscaler, which the sub-commands share."""
 
 from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 if TYPE_CHECKING:
     import typer
@@ -17,6 +20,13 @@ EXIT_FAILED, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 2, 1, 130
 def print_status(text: str) -> None:
     """Prints a message to standard error; standard output is for results only."""
     print(text, file=sys.stderr)
+
+
+def progress_bars() -> Progress:
+    """Bars on standard error, if it is a terminal, which go away at the end."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal, redirect_stdout=False)
 
 
 def load_upscaler(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seesr.cli.console import EXIT_INTERRUPTED, print_status
+from seesr.cli.console import EXIT_INTERRUPTED, print_status, progress_bars
 from seesr.cli.flags import (
     DeviceFlag,
     DtypeFlag,
@@ -18,10 +18,13 @@ from seesr.cli.flags import (
     with_generation_option_flags,
     with_save_option_flags,
 )
+from seesr.cli.inputs import plan_outputs
 from seesr.cli.read import read_both
 from seesr.errors import InputError, OptionError, OutputError
+from seesr.generation.like import values_from_infotext, values_from_settings
 from seesr.generation.options import GenerationOptions
-from seesr.images.save import pillow_format, save
+from seesr.images.save import save
+from seesr.jobs import JobRequest, Task, content_hash, run_job
 from seesr.options import SaveOptions
 
 if TYPE_CHECKING:
@@ -45,6 +48,9 @@ def generate(
         tuple[int, int, int, int] | None,
         typer.Option(metavar="LEFT TOP RIGHT BOTTOM", help="With --image: pixels that are added on each side."),
     ] = None,
+    style: Annotated[
+        list[str] | None, typer.Option(help="Name of a style in styles.csv of the data folder; may be given several times.")
+    ] = None,
     values: dict[str, Any],
     like: Annotated[Path | None, typer.Option(help="Take the settings of this picture; other flags change them.")] = None,
     checkpoint: Annotated[
@@ -63,73 +69,69 @@ def generate(
     dry_run: Annotated[bool, typer.Option(help="Say which memory plan it takes and about how long; make nothing.")] = False,
 ) -> None:
     """Make pictures."""
-    options = _options(prompt, values | ({"outpaint": outpaint} if outpaint else {}), like)
-    if (mask is not None or options.outpaint) and image is None:
-        raise OptionError("--mask and --outpaint change a picture: give it with --image.")
-    if mask is not None and options.outpaint:
-        raise OptionError("give --mask or --outpaint, not both.")
-    for path in (image, mask):
-        if path is not None and not path.exists():
-            raise InputError(f"{path} does not exist.")
-    targets = _targets(output, options, save_options, overwrite)
+    given = {name: value for name, value in {"outpaint": outpaint, "styles": tuple(style or ())}.items() if value}
+    options = _options(prompt, values | given, like)
+    request, pictures = _request(options, checkpoint, image, mask)
+    targets = plan_outputs(output, str(options.seed), options.count, save_options.format, overwrite)
+    if dict.fromkeys(targets).keys() & {image, mask}:
+        raise OutputError("an output is an input itself; choose another output.")
     generator = _load(context, checkpoint, device, dtype, memory_limit, lowvram, medvram, no_optimizations, compiled)
     print_status(f"checkpoint: {generator.checkpoint.name}, on {generator.engine.device}")
     if dry_run:
-        print(json.dumps(generator.forecast(options)) if as_json else _as_sentence(generator.forecast(options)))
+        forecast = generator.forecast(options, pictures.get(request.image or ""))
+        print(json.dumps(forecast) if as_json else _as_sentence(forecast))
         return
     try:
-        if image is None:
-            results = generator.text_to_image(options=options)
-        elif mask is None:
-            results = generator.image_to_image(image, options=options)
-        else:
-            results = generator.inpaint(image, mask, options=options)
+        with progress_bars() as bars:
+            current = bars.add_task("", total=None)
+
+            def progress(stage: str, done: int, total: int) -> None:
+                bars.update(current, description=stage, completed=done, total=total)
+
+            for result, target in zip(run_job(generator, request, pictures, progress), targets, strict=True):
+                _write(result, target, save_options, overwrite)
+                _report(result, target, as_json)
     except KeyboardInterrupt:
-        print_status("interrupted; nothing was written.")
+        print_status("interrupted; finished pictures are complete.")
         raise typer.Exit(EXIT_INTERRUPTED) from None
-    for result, target in zip(results, targets, strict=True):
-        hidden = not save_options.metadata
-        save(
-            result.image,
-            target,
-            save_options,
-            None if hidden else result.settings(),
-            None,
-            None if hidden else result.infotext(),
-        )
-        _report(result, target, as_json)
 
 
 def _options(prompt: str, values: dict[str, Any], like: Path | None) -> GenerationOptions:
     if like is not None:
-        from seesr.generation.like import values_from_infotext, values_from_settings
-
         settings, infotext = read_both(like)
         is_ours = settings is not None and "task" in settings
         values = (values_from_settings(settings or {}) if is_ours else values_from_infotext(infotext or "")) | values
     if prompt:
         values["prompt"] = prompt
-    options = GenerationOptions.make(**values)
     # Drawn here, so that the names of the files are known before the work.
-    return options if options.seed not in (None, -1) else options.model_copy(update={"seed": secrets.randbits(32)})
+    if values.get("seed") in (None, -1):
+        values["seed"] = secrets.randbits(32)
+    return GenerationOptions.make(**values)
 
 
-def _targets(output: Path, options: GenerationOptions, save_options: SaveOptions, overwrite: bool) -> list[Path]:
-    """The files of all pictures: OUTPUT itself for one, else with the number of each; in a folder `SEED.png`."""
-    suffix = f".{save_options.format or 'png'}"
-    in_folder = output.is_dir() or not output.suffix
-    if in_folder:
-        stem = output / str(options.seed)
-    else:
-        if save_options.format and pillow_format(output) != pillow_format(Path(f"x{suffix}")):
-            raise OutputError(f"{output} does not match --format {save_options.format}; change one or leave out --format.")
-        pillow_format(output)
-        stem, suffix = output.with_suffix(""), output.suffix
-    numbers = [""] if options.count == 1 else [f"-{number + 1}" for number in range(options.count)]
-    targets = [stem.with_name(f"{stem.name}{number}{suffix}") for number in numbers]
-    if existing := next((path for path in targets if path.exists() and not overwrite), None):
-        raise OutputError(f"{existing} exists; use --overwrite to replace it.")
-    return targets
+def _request(
+    options: GenerationOptions, checkpoint: str | None, image: Path | None, mask: Path | None
+) -> tuple[JobRequest, dict[str, bytes]]:
+    """The job, and its pictures by content hash."""
+    if image is None and (mask is not None or options.outpaint):
+        raise OptionError("--mask and --outpaint change a picture: give it with --image.")
+    if mask is not None and options.outpaint:
+        raise OptionError("give --mask or --outpaint, not both.")
+    names, pictures = dict[str, str](), dict[str, bytes]()
+    for name, path in (("image", image), ("mask", mask)):
+        if path is not None:
+            content = _read(path)
+            names[name] = content_hash(content)
+            pictures[names[name]] = content
+    task: Task = "inpainting" if mask else "image to image" if image else "text to image"
+    return JobRequest(id=secrets.token_hex(8), task=task, options=options, checkpoint=checkpoint, **names), pictures
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 def _load(
@@ -154,6 +156,13 @@ def _load(
     )
 
 
+def _write(result: GenerationResult, target: Path, options: SaveOptions, overwrite: bool) -> None:
+    if target.exists() and not overwrite:
+        raise OutputError(f"{target} was created in the meantime and was not replaced; use --overwrite to replace it.")
+    settings, infotext = (result.settings(), result.infotext()) if options.metadata else (None, None)
+    save(result.image, target, options, settings, infotext=infotext)
+
+
 def _report(result: GenerationResult, target: Path, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"output": str(target), **result.record()}), flush=True)
@@ -164,7 +173,6 @@ def _report(result: GenerationResult, target: Path, as_json: bool) -> None:
 
 
 def _as_sentence(forecast: dict[str, Any]) -> str:
-    return (
-        f"{forecast['pictures']} pictures of {forecast['width']}x{forecast['height']}, memory plan {forecast['plan']}: "
-        f"about {forecast['memory'] / 1e9:.2f} GB beside the weights and {forecast['seconds']:.0f} s"
-    )
+    pictures, size = forecast["pictures"], f"{forecast['width']}x{forecast['height']}"
+    needs = f"about {forecast['memory'] / 1e9:.2f} GB beside the weights and {forecast['seconds']:.0f} s"
+    return f"{pictures} picture{'s' if pictures > 1 else ''} of {size}, memory plan {forecast['plan']}: {needs}"

@@ -1,4 +1,4 @@
-"""Turns the arguments of `seesr upscale` into a list of input and output files, and checks them before any work."""
+"""Input and output files of a command, which are checked before any work."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def plan_jobs(
             raise OutputError(
                 f"{output} is an input itself, and results would be inputs of the next run; give another folder."
             )
-        if output_format and not into_folder and pillow_format(output) != pillow_format(Path(f"x.{output_format}")):
-            raise OutputError(f"{output} does not match --format {output_format}; change one or leave out --format.")
+        if output_format and not into_folder:
+            _check_suffix(output, output_format)
         suffix = f".{output_format or 'png'}"
         jobs = []
         for source, relative in sources:
@@ -84,6 +84,32 @@ def plan_jobs(
         for folder in dict.fromkeys(job.target.parent for job in jobs):
             _require_writable(folder)
         return jobs
+
+
+def plan_outputs(output: Path, stem: str, count: int, output_format: str | None, overwrite: bool) -> list[Path]:
+    """The files of `count` pictures that are made: `output`, or in a folder `stem`; with the number of each if several.
+
+    Raises:
+        OutputError: a file exists, its suffix is unknown or does not match `output_format`, or its folder is not writable.
+    """
+    suffix = f".{output_format or 'png'}"
+    with _os_errors_as(OutputError, "written"):
+        if output.is_dir() or not output.suffix:
+            first = output / f"{stem}{suffix}"
+        else:
+            _check_suffix(output, output_format)
+            first = output
+        numbers = [""] if count == 1 else [f"-{number + 1}" for number in range(count)]
+        paths = [first.with_name(f"{first.stem}{number}{first.suffix}") for number in numbers]
+        if not overwrite:
+            _refuse_existing(paths, "use --overwrite")
+        _require_writable(first.parent)
+    return paths
+
+
+def _check_suffix(output: Path, output_format: str | None) -> None:
+    if pillow_format(output) != pillow_format(Path(f"x.{output_format}") if output_format else output):
+        raise OutputError(f"{output} does not match --format {output_format}; change one or leave out --format.")
 
 
 @contextmanager

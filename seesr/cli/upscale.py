@@ -11,11 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bars
 
-from seesr.cli.console import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_SOME_FAILED, load_upscaler, print_status
+from seesr.cli.console import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_SOME_FAILED, load_upscaler, print_status, progress_bars
 from seesr.cli.flags import (
     DeviceFlag,
     DtypeFlag,
@@ -185,9 +182,7 @@ def _progress(pictures: int) -> Iterator[Callable[[list[FileJob]], Progress]]:
 
     Yields a function from a batch to its progress callback.
     """
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    console = Console(stderr=True)
-    with Bars(*columns, console=console, transient=True, disable=not console.is_terminal, redirect_stdout=False) as bars:
+    with progress_bars() as bars:
         overall = bars.add_task("pictures", total=pictures, visible=pictures > 1)
         current = bars.add_task("", total=None)
         started: set[Path] = set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
@@ -22,7 +22,7 @@ from seesr.files import data_folder
 from seesr.generation import masks
 from seesr.generation.checkpoints import BASE_FOLDER, Checkpoint, checkpoint_costs, resolve_checkpoint
 from seesr.generation.options import MAX_SIDE, MIN_SIDE, GenerationOptions
-from seesr.generation.passes import Cancelled, Output, Passes, Recipe, Seeds, count_calls
+from seesr.generation.passes import Cancelled, Output, Passes, Recipe, Seeds, Watch, count_calls
 from seesr.generation.result import GenerationResult
 from seesr.generation.samplers import AUTOMATIC, make_scheduler, parse_sampler, supports
 from seesr.generation.styles import apply_styles, expand_variants, read_styles
@@ -142,23 +142,13 @@ class Generator:
         cancelled: Cancelled | None = None,
         **values: Any,
     ) -> list[GenerationResult]:
-        """Pictures of a prompt.
+        """Pictures of a prompt; see `stream`.
 
         Args:
-            prompt: in A1111's syntax (`prompt_syntax`).
+            prompt: in A1111's syntax (`prompt_syntax`); "" takes that of `options`.
             options: all options at once; or give them by name.
-            progress: called at each stage and each call of the UNet; what it raises ends the job.
-            cancelled: asked between the layers of the networks.
-
-        Raises:
-            OptionError: an option has a value that it cannot have.
-            OutOfMemoryError: memory does not suffice with any plan.
-            TimeLimitError: it takes longer than the operator allows.
-            CanceledError: `cancelled` said so.
-            ComputeError: the networks give NaN or infinity, in float32 too.
         """
-        options = self._options(prompt, options, values)
-        return self._make(options, Canvas(self._size(options)), progress, cancelled)
+        return list(self.stream(_options(prompt, options, values), progress=progress, cancelled=cancelled))
 
     def image_to_image(
         self,
@@ -169,21 +159,12 @@ class Generator:
         cancelled: Cancelled | None = None,
         **values: Any,
     ) -> list[GenerationResult]:
-        """Pictures that begin from another; `strength` 0 returns it as it is. See `text_to_image`.
+        """Pictures that begin from another; `strength` 0 returns it as it is. See `text_to_image` and `stream`.
 
         Without width and height they have its size, with one of them its proportions. With `outpaint` the picture stays, and
         its surroundings are made.
-
-        Raises:
-            InputError: the picture cannot be used.
         """
-        options = self._options(prompt, options, values)
-        picture = read_picture(image, self.engine.limits)
-        if options.outpaint is not None:
-            wider = masks.outpaint(picture.rgb, *options.outpaint)
-            return self._inpaint(replace(picture, rgb=wider.image), wider.mask, options, progress, cancelled)
-        canvas = Canvas(_size_like(options, picture.rgb.size), picture.rgb, notes=_notes_of(picture))
-        return self._make(options, canvas, progress, cancelled)
+        return list(self.stream(_options(prompt, options, values), image, None, progress, cancelled))
 
     def inpaint(
         self,
@@ -195,14 +176,37 @@ class Generator:
         cancelled: Cancelled | None = None,
         **values: Any,
     ) -> list[GenerationResult]:
-        """Pictures in which what is white in the mask is painted anew; all else keeps its pixels. See `text_to_image`.
+        """Pictures in which what is white in the mask is painted anew; all else keeps its pixels.
+
+        See `text_to_image` and `stream`.
+        """
+        return list(self.stream(_options(prompt, options, values), image, mask, progress, cancelled))
+
+    def stream(
+        self,
+        options: GenerationOptions,
+        image: ImageSource | None = None,
+        mask: ImageSource | None = None,
+        progress: Progress | None = None,
+        cancelled: Cancelled | None = None,
+    ) -> Iterator[GenerationResult]:
+        """The pictures of a job as they are finished: from noise, from `image`, or in the masked part of it.
+
+        Args:
+            image: a path, the bytes of a file, a PIL image or an array, as in `Upscaler.upscale`.
+            mask: the same, of the size of `image`; of a picture with transparency its alpha counts.
+            progress: called at each stage and each call of the UNet; what it raises ends the job.
+            cancelled: asked between the layers of the networks.
 
         Raises:
             InputError: the picture or the mask cannot be used, or they differ in size.
+            OptionError: an option has a value that it cannot have.
+            OutOfMemoryError: memory does not suffice with any plan.
+            TimeLimitError: it takes longer than the operator allows.
+            CanceledError: `cancelled` said so.
+            ComputeError: the networks give NaN or infinity, in float32 too.
         """
-        options = self._options(prompt, options, values)
-        picture, grey = (read_picture(source, self.engine.limits) for source in (image, mask))
-        return self._inpaint(picture, masks.mask_of(grey), options, progress, cancelled)
+        return self._make(options, self._canvas(options, image, mask), Watch(progress, cancelled))
 
     def forecast(self, options: GenerationOptions, image: ImageSource | None = None) -> dict[str, Any]:
         """The memory plan of the pictures, its bytes beside the weights, and seconds by timed calls of the UNet.
@@ -245,26 +249,23 @@ class Generator:
 
     # What the pictures begin from.
 
-    def _options(self, prompt: str, options: GenerationOptions | None, values: dict[str, Any]) -> GenerationOptions:
-        if options is not None and values:
-            raise OptionError(f"give options, or {', '.join(values)} by name, not both.")
-        if options is None:
-            options = GenerationOptions.make(prompt=prompt or None, **values)
-        return GenerationOptions.make(**(options.model_dump() | {"prompt": prompt})) if prompt else options
+    def _canvas(self, options: GenerationOptions, image: ImageSource | None, mask: ImageSource | None) -> Canvas:
+        if image is None:
+            return Canvas(self._size(options))
+        picture = read_picture(image, self.engine.limits)
+        if mask is not None:
+            return self._masked_canvas(picture, masks.mask_of(read_picture(mask, self.engine.limits)), options)
+        if options.outpaint is not None:
+            wider = masks.outpaint(picture.rgb, *options.outpaint)
+            return self._masked_canvas(replace(picture, rgb=wider.image), wider.mask, options)
+        return Canvas(_size_like(options, picture.rgb.size), picture.rgb, notes=_notes_of(picture))
 
-    def _inpaint(
-        self,
-        picture: Picture,
-        mask: Image.Image,
-        options: GenerationOptions,
-        progress: Progress | None,
-        cancelled: Cancelled | None,
-    ) -> list[GenerationResult]:
+    def _masked_canvas(self, picture: Picture, mask: Image.Image, options: GenerationOptions) -> Canvas:
         rgb, notes = picture.rgb, _notes_of(picture)
         blurred = masks.prepare_mask(mask, rgb.size, options.mask_invert, options.mask_blur)
         if blurred.getbbox() is None:
             notes.add("the mask is empty: the whole picture was changed")
-            return self._make(options, Canvas(rgb.size, rgb, notes=notes), progress, cancelled)
+            return Canvas(rgb.size, rgb, notes=notes)
         size, box = rgb.size, (0, 0, *rgb.size)
         if options.inpaint_area == "masked":
             size = self._size(options)
@@ -272,7 +273,7 @@ class Generator:
         fills = options.inpaint_fill == "fill" and options.strength > 0
         begun = masks.fill_from_around(rgb, blurred) if fills else rgb
         finish = partial(masks.paste_back, rgb, mask=blurred, box=box)
-        return self._make(options, Canvas(size, begun.crop(box), blurred.crop(box), finish, notes), progress, cancelled)
+        return Canvas(size, begun.crop(box), blurred.crop(box), finish, notes)
 
     def _size(self, options: GenerationOptions) -> Size:
         """The size that is asked for; a side that is not given is the checkpoint's own."""
@@ -289,18 +290,6 @@ class Generator:
             made = f"this was made at {width}x{height} and enlarged"
             notes.add(f"{self.checkpoint.name} makes pictures up to {largest} pixels a side: {made}")
         return width, height
-
-    def _seeds(self, options: GenerationOptions) -> list[Seeds]:
-        """Those of all pictures: with a variation the variation's count up, otherwise the pictures' own."""
-
-        def drawn(seed: int | None) -> int:
-            return secrets.randbits(32) if seed is None or seed == -1 else seed
-
-        seed, count = drawn(options.seed), range(options.count)
-        if options.variation_strength:
-            variation = drawn(options.variation_seed)
-            return [Seeds(seed, (variation + number) % 2**32) for number in count]
-        return [Seeds((seed + number) % 2**32) for number in count]
 
     def _prompts(self, options: GenerationOptions, picture: Seeds) -> tuple[str, str]:
         """Both prompts of a picture: with the styles, and of variants and wildcards those that its seed chooses."""
@@ -323,10 +312,8 @@ class Generator:
 
     # The pipeline.
 
-    def _make(
-        self, options: GenerationOptions, canvas: Canvas, progress: Progress | None, cancelled: Cancelled | None
-    ) -> list[GenerationResult]:
-        notes, results, pictures = Notes(canvas.notes), list[GenerationResult](), self._seeds(options)
+    def _make(self, options: GenerationOptions, canvas: Canvas, watch: Watch) -> Iterator[GenerationResult]:
+        notes, pictures = Notes(canvas.notes), _seeds(options)
         size = self._working_size(canvas.size, notes)
         image, mask = (
             one and (one if one.size == size else one.resize(size, Image.Resampling.LANCZOS))
@@ -339,73 +326,64 @@ class Generator:
                 if image is not None:
                     recipe = replace(recipe, image=image, mask=mask, strength=options.strength)
                 together = list(alike)
-                made = self.passes.make(recipe, together, progress, cancelled)
+                made = self.passes.make(recipe, together, watch)
                 for picture, (output, execution) in zip(together, made, strict=True):
                     output.notes.add(*notes, *execution.notes)
-                    finished = self._finish(recipe, picture, canvas, output, progress, cancelled)
-                    results.append(
-                        GenerationResult(
-                            image=finished,
-                            seed=picture.seed,
-                            prompt=recipe.prompt,
-                            options=options,
-                            weights=self.checkpoint.name,
-                            weights_digest=self.checkpoint.digest,
-                            dtype=execution.dtype,
-                            seconds=execution.seconds,
-                            notes=list(output.notes),
-                            rung=execution.plan.name,
-                            attempts=execution.attempts,
-                            vae=output.vae,
-                            peak_memory=execution.peak_memory,
-                            negative_prompt=recipe.negative_prompt,
-                            variation_seed=picture.variation,
-                            sampler=recipe.sampler.name,
-                            schedule=recipe.schedule,
-                            steps=recipe.steps,
-                            guidance_scale=recipe.guidance_scale,
-                            task=recipe.task,
-                            size=canvas.size,
-                        )
+                    began = time.perf_counter()
+                    finished = self._finish(recipe, picture, canvas, output, watch)
+                    enlarging = time.perf_counter() - began
+                    yield GenerationResult(
+                        image=finished,
+                        seed=picture.seed,
+                        prompt=recipe.prompt,
+                        options=options,
+                        weights=self.checkpoint.name,
+                        weights_digest=self.checkpoint.digest,
+                        dtype=execution.dtype,
+                        seconds=execution.seconds | {"enlarge": enlarging},
+                        notes=list(output.notes),
+                        rung=execution.plan.name,
+                        attempts=execution.attempts,
+                        vae=output.vae,
+                        peak_memory=execution.peak_memory,
+                        negative_prompt=recipe.negative_prompt,
+                        variation_seed=picture.variation,
+                        sampler=recipe.sampler.name,
+                        schedule=recipe.schedule,
+                        steps=recipe.steps,
+                        guidance_scale=recipe.guidance_scale,
+                        task=recipe.task,
+                        size=canvas.size,
                     )
-        return results
 
-    def _finish(
-        self,
-        recipe: Recipe,
-        picture: Seeds,
-        canvas: Canvas,
-        output: Output,
-        progress: Progress | None,
-        cancelled: Cancelled | None,
-    ) -> Image.Image:
+    def _finish(self, recipe: Recipe, picture: Seeds, canvas: Canvas, output: Output, watch: Watch) -> Image.Image:
         """The finished picture of a pass: second pass, the size that was asked for, paste back, enlargement."""
         options, image, (width, height) = recipe.options, output.image, canvas.size
         if options.second_pass:
-            image = self._second_pass(recipe, picture, output, progress, cancelled)
+            image = self._second_pass(recipe, picture, output, watch)
             width, height = round(width * options.second_pass), round(height * options.second_pass)
         if image is recipe.image and canvas.image is not None:  # strength 0
             image = canvas.image
-        image = self._enlarged(image, (width, height), picture.seed, by_seesr=True)
+        image = self._enlarged(image, (width, height), picture, watch, output.notes)
         image = canvas.finish(image) if canvas.finish else image
         if options.upscale:
             larger = round(image.width * options.upscale), round(image.height * options.upscale)
-            image = self._enlarged(image, larger, picture.seed, by_seesr=True)
+            image = self._enlarged(image, larger, picture, watch, output.notes)
         return image
 
-    def _second_pass(
-        self, recipe: Recipe, picture: Seeds, output: Output, progress: Progress | None, cancelled: Cancelled | None
-    ) -> Image.Image:
+    def _second_pass(self, recipe: Recipe, picture: Seeds, output: Output, watch: Watch) -> Image.Image:
         options, second = recipe.options, self._second_recipe(recipe)
         (width, height), image, latents = second.size, None, None
         if options.second_pass_upscaler == "latent" and output.latents.numel():
             shape = height // self.passes.factor, width // self.passes.factor
             latents = torch.nn.functional.interpolate(output.latents, size=shape, mode="bilinear", antialias=False)
         else:
-            by_seesr = options.second_pass_upscaler == "SeeSR"
-            image = self._enlarged(output.image, (width, height), picture.seed, by_seesr)
+            image = output.image
+            if options.second_pass_upscaler == "Lanczos":
+                image = image.resize((width, height), Image.Resampling.LANCZOS)
+            image = self._enlarged(image, (width, height), picture, watch, output.notes)
         second = replace(second, image=image, latents=latents)
-        ((made, _),) = self.passes.make(second, [picture], progress, cancelled)
+        ((made, _),) = self.passes.make(second, [picture], watch)
         output.notes.add(*made.notes)
         return made.image
 
@@ -415,12 +393,36 @@ class Generator:
         steps, strength = options.second_pass_steps or first.steps, options.second_pass_strength
         return replace(first, size=(width, height), image=None, mask=None, steps=steps, strength=strength)
 
-    def _enlarged(self, image: Image.Image, size: Size, seed: int, by_seesr: bool) -> Image.Image:
-        """The picture at exactly `size`; what becomes larger is enlarged by SeeSR if asked for, else by Lanczos."""
+    def _enlarged(self, image: Image.Image, size: Size, picture: Seeds, watch: Watch, notes: Notes) -> Image.Image:
+        """The picture at exactly `size`; what becomes larger is enlarged by SeeSR."""
         scale = max(size[0] / image.width, size[1] / image.height)
-        if by_seesr and scale > 1:
-            image = self.upscaler.upscale(image, Options(max_side=round(max(image.size) * scale), seed=seed)).image
+        if scale > 1:
+            options = Options(max_side=round(max(image.size) * scale), seed=picture.seed)
+            result = self.upscaler.upscale(image, options, watch.checked_progress)
+            notes.add(*result.notes)
+            image = result.image
         return resize(image, size)
+
+
+def _options(prompt: str, options: GenerationOptions | None, values: dict[str, Any]) -> GenerationOptions:
+    if options is not None and values:
+        raise OptionError(f"give options, or {', '.join(values)} by name, not both.")
+    if options is None:
+        return GenerationOptions.make(prompt=prompt or None, **values)
+    return GenerationOptions.make(**(options.model_dump() | {"prompt": prompt})) if prompt else options
+
+
+def _seeds(options: GenerationOptions) -> list[Seeds]:
+    """Those of all pictures: with a variation the variation's count up, otherwise the pictures' own."""
+
+    def drawn(seed: int | None) -> int:
+        return secrets.randbits(32) if seed is None or seed == -1 else seed
+
+    seed, count = drawn(options.seed), range(options.count)
+    if options.variation_strength:
+        variation = drawn(options.variation_seed)
+        return [Seeds(seed, (variation + number) % 2**32) for number in count]
+    return [Seeds((seed + number) % 2**32) for number in count]
 
 
 def _seconds_of_a_call(unet: Any, height: int, width: int, batch: int) -> float:

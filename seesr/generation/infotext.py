@@ -48,7 +48,7 @@ class Infotext:
             prompts[part].append(line)
         texts = ["\n".join(prompt) for prompt in prompts]
         exact = [parameters.pop(key, text) for key, text in zip(EXACT_KEYS, texts, strict=True)]
-        return cls(*exact, parameters)
+        return cls(exact[0], exact[1], parameters)
 
     def __str__(self) -> str:
         text = self._write(self.prompt, self.negative_prompt, self.parameters)

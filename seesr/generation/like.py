@@ -6,9 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from seesr.generation.infotext import Infotext
-from seesr.generation.options import GenerationOptions
+from seesr.generation.options import MAX_SIDE, MIN_SIDE, GenerationOptions
 
-LARGEST = (2048, 2048)
 KEYS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "Steps": ("steps", int),
     "Sampler": ("sampler", str),
@@ -29,11 +28,14 @@ KEYS: dict[str, tuple[str, Callable[[str], Any]]] = {
 
 
 def values_from_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """Options by name, of the settings that a generated picture holds; one picture of its batch."""
-    values = {name: settings[name] for name in GenerationOptions.model_fields if settings.get(name) is not None}
-    for name in ("styles", "outpaint"):
-        if name in values:
-            values[name] = tuple(values[name])
+    """Options by name, of the settings that a generated picture holds; one picture of its batch.
+
+    Its prompts have their styles already.
+    """
+    names = GenerationOptions.model_fields.keys() - {"styles"}
+    values = {name: settings[name] for name in names if settings.get(name) is not None}
+    if "outpaint" in values:
+        values["outpaint"] = tuple(values["outpaint"])
     return values | {"batch_size": 1, "batch_count": 1}
 
 
@@ -48,7 +50,12 @@ def values_from_infotext(text: str) -> dict[str, Any]:
             continue
     width, _, height = infotext.parameters.get("Size", "").partition("x")
     if width.isdecimal() and height.isdecimal():
-        values |= {"width": int(width), "height": int(height)}
+        values |= {"width": _allowed(int(width)), "height": _allowed(int(height))}
     if "second_pass" in values and "strength" in values:
         values["second_pass_strength"] = values.pop("strength")
     return values
+
+
+def _allowed(side: int) -> int:
+    """The side nearest to this one that a picture may have."""
+    return min(MAX_SIDE, max(MIN_SIDE, round(side / 8) * 8))

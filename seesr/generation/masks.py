@@ -16,6 +16,8 @@ from seesr.images.sizes import Size
 
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom, in pixels; the last two are exclusive."""
+OPAQUE = [0, *[255] * 255]
+"""Maps all alpha above 0 to 255."""
 FILL_BLURS = (256, 64, 16, 4, 2)
 """Radii, in pixels, of the blurs that carry colours from around a mask into it, the widest first."""
 
@@ -47,14 +49,12 @@ def prepare_mask(mask: Image.Image, size: Size, invert: bool, blur: float) -> Im
 
 def fill_from_around(image: Image.Image, mask: Image.Image) -> Image.Image:
     """`image` (RGB) with what is masked replaced by blurred colours of what surrounds it."""
-    known = Image.composite(
-        Image.new("RGBA", image.size), image.convert("RGBA"), mask.point(lambda value: 255 * (value > 0))
-    )
+    known = Image.composite(Image.new("RGBA", image.size), image.convert("RGBA"), mask.point(OPAQUE))
     filled = Image.new("RGBA", image.size)
     for radius in FILL_BLURS:
         # Premultiplied by alpha, so that what is masked has no colour of its own.
         blurred = known.convert("RGBa").filter(ImageFilter.GaussianBlur(radius)).convert("RGBA")
-        opaque = Image.merge("RGBA", (*blurred.split()[:3], blurred.getchannel("A").point(lambda value: 255 * (value > 0))))
+        opaque = Image.merge("RGBA", (*blurred.split()[:3], blurred.getchannel("A").point(OPAQUE)))
         filled.alpha_composite(opaque)
     result = image.copy()
     filled.alpha_composite(known)

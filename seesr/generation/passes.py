@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from seesr.autoencoder.vae import VAETiling, decode, encode, tiling_mode, vae_scale_factor
-from seesr.engine import Engine, Execution
+from seesr.engine import Deadline, Engine, Execution
 from seesr.errors import CanceledError
 from seesr.generation.checkpoints import Checkpoint
 from seesr.generation.noise import draw_noise
@@ -68,6 +68,25 @@ class Recipe:
 
 
 @dataclass(frozen=True)
+class Watch:
+    """Who wants to know how far a job is, and whether it is to end."""
+
+    progress: Progress | None = None
+    cancelled: Cancelled | None = None
+
+    def check(self) -> None:
+        """Raises CanceledError once the job is to end."""
+        if self.cancelled is not None and self.cancelled():
+            raise CanceledError("the job was cancelled.")
+
+    def checked_progress(self, stage: str, done: int, total: int) -> None:
+        """Reports progress, and looks whether the job is to end."""
+        self.check()
+        if self.progress is not None:
+            self.progress(stage, done, total)
+
+
+@dataclass(frozen=True)
 class Seeds:
     """The seeds of one picture."""
 
@@ -105,15 +124,13 @@ class Passes:
         settings = TileSettings(tile=0, vae_tile=self.vae_tile, particles=2 if recipe.is_guided else 1)
         return Workload(height, width, settings)
 
-    def make(
-        self, recipe: Recipe, pictures: list[Seeds], progress: Progress | None, cancelled: Cancelled | None
-    ) -> list[tuple[Output, Execution]]:
+    def make(self, recipe: Recipe, pictures: list[Seeds], watch: Watch) -> list[tuple[Output, Execution]]:
         """One pass for each of the pictures, in their order.
 
         Raises:
             OutOfMemoryError: memory does not suffice with any plan.
             TimeLimitError: it takes longer than the operator allows.
-            CanceledError: `cancelled` said so.
+            CanceledError: `watch` says so.
             ComputeError: the networks give NaN or infinity, in float32 too.
         """
         engine, work, made = self.engine, self.workload(recipe), list[tuple[Output, Execution]]()
@@ -122,7 +139,12 @@ class Passes:
             for first in range(0, len(pictures), together):
                 jobs = pictures[first : first + together]
                 deadline = engine.deadline(len(jobs), spent=0.0)
-                run = partial(self._run, recipe, deadline.checked(progress), partial(_check, deadline.check, cancelled))
+
+                def check(deadline: Deadline = deadline) -> None:
+                    deadline.check()
+                    watch.check()
+
+                run = partial(self._run, recipe, deadline.checked(watch.progress), check)
                 made += engine.run(jobs, work, run, engine.stages())
         return made
 
@@ -157,7 +179,8 @@ class Passes:
             pixels = log(run_with_nan_guard("vae_decode", [vae], compute, notes))
         with stages.stage("finish"):
             images = [to_image(one) for one in pixels.cpu().split(1)]
-        mode = tiling_mode(vae, *latents.shape[2:], plan.vae_tile)
+        height, width = latents.shape[2:]
+        mode = tiling_mode(vae, height, width, plan.vae_tile)
         return [
             Output(image, one, mode, note) for image, one, note in zip(images, latents.cpu().split(1), notes, strict=True)
         ]
@@ -305,12 +328,6 @@ def _checked(network: Any, check: Callable[[], None]) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _check(deadline: Callable[[], None], cancelled: Cancelled | None) -> None:
-    deadline()
-    if cancelled is not None and cancelled():
-        raise CanceledError("the job was cancelled.")
 
 
 def count_calls(scheduler: Any, steps: int, strength: float | None) -> int:

@@ -13,6 +13,8 @@ import re
 from dataclasses import dataclass, field
 
 EMPHASIS = 1.1
+MAX_DEPTH, MAX_WEIGHT = 50, 100.0
+"""Brackets within brackets beyond which they are text, and the largest weight that a prompt can ask for."""
 BREAK = "BREAK"
 """The word that ends a chunk of tokens."""
 _TOKEN = re.compile(r"\\[()\[\]\\:|]|[()\[\]:|]|[^()\[\]:|\\]+|\\")
@@ -77,7 +79,7 @@ def parse_prompt(text: str) -> list[SubPrompt]:
     subprompts = []
     for piece in pieces:
         found = _SUBPROMPT_WEIGHT.match(piece)
-        words, weight = (found[1], float(found[2])) if found else (piece, 1.0)
+        words, weight = (found[1], _weight(found[2])) if found else (piece, 1.0)
         subprompts.append(SubPrompt(_Parser(words.strip()).parse(), weight))
     return subprompts
 
@@ -87,11 +89,15 @@ def changes_with_steps(subprompts: list[SubPrompt]) -> bool:
     return any(_changes(subprompt.root) for subprompt in subprompts)
 
 
+def _weight(number: str) -> float:
+    return min(MAX_WEIGHT, max(-MAX_WEIGHT, float(number)))
+
+
 class _Parser:
     """Recursive descent over signs and the text between them."""
 
     def __init__(self, text: str) -> None:
-        self.tokens, self.position = _TOKEN.findall(text), 0
+        self.tokens, self.position, self.depth = _TOKEN.findall(text), 0, 0
 
     def parse(self) -> _Group:
         root = _Group()
@@ -111,10 +117,10 @@ class _Parser:
             if token in ends or token in (")", "]"):
                 return group, token
             self.position += 1
-            if token == "(":
-                group.parts.append(self._emphasis())
-            elif token == "[":
-                group.parts.append(self._square())
+            if token in ("(", "[") and self.depth < MAX_DEPTH:
+                self.depth += 1
+                group.parts.append(self._emphasis() if token == "(" else self._square())
+                self.depth -= 1
             else:
                 group.parts.append(token[1:] if len(token) == 2 and token[0] == "\\" else token)
         return group, ""
@@ -127,7 +133,7 @@ class _Parser:
             # `(words:1.2)`: the colon and the number came in as text.
             colon, number = group.parts[-2:] if len(group.parts) >= 2 else ("", "")
             if colon == ":" and isinstance(number, str) and _NUMBER.fullmatch(number):
-                group.parts, group.factor = group.parts[:-2], float(number)
+                group.parts, group.factor = group.parts[:-2], _weight(number)
         elif end == "]":  # belongs to no bracket here
             group.parts.append(end)
             self.position += 1
@@ -176,7 +182,7 @@ def _fragments(group: _Group, weight: float, step: int, steps: int) -> list[Frag
     fragments, weight = list[Fragment](), weight * group.factor
     for part in group.parts:
         if isinstance(part, str):
-            fragments.append(Fragment(part, weight))
+            fragments.append(Fragment(part, min(MAX_WEIGHT, max(-MAX_WEIGHT, weight))))
         elif isinstance(part, _Alternating):
             fragments += _fragments(part.options[step % len(part.options)], weight, step, steps)
         elif isinstance(part, _Scheduled):

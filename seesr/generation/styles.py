@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import random
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -53,18 +52,26 @@ def _merged(prompt: str, style: str) -> str:
 
 
 def expand_variants(prompt: str, seed: int, wildcards: Path | None = None) -> str:
-    """The prompt with one of each `{a|b}` and of each `__wildcard__` chosen by `seed`; a prompt without them stays as it is.
+    """The prompt with one of each `{a|b}` and of each `__wildcard__` chosen by `seed`.
+
+    What is not such syntax, such as a brace that is not closed, stays as it is.
 
     Args:
         wildcards: folder with a text file for each wildcard, one value a line.
+
+    Raises:
+        OptionError: a wildcard contains itself, or variants nest too deeply.
     """
     if "{" not in prompt and "__" not in prompt:
         return prompt
     from dynamicprompts.generators import RandomPromptGenerator
     from dynamicprompts.wildcards import WildcardManager
+    from pyparsing.exceptions import ParseException
 
     manager = WildcardManager(wildcards) if wildcards is not None and wildcards.is_dir() else WildcardManager()
-    generator = RandomPromptGenerator(manager, seed=seed)
-    generator.random = random.Random(seed)
-    (expanded,) = generator.generate(prompt, num_images=1) or [prompt]
-    return str(expanded)
+    try:
+        return RandomPromptGenerator(manager, seed=seed).generate(prompt, num_images=1)[0]
+    except ParseException:
+        return prompt
+    except RecursionError:
+        raise OptionError("the prompt's {variants} nest too deeply, or a wildcard names itself; write fewer.") from None

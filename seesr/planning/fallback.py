@@ -42,7 +42,7 @@ def run_with_fallback(
     tried = ", ".join(attempt.rung for attempt in attempts)
     raise OutOfMemoryError(
         f"memory ran out with every plan ({tried}; {attempts[-1].reason}). "
-        "Ask for a smaller scale or the preset 'memory', or close other programs.",
+        "Ask for a smaller picture or close other programs.",
         attempts,
     )
 
