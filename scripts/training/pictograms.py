@@ -46,7 +46,7 @@ UNET_CONFIG: dict[str, Any] = {
     "out_channels": LATENT_CHANNELS,
     "down_block_types": ["DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"],
     "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"],
-    "block_out_channels": [32, 64, 80],
+    "block_out_channels": [24, 48, 88],
     "layers_per_block": 1,
     "norm_num_groups": 8,
     "cross_attention_dim": TEXT_CONFIG["hidden_size"],
