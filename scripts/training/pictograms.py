@@ -284,7 +284,8 @@ def _export(
     write_json(folder / "model_index.json", index)
     write_json(folder / "scheduler" / "scheduler_config.json", SCHEDULER_CONFIG)
     shutil.copytree(Path(tokenizer.name_or_path), folder / "tokenizer", dirs_exist_ok=True)
-    write_model(folder / "text_encoder", text.config.to_dict(), text.state_dict(), "model")
+    # Without a dtype transformers would load it in float16, and diffusers the others in float32.
+    write_model(folder / "text_encoder", text.config.to_dict() | {"dtype": "float32"}, text.state_dict(), "model")
     write_model(folder / "unet", UNET_CONFIG | {"_class_name": "UNet2DConditionModel"}, unet.state_dict())
     config = {key: value for key, value in vae.config.items() if not key.startswith("_")}
     config |= {"_class_name": "AutoencoderKL", "scaling_factor": round(factor, 5)}
