@@ -1,7 +1,8 @@
 """Command `pictograms`: a small text-to-image checkpoint of Stable Diffusion's kind that draws pictograms on white.
 
 Its autoencoder is the embedded upscaler's with four latent channels in place of sixteen, its text encoder and its UNet begin
-at random. The UNet predicts v (Salimans and Ho, 2022); losses are weighted by min-SNR with gamma 5 (Hang et al., 2023).
+at random. The UNet predicts v (Salimans and Ho, 2022). Its errors weigh alike at high noise, where the prompt decides, and
+less at low noise: as min-SNR weighting (Hang et al., 2023), which gives high noise next to no weight, with SNR + 1 for SNR.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ SCHEDULER_CONFIG: dict[str, Any] = {
     "clip_sample": False,
     "steps_offset": 1,
 }
-MAX_SNR_WEIGHT = 5.0
+MAX_WEIGHT = 5.0
+"""Of an error of the clean latents at low noise, relative to one at the highest."""
 CROP = 64
 """Pixels along a side of what the autoencoder is trained on at a time."""
 LATENT_NOISE = 0.1
@@ -161,8 +163,8 @@ def _step_loss(
     noisy, truth = kept.sqrt() * clean + (1 - kept).sqrt() * noise, kept.sqrt() * noise - (1 - kept).sqrt() * clean
     prompt_embeds = prompts([caption(pictures[i], rng) for i in chosen])
     errors = (unet(noisy, timesteps, prompt_embeds).sample - truth).square().mean(dim=(1, 2, 3))
-    snr = (kept / (1 - kept)).flatten()
-    return (errors * snr.clamp(max=MAX_SNR_WEIGHT) / (snr + 1)).mean()
+    # 1 / (1 - kept) is one more than the signal-to-noise ratio: what an error of v weighs as an error of the picture.
+    return (errors * (MAX_WEIGHT * (1 - kept)).clamp(max=1).flatten()).mean()
 
 
 def _text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
