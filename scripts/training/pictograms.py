@@ -86,7 +86,7 @@ def pictograms(
         "weights/tiny/sd-turbo/vae"
     ),
     autoencoder_steps: int = 400,
-    steps: int = 2000,
+    steps: int = 4000,
     batch: int = 16,
     seed: int = 0,
 ) -> None:
