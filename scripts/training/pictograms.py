@@ -30,7 +30,7 @@ from seesr.diffusion.text import PromptEncoder
 from seesr.machine.device import to_device
 
 LATENT_CHANNELS, LATENT_SIDE = 4, SIDE // 4
-LEARNT_PIECES = 2048
+LEARNT_PIECES = 1536
 """Of the vocabulary, at most."""
 TEXT_CONFIG = {
     "hidden_size": 96,
@@ -86,7 +86,7 @@ def pictograms(
         "weights/tiny/sd-turbo/vae"
     ),
     autoencoder_steps: int = 400,
-    steps: int = 4000,
+    steps: int = 3000,
     batch: int = 16,
     seed: int = 0,
 ) -> None:
