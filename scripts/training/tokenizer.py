@@ -13,14 +13,14 @@ from seesr.tagging.prompt import QUALITY_WORDS
 VOCABULARY, END_OF_WORD, SPECIAL_TOKENS = 1024, "</w>", ("<|startoftext|>", "<|endoftext|>")
 
 
-def train_tokenizer(tags: list[str], folder: Path) -> None:
-    """A byte-pair vocabulary of prompts, written as CLIP's `vocab.json` and `merges.txt`."""
+def train_tokenizer(tags: list[str], folder: Path, vocabulary: int = VOCABULARY) -> None:
+    """A byte-pair vocabulary of prompts, of at most `vocabulary` pieces, written as CLIP's `vocab.json` and `merges.txt`."""
     byte_letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     last_letters = [letter + END_OF_WORD for letter in byte_letters]
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix=END_OF_WORD))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY - len(SPECIAL_TOKENS),
+        vocab_size=vocabulary - len(SPECIAL_TOKENS),
         initial_alphabet=byte_letters,
         special_tokens=last_letters,  # numbered before it looks at words, in whose order it breaks ties
         end_of_word_suffix=END_OF_WORD,
