@@ -1,7 +1,7 @@
-"""Writes the table of options in docs/command-line.md from seesr/options.py.
+"""Writes the tables of options in docs/ from seesr/options.py and seesr/generation/options.py.
 
-python -m scripts.make_options_table            writes it
-python -m scripts.make_options_table --check    exit code 1 where it is not current
+python -m scripts.make_options_table            writes them
+python -m scripts.make_options_table --check    exit code 1 where one is not current
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
-from seesr.options import Options, SaveOptions
+from seesr.generation.options import GenerationOptions
+from seesr.options import OptionModel, Options, SaveOptions
 
-PAGE = Path(__file__).parents[1] / "docs" / "command-line.md"
+DOCS = Path(__file__).parents[1] / "docs"
 BEGIN, END = "<!-- options: written by scripts/make_options_table.py -->", "<!-- end of options -->"
 SERVICE_NAMES = {
     "steps": "num_inference_steps",
@@ -22,39 +23,58 @@ SERVICE_NAMES = {
     "metadata": "keep_metadata",
 }
 NOT_IN_SERVICE = ("max_side",)
+NO_FLAG = ("prompt", "styles", "outpaint")
+"""Options that the command takes otherwise."""
 
 
-def table() -> str:
-    """The table between the markers."""
+def upscaling_table() -> str:
+    """The options of `seesr upscale`."""
     lines = ["| option | default | values | in the service | what it does |", "|---|---|---|---|---|"]
     for model in (Options, SaveOptions):
-        lines += [_row(model, name, field) for name, field in model.model_fields.items()]
+        for name, field in model.model_fields.items():
+            flag, default, values = _cells(model, name, field)
+            service = "" if name in NOT_IN_SERVICE else f"`{SERVICE_NAMES.get(name, name)}`"
+            lines.append(f"| `{flag}` | {default} | {values} | {service} | {field.description} |")
     return "\n".join(lines)
 
 
-def _row(model: type[Options] | type[SaveOptions], name: str, field: FieldInfo) -> str:
+def generation_table() -> str:
+    """The options of `seesr generate`."""
+    lines = ["| option | default | values | what it does |", "|---|---|---|---|"]
+    for name, field in GenerationOptions.model_fields.items():
+        if name not in NO_FLAG:
+            flag, default, values = _cells(GenerationOptions, name, field)
+            lines.append(f"| `{flag}` | {default} | {values} | {field.description} |")
+    return "\n".join(lines)
+
+
+PAGES = {DOCS / "command-line.md": upscaling_table, DOCS / "generation.md": generation_table}
+
+
+def _cells(model: type[OptionModel], name: str, field: FieldInfo) -> tuple[str, str, str]:
+    """Flag, default and values."""
     flag = "--" + name.replace("_", "-")
     low, high = model.bounds(name)
     values = ", ".join(model.choices(name)) or ("" if low is None or high is None else f"{low:g} to {high:.10g}")
     default = "" if field.default is None else f"{field.default}"
     if field.annotation is bool:
         flag, values, default = f"{flag}`, `--no-{flag[2:]}", "on, off", "on" if field.default else "off"
-    service = "" if name in NOT_IN_SERVICE else f"`{SERVICE_NAMES.get(name, name)}`"
-    return f"| `{flag}` | {default} | {values} | {service} | {field.description} |"
+    return flag, default, values
 
 
-def with_table(page: str) -> str:
+def with_table(page: str, table: str) -> str:
     """The page with a current table."""
     before, rest = page.split(BEGIN)
-    return f"{before}{BEGIN}\n{table()}\n{END}{rest.split(END)[1]}"
+    return f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}"
 
 
 def main() -> None:
-    page = PAGE.read_text(encoding="utf-8")
-    current = with_table(page)
-    if "--check" in sys.argv:
-        sys.exit(0 if page == current else f"{PAGE} is not current: run python -m scripts.make_options_table")
-    PAGE.write_text(current, encoding="utf-8")
+    for path, table in PAGES.items():
+        page = path.read_text(encoding="utf-8")
+        current = with_table(page, table())
+        if "--check" in sys.argv and page != current:
+            sys.exit(f"{path} is not current: run python -m scripts.make_options_table")
+        path.write_text(current, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,14 @@
-"""SeeSR: real photographs, larger and sharper. `Upscaler.load().upscale("photo.jpg", scale=4)`."""
+"""SeeSR: real photographs, larger and sharper, and pictures that are made on the same models.
+
+`Upscaler.load().upscale("photo.jpg", scale=4)` and `Generator.load().text_to_image("a cat")`.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from seesr.errors import (
+    CanceledError,
     ComputeError,
     InputError,
     OptionError,
@@ -18,11 +22,16 @@ from seesr.options import Options
 from seesr.version import __version__
 
 if TYPE_CHECKING:
+    from seesr.generation.generator import Generator
+    from seesr.generation.options import GenerationOptions
     from seesr.result import Result
     from seesr.upscaler import Upscaler
 
 __all__ = [
+    "CanceledError",
     "ComputeError",
+    "GenerationOptions",
+    "Generator",
     "InputError",
     "OptionError",
     "Options",
@@ -43,6 +52,14 @@ def __getattr__(name: str) -> Any:
         from seesr.upscaler import Upscaler
 
         return Upscaler
+    if name == "Generator":
+        from seesr.generation.generator import Generator
+
+        return Generator
+    if name == "GenerationOptions":
+        from seesr.generation.options import GenerationOptions
+
+        return GenerationOptions
     if name == "Result":
         from seesr.result import Result
 

@@ -1,9 +1,11 @@
-"""The debug mode that SEESR_DEBUG=1 switches on."""
+"""What is logged: the debug mode that SEESR_DEBUG=1 switches on, and warnings that say nothing to a user."""
 
 from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def is_debugging() -> bool:
@@ -18,3 +20,15 @@ def show_debug_log() -> None:
 
     logging.basicConfig(level=logging.WARNING, handlers=[RichHandler(console=Console(stderr=True))], format="%(message)s")
     logging.getLogger("seesr").setLevel(logging.DEBUG)
+
+
+@contextmanager
+def without_warnings(library: str) -> Iterator[None]:
+    """Of a library's logger only errors are heard meanwhile."""
+    logger = logging.getLogger(library)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -72,6 +72,8 @@ CROP = 64
 """Pixels along a side of what the autoencoder is trained on at a time."""
 LATENT_NOISE = 0.1
 """Added to latents, whose deviation is about one, when the decoder is trained: those that a UNet makes are not exact."""
+DEFAULTS = {"dtype": "float32", "steps": 20, "guidance_scale": 5.0, "largest_side": SIDE}
+"""Of seesr.json, for `seesr generate`."""
 SHOWN = ("fox", "pizza", "red apple", "rocket", "owl", "sunflower", "snowman", "guitar")
 """What the pictures show that are drawn during training, in two styles each."""
 
@@ -271,6 +273,7 @@ def _export(
     factor: float,
 ) -> None:
     """Writes the folder of a `StableDiffusionPipeline`, in float16."""
+    write_json(folder / "seesr.json", DEFAULTS)
     index = {
         "_class_name": "StableDiffusionPipeline",
         "scheduler": ["diffusers", "DDIMScheduler"],

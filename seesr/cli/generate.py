@@ -23,7 +23,6 @@ from seesr.cli.read import read_both
 from seesr.errors import InputError, OptionError, OutputError
 from seesr.generation.like import values_from_infotext, values_from_settings
 from seesr.generation.options import GenerationOptions
-from seesr.images.save import save
 from seesr.jobs import JobRequest, Task, content_hash, run_job
 from seesr.options import SaveOptions
 
@@ -159,8 +158,7 @@ def _load(
 def _write(result: GenerationResult, target: Path, options: SaveOptions, overwrite: bool) -> None:
     if target.exists() and not overwrite:
         raise OutputError(f"{target} was created in the meantime and was not replaced; use --overwrite to replace it.")
-    settings, infotext = (result.settings(), result.infotext()) if options.metadata else (None, None)
-    save(result.image, target, options, settings, infotext=infotext)
+    result.save(target, options)
 
 
 def _report(result: GenerationResult, target: Path, as_json: bool) -> None:

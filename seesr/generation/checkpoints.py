@@ -39,8 +39,6 @@ REQUIRED = (
     "scheduler/scheduler_config.json",
 )
 REQUIRED_FOLDERS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-TEXT_TO_IMAGE_CHANNELS = 4
-"""Input channels of a UNet that makes pictures from noise alone; one with 9 is for inpainting only."""
 
 
 @dataclass(frozen=True)
@@ -118,10 +116,12 @@ class Checkpoint:
 
     def _unet(self, dtype: torch.dtype) -> Any:
         def build(config: dict[str, Any]) -> UNet2DConditionModel:
-            channels = config.get("in_channels")
-            if channels != TEXT_TO_IMAGE_CHANNELS:
+            # Of inpainting alone, for instance, it takes the mask and the masked picture besides.
+            latents = read_config(self.root / "vae" / "config.json").get("latent_channels", 4)
+            if config.get("in_channels") != latents:
                 raise WeightsError(
-                    f"{self.root}/unet takes {channels} channels, not {TEXT_TO_IMAGE_CHANNELS}: it is for another task."
+                    f"{self.root}/unet takes {config.get('in_channels')} channels, and latents have {latents}: it is for "
+                    "another task than text to image."
                 )
             with torch.device("meta"):
                 return UNet2DConditionModel.from_config(config).eval()

@@ -340,7 +340,9 @@ class Generator:
                         weights=self.checkpoint.name,
                         weights_digest=self.checkpoint.digest,
                         dtype=execution.dtype,
-                        seconds=execution.seconds | {"enlarge": enlarging},
+                        seconds=execution.seconds
+                        if finished is output.image
+                        else execution.seconds | {"enlarge": enlarging},
                         notes=list(output.notes),
                         rung=execution.plan.name,
                         attempts=execution.attempts,

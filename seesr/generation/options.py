@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from seesr.generation.samplers import SAMPLERS, parse_sampler
 from seesr.options import OptionModel
 
 MAX_SEED = 2**32 - 1
@@ -65,7 +66,7 @@ class GenerationOptions(OptionModel):
         default=None, description="Pixels that are added on the left, at the top, on the right and at the bottom."
     )
     second_pass: float | None = Field(
-        default=None, gt=1, le=4, description="Enlarge by this factor, then image to image at the larger size."
+        default=None, ge=1, le=4, description="Enlarge by this factor, then image to image at the larger size."
     )
     second_pass_upscaler: Literal["SeeSR", "Lanczos", "latent"] = Field(
         default="SeeSR", description="What enlarges before the second pass."
@@ -74,7 +75,7 @@ class GenerationOptions(OptionModel):
     second_pass_steps: int | None = Field(
         default=None, ge=1, le=150, description="Steps of the second pass; by default those of the first."
     )
-    upscale: float | None = Field(default=None, gt=1, le=8, description="Enlarge the finished picture by SeeSR.")
+    upscale: float | None = Field(default=None, ge=1, le=8, description="Enlarge the finished picture by SeeSR.")
 
     @model_validator(mode="after")
     def _check_outpaint(self) -> Self:
@@ -83,6 +84,11 @@ class GenerationOptions(OptionModel):
             raise PydanticCustomError(
                 "outpaint", "outpaint is {sides}; give four numbers from 0 to 1024, not all 0", {"sides": sides}
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_sampler(self) -> Self:
+        parse_sampler(self.sampler or SAMPLERS[0].name, self.schedule)
         return self
 
     @property

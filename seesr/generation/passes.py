@@ -13,12 +13,12 @@ from PIL import Image
 from torch import Tensor
 
 from seesr.autoencoder.vae import VAETiling, decode, encode, tiling_mode, vae_scale_factor
+from seesr.debug import without_warnings
 from seesr.engine import Deadline, Engine, Execution
 from seesr.errors import CanceledError
 from seesr.generation.checkpoints import Checkpoint
 from seesr.generation.noise import draw_noise
 from seesr.generation.options import GenerationOptions
-from seesr.generation.pipelines import ComposedUNet, ImageToImage, Inpaint, TextToImage
 from seesr.generation.prompt_embeds import PromptEmbedder
 from seesr.generation.prompt_syntax import SubPrompt, changes_with_steps, parse_prompt
 from seesr.generation.samplers import Sampler, make_scheduler
@@ -195,6 +195,9 @@ class Passes:
         check: Callable[[], None],
         notes: list[Notes],
     ) -> Tensor:
+        with without_warnings("transformers"):  # of image processors that nothing here uses
+            from seesr.generation.pipelines import ImageToImage, Inpaint, TextToImage
+
         unet, count = self.engine.components["unet"], len(jobs)
         work, channels = self.workload(recipe), self.engine.components["vae"].config.latent_channels
         shape = 1, channels, work.height, work.width
@@ -264,6 +267,8 @@ class _Prompts:
 
     def composed(self, unet: Any) -> Any:
         """The UNet, which composes the prompts that AND joins."""
+        from seesr.generation.pipelines import ComposedUNet
+
         return ComposedUNet(unet, self._by_step[0], self.weights) if self.is_composed else unet
 
     def positive(self, step: int, unet: Any, count: int) -> Tensor:
