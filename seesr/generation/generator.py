@@ -361,12 +361,14 @@ class Generator:
     def _finish(self, recipe: Recipe, picture: Seeds, canvas: Canvas, output: Output, watch: Watch) -> Image.Image:
         """The finished picture of a pass: second pass, the size that was asked for, paste back, enlargement."""
         options, image, (width, height) = recipe.options, output.image, canvas.size
+        is_unchanged = image is recipe.image and not options.second_pass  # strength 0
         if options.second_pass:
             image = self._second_pass(recipe, picture, output, watch)
             width, height = round(width * options.second_pass), round(height * options.second_pass)
-        if image is recipe.image and canvas.image is not None:  # strength 0
+        elif is_unchanged and canvas.image is not None:
             image = canvas.image
-        image = self._enlarged(image, (width, height), picture, watch, output.notes)
+        if not (is_unchanged and canvas.finish):
+            image = self._enlarged(image, (width, height), picture, watch, output.notes)
         image = canvas.finish(image) if canvas.finish else image
         if options.upscale:
             larger = round(image.width * options.upscale), round(image.height * options.upscale)

@@ -20,7 +20,7 @@ from seesr.generation.checkpoints import Checkpoint
 from seesr.generation.noise import draw_noise
 from seesr.generation.options import GenerationOptions
 from seesr.generation.prompt_embeds import PromptEmbedder
-from seesr.generation.prompt_syntax import SubPrompt, changes_with_steps, parse_prompt
+from seesr.generation.prompt_syntax import changes_with_steps, parse_prompt
 from seesr.generation.samplers import Sampler, make_scheduler
 from seesr.images.resize import to_image, to_tensor
 from seesr.images.sizes import Size
@@ -30,6 +30,8 @@ from seesr.planning.nan_guard import run_with_nan_guard
 from seesr.planning.plan import MemoryPlan, TileSettings, Workload
 from seesr.stages import Progress, Stages
 
+ONE_STEP = 1 + 1e-6
+"""Steps that are done at least; 1 / steps * steps may be less than 1."""
 Cancelled = Callable[[], bool]
 """Asked between the layers of the networks; what is true ends the job."""
 
@@ -164,17 +166,17 @@ class Passes:
             return [Output(recipe.image, torch.empty(0), "whole", note) for note in notes]
         report("prompt", 0, 1)
         with stages.stage("prompt"):
-            prompts = _Prompts(self.embedder, recipe)
+            prompts = _Prompts(self.embedder, recipe, check)
         begun = recipe.latents
         if recipe.image is not None:
             report("encode", 0, 1)
-            with stages.stage("encode") as log, components.running("vae"), _checked(vae, check):
+            with stages.stage("encode") as log, components.running("vae"), self._checked(vae, check):
                 pixels = to_tensor(recipe.image)
                 begun = log(run_with_nan_guard("encode", [vae], lambda: encode(vae, pixels, tiling), notes).float())
         with stages.stage("denoise") as log, components.running("unet"):
             latents = log(self._denoise(recipe, begun, prompts, jobs, report, check, notes))
         report("vae_decode", 0, 1)
-        with stages.stage("vae_decode") as log, components.running("vae"), _checked(vae, check):
+        with stages.stage("vae_decode") as log, components.running("vae"), self._checked(vae, check):
             compute = partial(decode, vae, to_device_of(latents, vae), tiling)
             pixels = log(run_with_nan_guard("vae_decode", [vae], compute, notes))
         with stages.stage("finish"):
@@ -202,7 +204,7 @@ class Passes:
         work, channels = self.workload(recipe), self.engine.components["vae"].config.latent_channels
         shape = 1, channels, work.height, work.width
         scheduler = make_scheduler(self.checkpoint.scheduler_config, recipe.sampler, recipe.schedule, jobs[0].seed)
-        strength = max(recipe.strength, 1 / recipe.steps)  # at least one step
+        strength = min(1.0, max(recipe.strength, ONE_STEP / recipe.steps))
         counted = _CountedCalls(report, count_calls(scheduler, recipe.steps, strength if begun is not None else None))
 
         def compute() -> Tensor:
@@ -240,26 +242,45 @@ class Passes:
                         "width": recipe.size[0],
                     }
             pipeline.set_progress_bar_config(disable=True)
-            with _checked(unet, check), counted.watching(network):
+            with self._checked(unet, check), counted.watching(network):
                 return pipeline(**arguments).images.float()
 
         return run_with_nan_guard("denoise", [unet], compute, notes)
+
+    @contextmanager
+    def _checked(self, network: Any, check: Callable[[], None]) -> Iterator[None]:
+        """Calls `check` before each convolution, so that a job ends within a call of a network."""
+        # What is compiled is not touched, or it would be compiled anew for each job.
+        inner = [] if self.engine.components.compiled else network.modules()
+        modules = [network, *(module for module in inner if isinstance(module, torch.nn.Conv2d))]
+        handles = [module.register_forward_pre_hook(lambda *_: check()) for module in modules]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
 
 class _Prompts:
     """The embeddings of a pass: of the negative prompt, and of the prompt at each step."""
 
-    def __init__(self, embedder: PromptEmbedder, recipe: Recipe) -> None:
+    def __init__(self, embedder: PromptEmbedder, recipe: Recipe, check: Callable[[], None]) -> None:
         self.recipe, skip = recipe, recipe.options.clip_skip
         subprompts = parse_prompt(recipe.prompt)
         self.weights = [subprompt.weight for subprompt in subprompts]
         self.changes = changes_with_steps(subprompts)
         steps = range(recipe.steps if self.changes else 1)
-        negative = embedder.embed(parse_prompt(recipe.negative_prompt)[0].fragments(0, 1), skip)
-        by_step = [[_embed(embedder, one, step, recipe.steps, skip) for one in subprompts] for step in steps]
-        padded = iter(embedder.padded([negative, *(embeds for row in by_step for embeds in row)], skip))
-        self._negative = next(padded)
-        self._by_step = [[next(padded) for _ in row] for row in by_step]
+        negative = tuple(parse_prompt(recipe.negative_prompt)[0].fragments(0, 1))
+        by_step = [[tuple(one.fragments(step, recipe.steps)) for one in subprompts] for step in steps]
+        # Each text once: most steps have the same.
+        texts = dict.fromkeys([negative, *(fragments for row in by_step for fragments in row)])
+        embeds = list[Tensor]()
+        for fragments in texts:
+            check()
+            embeds.append(embedder.embed(list(fragments), skip))
+        found = dict(zip(texts, embedder.padded(embeds, skip), strict=True))
+        self._negative = found[negative]
+        self._by_step = [[found[fragments] for fragments in row] for row in by_step]
 
     @property
     def is_composed(self) -> bool:
@@ -294,10 +315,6 @@ class _Prompts:
         return state | {"prompt_embeds": guided}
 
 
-def _embed(embedder: PromptEmbedder, subprompt: SubPrompt, step: int, steps: int, clip_skip: int) -> Tensor:
-    return embedder.embed(subprompt.fragments(step, steps), clip_skip)
-
-
 class _CountedCalls:
     """Reports the calls of the UNet as progress."""
 
@@ -318,21 +335,6 @@ class _CountedCalls:
         finally:
             handle.remove()
         self.report("denoise", self.total, self.total)
-
-
-@contextmanager
-def _checked(network: Any, check: Callable[[], None]) -> Iterator[None]:
-    """Calls `check` before each convolution, so that a job ends within a call of a network."""
-    handles = [
-        module.register_forward_pre_hook(lambda *_: check())
-        for module in network.modules()
-        if isinstance(module, torch.nn.Conv2d)
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def count_calls(scheduler: Any, steps: int, strength: float | None) -> int:

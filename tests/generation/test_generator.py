@@ -140,10 +140,25 @@ def test_a_mask_may_be_inverted_or_empty_or_of_another_size(generator: Generator
 
 
 def test_strength_nought_returns_the_input_and_a_little_is_one_step(generator: Generator) -> None:
-    assert generator.image_to_image(PHOTO, PROMPT, strength=0, seed=1)[0].image.tobytes() == PHOTO.tobytes()
-    calls = list[tuple[str, int, int]]()
-    generator.image_to_image(PHOTO, PROMPT, strength=0.1, steps=2, seed=1, progress=lambda *event: calls.append(event))
-    assert [call for call in calls if call[0] == "denoise"] == [("denoise", 0, 1), ("denoise", 1, 1)]
+    odd = photograph("chelsea.png", (150, 80, 213, 131))
+    assert generator.image_to_image(odd, PROMPT, strength=0, seed=1)[0].image.tobytes() == odd.tobytes()
+    for area in ("whole", "masked"):
+        made = generator.inpaint(PHOTO, mask(), PROMPT, strength=0, seed=1, inpaint_area=area, inpaint_fill="fill")
+        assert made[0].image.tobytes() == PHOTO.tobytes()
+    for steps in (2, 49):
+        calls = list[tuple[str, int, int]]()
+        values = {"strength": 0.01, "steps": steps, "seed": 1, "progress": lambda *event, calls=calls: calls.append(event)}
+        generator.image_to_image(PHOTO, PROMPT, **values)
+        assert [call for call in calls if call[0] == "denoise"] == [("denoise", 0, 1), ("denoise", 1, 1)]
+
+
+def test_a_picture_keeps_its_own_size_and_its_proportions(generator: Generator) -> None:
+    odd = photograph("chelsea.png", (150, 80, 213, 131))
+    sizes = [
+        generator.image_to_image(odd, PROMPT, steps=1, seed=1, **values)[0].image.size
+        for values in ({}, {"width": 96}, {"width": 72, "height": 64})
+    ]
+    assert sizes == [(63, 51), (96, 78), (72, 64)]
 
 
 def test_progress_counts_the_calls_of_the_unet(generator: Generator) -> None:

@@ -22,16 +22,24 @@ def test_a_wheel_carries_the_embedded_weights(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     installed = tmp_path / "installed"
     zipfile.ZipFile(wheel).extractall(installed)
-    code = "from seesr.weights.resolve import resolve_weights; print(resolve_weights().root)"
+    code = (
+        "from seesr.weights.resolve import resolve_weights; from seesr.weights.manifest import beside_package; "
+        "print(resolve_weights().root, beside_package('pictograms'), sep='\\n')"
+    )
     # -P and the path first: the wheel's package must be found, not the clone's.
     environment = {"PYTHONPATH": str(installed), "PATH": "", "SEESR_CACHE": str(tmp_path / "cache")}
     command = [sys.executable, "-P", "-c", code]
     found = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
-    root = Path(found.stdout.strip())
-    assert root.is_relative_to(installed)
-    here = {path.relative_to(ROOT / "weights" / "tiny") for path in (ROOT / "weights" / "tiny").rglob("*") if path.is_file()}
-    assert {path.relative_to(root) for path in root.rglob("*") if path.is_file()} == here
-    assert sum(path.stat().st_size for path in root.rglob("*") if path.is_file()) < 40e6
+    for name, place in zip(("tiny", "pictograms"), found.stdout.splitlines(), strict=True):
+        root, source = Path(place), ROOT / "weights" / name
+        assert root.is_relative_to(installed)
+        assert files_in(root).keys() == files_in(source).keys()
+        assert sum(files_in(root).values()) < 40e6
+
+
+def files_in(folder: Path) -> dict[Path, int]:
+    """The size of each file in a folder."""
+    return {path.relative_to(folder): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
 
 
 def test_constraints_pin_what_pyproject_names_within_its_ranges() -> None:
