@@ -23,12 +23,12 @@ def show_debug_log() -> None:
 
 
 @contextmanager
-def without_warnings(library: str) -> Iterator[None]:
-    """Of a library's logger only errors are heard meanwhile."""
+def without_warnings(library: str, level: int = logging.ERROR) -> Iterator[None]:
+    """Of a library's logger only what is of this level or above is heard meanwhile."""
     logger = logging.getLogger(library)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    before = logger.level
+    logger.setLevel(level)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logger.setLevel(before)

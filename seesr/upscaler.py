@@ -161,7 +161,7 @@ class Upscaler:
             OutOfMemoryError: memory does not suffice.
         """
         with self.engine.exclusive():
-            rgb = read_picture(image, self.engine.limits).rgb
+            rgb = read_picture(image, self.engine.limits).srgb
             with oom_as(
                 f"memory ran out on {self.engine.device} while RAM looked at {rgb.width}x{rgb.height} pixels. "
                 "Give a smaller picture or another device, or close other programs."
@@ -197,7 +197,7 @@ class Upscaler:
             image = log(network_input(sharp, sizes))
         report("tags", 0, 1)
         with stages.stage("tags"):
-            taggings = [self.conditioner.tag(rgb) for rgb in inputs]
+            taggings = [self.conditioner.tag(picture.srgb) for picture, _ in jobs]
         with stages.stage("prompt"):
             prompts = [self.conditioner.prompt(tagging, options) for tagging in taggings]
             conditions = self.conditioner.conditions(inputs, taggings, sizes, tiles, options, report, notes)
@@ -213,6 +213,9 @@ class Upscaler:
         with stages.stage("colour") as log:
             source = network_input(cleaned, sizes) if options.edges else image
             pixels = log(COLOR_FIXES[options.color_fix](pixels, source.to(pixels.device)))
+            for number, (picture, _) in enumerate(jobs):
+                if picture.is_grey:
+                    pixels[number] = pixels[number].mean(dim=0)
         with stages.stage("finish"):
             by_job = zip(pixels.split(1), jobs, strict=True)
             images = [finish(to_image(crop(rgb, sizes)), job[0], sizes, options.sharpen) for rgb, job in by_job]
@@ -235,7 +238,7 @@ class Upscaler:
             output.notes.add("too large for an exact tiled VAE: its statistics were estimated from sample tiles")
         return UpscaleResult(
             image=output.image,
-            input=picture.rgb,
+            input=picture.srgb,
             seed=seed,
             prompt=output.prompt,
             tags=output.tagging.tags,

@@ -169,7 +169,7 @@ def _write(job: FileJob, result: UpscaleResult, options: SaveOptions, overwrite:
 
 
 def _comparison(result: UpscaleResult) -> Image.Image:
-    from seesr.images.read import to_srgb
+    from seesr.images.icc import to_srgb
     from seesr.images.resize import side_by_side
 
     after, _ = to_srgb(result.image, Notes())

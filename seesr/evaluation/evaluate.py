@@ -196,4 +196,4 @@ def _find(folder: Path, stem: str) -> Path:
 
 
 def _read_rgb(path: Path) -> Image.Image:
-    return read_picture(path, Limits.from_environment()).rgb
+    return read_picture(path, Limits.from_environment()).srgb

@@ -256,12 +256,12 @@ class Generator:
         if mask is not None:
             return self._masked_canvas(picture, masks.mask_of(read_picture(mask, self.engine.limits)), options)
         if options.outpaint is not None:
-            wider = masks.outpaint(picture.rgb, *options.outpaint)
-            return self._masked_canvas(replace(picture, rgb=wider.image), wider.mask, options)
-        return Canvas(_size_like(options, picture.rgb.size), picture.rgb, notes=_notes_of(picture))
+            wider = masks.outpaint(picture.srgb, *options.outpaint)
+            return self._masked_canvas(replace(picture, rgb=wider.image, working=None), wider.mask, options)
+        return Canvas(_size_like(options, picture.rgb.size), picture.srgb, notes=_notes_of(picture))
 
     def _masked_canvas(self, picture: Picture, mask: Image.Image, options: GenerationOptions) -> Canvas:
-        rgb, notes = picture.rgb, _notes_of(picture)
+        rgb, notes = picture.srgb, _notes_of(picture)
         blurred = masks.prepare_mask(mask, rgb.size, options.mask_invert, options.mask_blur)
         if blurred.getbbox() is None:
             notes.add("the mask is empty: the whole picture was changed")

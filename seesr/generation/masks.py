@@ -24,7 +24,7 @@ FILL_BLURS = (256, 64, 16, 4, 2)
 
 def mask_of(picture: Picture) -> Image.Image:
     """A picture as a mask: its brightness, or where it has transparency its alpha."""
-    return picture.alpha or picture.rgb.convert("L")
+    return picture.alpha or picture.srgb.convert("L")
 
 
 def prepare_mask(mask: Image.Image, size: Size, invert: bool, blur: float) -> Image.Image:

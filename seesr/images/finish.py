@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
+from PIL import Image
 
-from PIL import Image, ImageCms
-
+from seesr.images.icc import convert
 from seesr.images.read import Picture
 from seesr.images.resize import resize
 from seesr.images.sharpen import sharpen
@@ -16,15 +15,13 @@ def finish(image: Image.Image, picture: Picture, sizes: Sizes, strength: float) 
     """Resizes `image` to the output size, sharpens it with `strength`, and restores alpha, colour profile and EXIF.
 
     Args:
-        image: RGB in sRGB, of the working size.
+        image: RGB in the picture's `working` space, of the working size; of a grey picture all channels are equal.
         picture: the input, whose alpha, profile and EXIF are restored.
     """
-    image = sharpen(resize(image, sizes.output), strength)
+    image = convert(sharpen(resize(image, sizes.output), strength), picture.working, picture.profile)
+    if picture.mode == "L" and image.mode != "L":
+        image = image.getchannel(0)
     if picture.profile:
-        srgb, profile = ImageCms.createProfile("sRGB"), ImageCms.ImageCmsProfile(io.BytesIO(picture.profile))
-        converted = ImageCms.profileToProfile(image, srgb, profile, outputMode="RGB")
-        assert converted is not None  # it is None only in place
-        image = converted
         image.info["icc_profile"] = picture.profile
     if picture.exif:
         image.info["exif"] = picture.exif

@@ -1,4 +1,4 @@
-"""Decodes an input safely: checks its size first, turns it upright, converts it to sRGB, separates alpha and profile."""
+"""Decodes an input safely: checks its size first, turns it upright, separates colours, alpha and profile."""
 
 from __future__ import annotations
 
@@ -7,18 +7,24 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from struct import error as struct_error
+from typing import Any
 from zlib import error as zlib_error
 
 import numpy as np
 import pillow_heif
-from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT
 
 from seesr.errors import InputError
 from seesr.images.alpha import bleed
+from seesr.images.colour_tags import heif_bits, stated_colours, tone_map
+from seesr.images.icc import convert, is_grey_profile, to_working_space
 from seesr.images.metadata import exif_for_output
+from seesr.images.repair import with_jpeg_end, without_damaged_texts
+from seesr.images.tiff import TIFF_SIGNATURES, RareTiff, develop_raw, is_raw, needs_libtiff, seek_picture
 from seesr.notes import Notes
 from seesr.options import Limits
 
@@ -52,7 +58,10 @@ GREY_STEP = {"L;2": 85, "L;4": 17}
 STRIP_ROWS = 64
 """Rows that are converted to 8 bits at a time: that is computed in float64, which would take much memory for all."""
 
-_PIXEL_LIMIT_LOCK = threading.Lock()
+MAX_TEXT = 64 << 20
+"""Bytes to which a text or a profile in a PNG may unpack; Pillow allows 1 MiB, and profiles of 2 MB are in use."""
+
+_PILLOW_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -88,15 +97,26 @@ class Picture:
     """A decoded input."""
 
     rgb: Image.Image
-    """Mode RGB, upright, sRGB."""
+    """Mode RGB, upright, in the space that the networks see (`working`)."""
     alpha: Image.Image | None = None
     """Mode L, the size of `rgb`; None when the input has no transparency."""
     profile: bytes | None = None
-    """The input's ICC profile, to which the output is converted back."""
+    """The ICC profile that the output gets; None is sRGB."""
+    working: bytes | None = None
+    """The ICC profile of the numbers of `rgb`; None is sRGB."""
+    is_grey: bool = False
+    """Whether all its channels are equal."""
+    mode: str = "RGB"
+    """That of the output without alpha: L for an input of that kind, else RGB."""
     exif: bytes | None = None
     """The part of the input's EXIF that the output keeps."""
     notes: Notes = field(default_factory=Notes)
     """Conversions of the input that the user should know about."""
+
+    @cached_property
+    def srgb(self) -> Image.Image:
+        """`rgb` in sRGB; what is outside it is clipped."""
+        return convert(self.rgb, self.working, None)
 
 
 def read_picture(source: ImageSource, limits: Limits) -> Picture:
@@ -116,28 +136,6 @@ def read_picture(source: ImageSource, limits: Limits) -> Picture:
     return _decode(source.content, limits, source.name)
 
 
-def to_srgb(image: Image.Image, notes: Notes) -> tuple[Image.Image, bytes | None]:
-    """(the image in sRGB, its ICC profile); the profile is None if there is no usable one, or if it cannot convert back."""
-    base = image if image.mode in ("RGB", "L", "CMYK") else image.convert("L" if image.mode in ("1", "LA") else "RGB")
-    profile = image.info.get("icc_profile")
-    if not profile:
-        return base.convert("RGB"), None
-    srgb = ImageCms.createProfile("sRGB")
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        converted = ImageCms.profileToProfile(base, source, srgb, outputMode="RGB")
-        assert converted is not None  # it is None only in place
-    except (ImageCms.PyCMSError, OSError) as error:
-        notes.add(f"the input's colour profile cannot be used and was ignored ({_first_line(error)})")
-        return base.convert("RGB"), None
-    try:
-        ImageCms.buildTransform(srgb, source, "RGB", "RGB")
-    except ImageCms.PyCMSError:
-        notes.add("the input's colours were converted to sRGB and stay in sRGB")
-        return converted, None
-    return converted, profile
-
-
 def _from_array(array: np.ndarray) -> Image.Image:
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
         raise InputError(
@@ -150,27 +148,59 @@ def _decode(content: bytes, limits: Limits, name: str) -> Picture:
     if not content:
         raise InputError(f"{name} is empty (0 bytes).")
     _check_file_size(len(content), limits, name)
-    pillow_heif.register_heif_opener()
+    notes = Notes()
+    if is_raw(content):
+        return _to_picture(develop_raw(content, name, notes), limits, name, b"", notes)
     try:
-        with _without_pillow_limit():
-            image = Image.open(io.BytesIO(content), formats=READABLE_FORMATS)
+        image = _open(content)
+        if isinstance(image, TiffImagePlugin.TiffImageFile) and not seek_picture(image, name, notes):
+            return _to_picture(develop_raw(content, name, notes), limits, name, b"", notes)
     except UnidentifiedImageError:
-        raise InputError(
-            f"{name} is not a picture in a known format (PNG, JPEG, WebP, TIFF, BMP, GIF, HEIC, AVIF)."
-        ) from None
+        if not content.startswith(TIFF_SIGNATURES):
+            raise InputError(
+                f"{name} is not a picture in a known format (PNG, JPEG, WebP, TIFF, BMP, GIF, HEIC, AVIF)."
+            ) from None
+        rare = RareTiff(content, name)
+        _check_dimensions(rare.size, limits, name)
+        return _to_picture(_samples_to_8_bit(rare.samples(), name, notes), limits, name, b"", notes)
     except DECODE_ERRORS as error:
-        raise InputError(f"{name} is damaged or cut short and cannot be decoded ({_first_line(error)}).") from error
-    return _to_picture(image, limits, name)
+        repaired = without_damaged_texts(content) if content.startswith(b"\x89PNG") else None
+        if repaired is None:
+            raise _damaged(name, error) from error
+        picture = _decode(repaired, limits, name)
+        picture.notes.add("damaged texts in the input were left out")
+        return picture
+    return _to_picture(image, limits, name, content, notes)
 
 
-def _to_picture(image: Image.Image, limits: Limits, name: str) -> Picture:
+def _open(content: bytes) -> Image.Image:
+    """The picture, not loaded yet."""
+    pillow_heif.register_heif_opener()
+    with _pillow_settings():
+        image = Image.open(io.BytesIO(content), formats=READABLE_FORMATS)
+    if needs_libtiff(image):
+        with _pillow_settings(use_libtiff=True):
+            image = Image.open(io.BytesIO(content), formats=READABLE_FORMATS)
+    return image
+
+
+def _to_picture(image: Image.Image, limits: Limits, name: str, content: bytes = b"", notes: Notes | None = None) -> Picture:
     _check_dimensions(image.size, limits, name)
     try:
-        return _convert(image, limits, name)
+        return _convert(image, limits, name, content, notes or Notes())
     except DECODE_ERRORS as error:
-        raise InputError(f"{name} is damaged or cut short and cannot be decoded ({_first_line(error)}).") from error
+        repaired = with_jpeg_end(content) if content.startswith(b"\xff\xd8") and not content.endswith(b"\xff\xd9") else None
+        if repaired is None:
+            raise _damaged(name, error) from error
+        picture = _decode(repaired, limits, name)
+        picture.notes.add("the input lacks its end marker, but no pixel")
+        return picture
     except MemoryError as error:
         raise InputError(f"{name} is {image.width}x{image.height}, too large for this machine's memory.") from error
+
+
+def _damaged(name: str, error: BaseException) -> InputError:
+    return InputError(f"{name} is damaged or cut short and cannot be decoded ({_first_line(error)}).")
 
 
 @dataclass(frozen=True)
@@ -208,43 +238,64 @@ def _raw_mode(image: Image.Image) -> str:
     return str(raw_mode[0] if isinstance(raw_mode, tuple) and raw_mode else raw_mode)
 
 
-def _convert(image: Image.Image, limits: Limits, name: str) -> Picture:
-    notes, sample_format = Notes(), SampleFormat.of(image)
-    if sample_format.bits > 8:
-        notes.add(f"{sample_format.bits} bits a channel, the result has 8")
+def _convert(image: Image.Image, limits: Limits, name: str, content: bytes, notes: Notes) -> Picture:
+    sample_format = SampleFormat.of(image)
+    bits = heif_bits(content) if image.format in ("HEIF", "AVIF") else sample_format.bits
+    if bits > 8:
+        notes.add(f"{bits} bits a channel, the result has 8")
     # In a camera's MPO the further frames are previews, which no user would miss.
     # Frames are not counted: for that Pillow would read the whole file, which takes hours if it has many tiny frames.
     if image.format != "MPO" and getattr(image, "is_animated", False):
         notes.add("several frames, the first is used")
+    transparent = _transparent_16_bit_colour(image)
     _transparent_colour_to_8_bit(image)
-    with _without_pillow_limit():  # Pillow checks the size of a TIFF again here
+    with _pillow_settings():  # Pillow checks the size of a TIFF again here
         image.load()
     _check_dimensions(image.size, limits, name)  # decoding a HEIC can change its size
+    if transparent is not None and content:
+        image = _with_alpha_of_16_bit_colour(image, content, transparent)
     exif = _read_exif(image, notes)  # before `_upright`, whose copy lacks a TIFF's EXIF
+    colours = stated_colours(image, content, notes)
     image = _upright(image)
     if image.mode.startswith(("I", "F")):
         image = _to_8_bit(image, sample_format, notes)
+    mode = "L" if image.mode in ("1", "L", "LA") else "RGB"
     alpha = None
     if image.has_transparency_data:
-        image = image if image.mode in ("LA", "RGBA") else image.convert("LA" if image.mode in ("1", "L") else "RGBA")
+        image = image if image.mode in ("LA", "RGBA") else image.convert("LA" if mode == "L" else "RGBA")
         alpha = image.getchannel("A")
         alpha = None if alpha.getextrema() == (255, 255) else alpha
-    rgb, profile = to_srgb(image, notes)
-    if alpha is not None:
-        rgb = bleed(rgb, alpha)
+    image = image if image.mode in ("L", "RGB", "CMYK") else image.convert(mode)
+    if colours.transfer is not None:
+        image = tone_map(image, colours.transfer)
+    seen = to_working_space(image, colours.profile, notes)
+    rgb = seen.rgb if alpha is None else bleed(seen.rgb, alpha)
     rgb.info = {}  # orientation and profile have been applied, and would be again if `rgb` became an input
-    return Picture(rgb, alpha, profile, exif, notes)
+    if mode == "L" and seen.profile is not None and not is_grey_profile(seen.profile):
+        mode = "RGB"
+    return Picture(rgb, alpha, seen.profile, seen.working, _is_grey(rgb), mode, exif, notes)
+
+
+def _is_grey(rgb: Image.Image) -> bool:
+    red, *others = rgb.split()
+    return all(red.tobytes() == other.tobytes() for other in others)
 
 
 @contextmanager
-def _without_pillow_limit() -> Iterator[None]:
-    """Switches off Pillow's limit on pixels: `Limits.input_pixels` is checked instead, before any pixel is decoded."""
-    with _PIXEL_LIMIT_LOCK:
-        pillow_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+def _pillow_settings(use_libtiff: bool = False) -> Iterator[None]:
+    """Pillow's own limits off, for `Limits.input_pixels` is checked instead, before any pixel is decoded.
+
+    Args:
+        use_libtiff: decode TIFF files by libtiff that Pillow would decode by itself.
+    """
+    with _PILLOW_LOCK:
+        before = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK, TiffImagePlugin.READ_LIBTIFF
+        Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = None, MAX_TEXT
+        TiffImagePlugin.READ_LIBTIFF = use_libtiff
         try:
             yield
         finally:
-            Image.MAX_IMAGE_PIXELS = pillow_limit
+            Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK, TiffImagePlugin.READ_LIBTIFF = before
 
 
 def _check_file_size(count: int, limits: Limits, name: str) -> None:
@@ -287,6 +338,46 @@ def _transparent_colour_to_8_bit(image: Image.Image) -> None:
         image.info["transparency"] = transparent * GREY_STEP[raw_mode]
     elif isinstance(transparent, tuple) and raw_mode.endswith(";16B"):
         image.info["transparency"] = tuple(value >> 8 for value in transparent)
+
+
+def _transparent_16_bit_colour(image: Image.Image) -> tuple[int, ...] | None:
+    """The transparent colour of a PNG of 16-bit RGB that is not loaded yet."""
+    transparent = image.info.get("transparency")
+    return transparent if isinstance(transparent, tuple) and _raw_mode(image) == "RGB;16B" else None
+
+
+def _with_alpha_of_16_bit_colour(image: Image.Image, content: bytes, transparent: tuple[int, ...]) -> Image.Image:
+    """`image`, of which Pillow has only the high bytes, with transparency where all 16 bits are those of a colour."""
+    low: Any = _open(content)
+    # Read as little endian, the bytes that Pillow keeps are the low ones.
+    low.tile = [tile._replace(args="RGB;16L") for tile in low.tile]
+    low.info.pop("transparency", None)
+    low.load()
+    pairs = zip(np.asarray(image), np.asarray(low), strict=True)  # rows, which saves memory
+    alpha = np.empty((image.height, image.width), np.uint8)
+    for row, (high_bytes, low_bytes) in enumerate(pairs):
+        alpha[row] = np.where((high_bytes.astype(np.uint16) << 8 | low_bytes) == transparent, 0, 255).max(axis=1)
+    image.info.pop("transparency", None)
+    image.putalpha(Image.fromarray(alpha))
+    return image
+
+
+def _samples_to_8_bit(samples: np.ndarray, name: str, notes: Notes) -> Image.Image:
+    """Samples `(H, W)` or `(H, W, channels)` of any kind as L, LA, RGB or RGBA; white as in `_to_8_bit`."""
+    channels = 1 if samples.ndim == 2 else samples.shape[-1]
+    mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}.get(channels)
+    if mode is None or samples.ndim not in (2, 3):
+        raise InputError(f"{name} has samples of shape {samples.shape}; pictures of 1 to 4 channels are read.")
+    peak = float(samples.max(initial=0, where=np.isfinite(samples)))
+    if samples.dtype.kind == "f":
+        white = _white_level(peak)
+        notes.add(f"the input's values reach {peak:g}, {white:g} was taken as white")
+    else:
+        white = float(np.iinfo(samples.dtype).max)
+    notes.add(f"{samples.dtype.itemsize * 8} bits a channel, the result has 8")
+    bytes_ = (np.nan_to_num(samples.astype(np.float64), posinf=peak, neginf=0) / white * 255).clip(0, 255).round()
+    pixels = bytes_.astype(np.uint8)
+    return Image.fromarray(pixels if channels > 1 else pixels.reshape(samples.shape[:2]))
 
 
 def _to_8_bit(image: Image.Image, sample_format: SampleFormat, notes: Notes) -> Image.Image:

@@ -11,8 +11,8 @@ from PIL import Image
 
 from seesr.errors import OutputError
 from seesr.files import atomic_write
+from seesr.images.icc import to_srgb
 from seesr.images.metadata import metadata_arguments
-from seesr.images.read import to_srgb
 from seesr.notes import Notes
 from seesr.options import SaveOptions
 
@@ -82,6 +82,11 @@ def save_on_success(
     if image_format in NO_ALPHA and image.mode == "RGBA":
         flat = Image.new("RGB", image.size, "white")
         flat.paste(image, mask=image.getchannel("A"))
+        flat.info = image.info
+        image = flat
+    elif image.mode == "LA" and image_format in NO_ALPHA:
+        flat = Image.new("L", image.size, 255)
+        flat.paste(image.getchannel("L"), mask=image.getchannel("A"))
         flat.info = image.info
         image = flat
     if image_format in NO_PROFILE:
