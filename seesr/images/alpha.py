@@ -1,14 +1,25 @@
-"""Alpha bleeding: fully transparent pixels get the colours around them, so that enlarging does not blend in hidden ones."""
+"""Transparency: what lies under it, and how its edge is enlarged."""
 
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
+
+from seesr.images.resize import resize
+from seesr.images.sizes import Size
+
+CLEAR, OPAQUE = 8, 247
+"""Alpha between them is that of a smooth edge."""
+HARD_SHARE = 0.1
+"""Of the pixels at an edge, at most so many are between clear and opaque where the edge is hard."""
+EDGE_BLUR, EDGE_WIDTH = 0.6, 2.0
+"""Deviation of the blur that takes the stairs out, in the input's pixels, and the width of the new edge in the output's."""
 
 
 def bleed(rgb: Image.Image, alpha: Image.Image) -> Image.Image:
     """`rgb` with the colours of fully transparent pixels replaced by those of the visible pixels around them.
 
+    So enlarging does not blend in hidden colours.
     Push-pull (Gortler et al., SIGGRAPH 1996): averages weighted by alpha are computed at half the size, recursively, and
     each pixel without coverage is filled from the next smaller size. Visible pixels do not change.
     """
@@ -17,6 +28,26 @@ def bleed(rgb: Image.Image, alpha: Image.Image) -> Image.Image:
     colours, weights = np.asarray(rgb), np.asarray(alpha, dtype=np.float32)[..., None] / 255
     filled = _fill(_sum_2x2(colours * weights), _sum_2x2(weights)).round().clip(0, 255).astype(np.uint8)
     return Image.fromarray(np.where(weights > 0, colours, _double(filled, *weights.shape[:2])))
+
+
+def enlarge_alpha(alpha: Image.Image, size: Size) -> Image.Image:
+    """`alpha` (mode L) at `size`; a hard edge, which bicubic would make stairs of, becomes a smooth line."""
+    scale = max(size[0] / alpha.width, size[1] / alpha.height)
+    larger = resize(alpha, size)
+    if scale <= 1 or not _is_hard(alpha):
+        return larger
+    blur = EDGE_BLUR * scale
+    # A blurred edge rises by 1 / (blur * sqrt(2 pi)) a pixel at its middle.
+    gain = max(1.0, blur * (2 * np.pi) ** 0.5 / EDGE_WIDTH)
+    return larger.filter(ImageFilter.GaussianBlur(blur)).point([round((v - 127.5) * gain + 127.5) for v in range(256)])
+
+
+def _is_hard(alpha: Image.Image) -> bool:
+    """Whether the steps between clear and opaque take one pixel."""
+    low, high = (np.asarray(alpha.filter(kind(3))) for kind in (ImageFilter.MinFilter, ImageFilter.MaxFilter))
+    at_edge = (low < CLEAR) & (high > OPAQUE)
+    values = np.asarray(alpha)[at_edge]
+    return bool(values.size) and bool(((values > CLEAR) & (values < OPAQUE)).mean() <= HARD_SHARE)
 
 
 def _fill(weighted: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from PIL import Image
 
+from seesr.images.alpha import enlarge_alpha
 from seesr.images.icc import convert
 from seesr.images.read import Picture
 from seesr.images.resize import resize
@@ -26,5 +27,5 @@ def finish(image: Image.Image, picture: Picture, sizes: Sizes, strength: float) 
     if picture.exif:
         image.info["exif"] = picture.exif
     if picture.alpha:
-        image.putalpha(resize(picture.alpha, sizes.output))
+        image.putalpha(enlarge_alpha(picture.alpha, sizes.output))
     return image

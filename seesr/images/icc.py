@@ -64,7 +64,8 @@ def to_working_space(image: Image.Image, profile: bytes | None, notes: Notes) ->
     try:
         source = _open(profile)
         space = _core(source).xcolor_space.strip()
-        if image.mode == "L" and space == "RGB":  # three equal numbers are meant
+        is_grey_in_colour = image.mode == "L" and space == "RGB"
+        if is_grey_in_colour:  # three equal numbers are meant
             image = image.convert("RGB")
         # Also where the picture stays in its space: it fails where the profile does not fit.
         converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
@@ -79,7 +80,7 @@ def to_working_space(image: Image.Image, profile: bytes | None, notes: Notes) ->
         notes.add("the input's colours were converted to sRGB and stay in sRGB")
         return Colours(converted, None, None)
     if not is_wide(source):
-        return Colours(converted, None, profile)
+        return Colours(converted, None, None if is_grey_in_colour else profile)  # a file of L cannot have it
     if is_perceptual:
         return Colours(image, profile, profile)
     colorants = [np.array(getattr(_core(source), f"{name}_colorant")[0]) for name in ("red", "green", "blue")]

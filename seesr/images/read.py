@@ -23,7 +23,7 @@ from seesr.images.alpha import bleed
 from seesr.images.colour_tags import heif_bits, stated_colours, tone_map
 from seesr.images.icc import convert, is_grey_profile, to_working_space
 from seesr.images.metadata import exif_for_output
-from seesr.images.repair import with_jpeg_end, without_damaged_texts
+from seesr.images.repair import PNG_SIGNATURE, with_jpeg_end, without_damaged_texts
 from seesr.images.tiff import TIFF_SIGNATURES, RareTiff, develop_raw, is_raw, needs_libtiff, seek_picture
 from seesr.notes import Notes
 from seesr.options import Limits
@@ -155,22 +155,19 @@ def _decode(content: bytes, limits: Limits, name: str) -> Picture:
         image = _open(content)
         if isinstance(image, TiffImagePlugin.TiffImageFile) and not seek_picture(image, name, notes):
             return _to_picture(develop_raw(content, name, notes), limits, name, b"", notes)
-    except UnidentifiedImageError:
-        if not content.startswith(TIFF_SIGNATURES):
-            raise InputError(
-                f"{name} is not a picture in a known format (PNG, JPEG, WebP, TIFF, BMP, GIF, HEIC, AVIF)."
-            ) from None
-        rare = RareTiff(content, name)
-        _check_dimensions(rare.size, limits, name)
-        return _to_picture(_samples_to_8_bit(rare.samples(), name, notes), limits, name, b"", notes)
+        return _to_picture(image, limits, name, content, notes)
     except DECODE_ERRORS as error:
-        repaired = without_damaged_texts(content) if content.startswith(b"\x89PNG") else None
-        if repaired is None:
+        if content.startswith(PNG_SIGNATURE) and (repaired := without_damaged_texts(content)):
+            picture = _decode(repaired, limits, name)
+            picture.notes.add("damaged texts in the input were left out")
+            return picture
+        if not isinstance(error, UnidentifiedImageError):
             raise _damaged(name, error) from error
-        picture = _decode(repaired, limits, name)
-        picture.notes.add("damaged texts in the input were left out")
-        return picture
-    return _to_picture(image, limits, name, content, notes)
+    if not content.startswith(TIFF_SIGNATURES):
+        raise InputError(f"{name} is not a picture in a known format (PNG, JPEG, WebP, TIFF, BMP, GIF, HEIC, AVIF).")
+    rare = RareTiff(content, name)
+    _check_dimensions(rare.size, limits, name)
+    return _to_picture(_samples_to_8_bit(rare.samples(), name, notes), limits, name, b"", notes)
 
 
 def _open(content: bytes) -> Image.Image:
@@ -271,12 +268,13 @@ def _convert(image: Image.Image, limits: Limits, name: str, content: bytes, note
     seen = to_working_space(image, colours.profile, notes)
     rgb = seen.rgb if alpha is None else bleed(seen.rgb, alpha)
     rgb.info = {}  # orientation and profile have been applied, and would be again if `rgb` became an input
+    is_grey = mode == "L" or _has_equal_channels(rgb)
     if mode == "L" and seen.profile is not None and not is_grey_profile(seen.profile):
         mode = "RGB"
-    return Picture(rgb, alpha, seen.profile, seen.working, _is_grey(rgb), mode, exif, notes)
+    return Picture(rgb, alpha, seen.profile, seen.working, is_grey, mode, exif, notes)
 
 
-def _is_grey(rgb: Image.Image) -> bool:
+def _has_equal_channels(rgb: Image.Image) -> bool:
     red, *others = rgb.split()
     return all(red.tobytes() == other.tobytes() for other in others)
 

@@ -118,7 +118,9 @@ class RareTiff:
             self.size = self._page.imagewidth, self._page.imagelength
             known = self._page.photometric in (0, 1, 2) and self._page.dtype is not None and self._page.dtype.kind in "uf"
         if not known:
-            raise InputError(f"{name} is a TIFF of a kind that is not read; convert it to RGB of 8 or 16 bits.")
+            kind = getattr(self._page.photometric, "name", "an unknown colour space")
+            samples = f"{self._page.samplesperpixel} {self._page.dtype} samples a pixel, {kind}"
+            raise InputError(f"{name} is a TIFF of {samples}, which is not read; convert it to RGB of 8 or 16 bits.")
 
     def samples(self) -> np.ndarray:
         """`(H, W)` or `(H, W, channels)`, 0 black."""
