@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from seesr.generation.options import GenerationOptions
+from seesr.images.read import EncodedImage
 
 if TYPE_CHECKING:
     from seesr.generation.generator import Generator
@@ -93,5 +94,6 @@ def run_job(
     Raises:
         SeeSRError: as `Generator.stream`.
     """
-    image, mask = (None if name is None else inputs[name] for name in (request.image, request.mask))
+    image = None if request.image is None else EncodedImage(inputs[request.image], "the image")
+    mask = None if request.mask is None else EncodedImage(inputs[request.mask], "the mask")
     return generator.stream(request.options, image, mask, progress, cancelled)

@@ -10,10 +10,10 @@ T = TypeVar("T")
 
 
 class LRUCache(Generic[T]):
-    """Keeps the `size` most recently used results."""
+    """Keeps the most recently used results whose costs add up to at most `size`, by default as many; the last one always."""
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    def __init__(self, size: int, cost: Callable[[T], int] = lambda _: 1) -> None:
+        self.size, self.cost = size, cost
         self._results: OrderedDict[Hashable, T] = OrderedDict()
 
     def get(self, key: Hashable, compute: Callable[[], T]) -> T:
@@ -21,7 +21,7 @@ class LRUCache(Generic[T]):
         if key not in self._results:
             self._results[key] = compute()
         self._results.move_to_end(key)
-        while len(self._results) > self.size:
+        while len(self._results) > 1 and sum(map(self.cost, self._results.values())) > self.size:
             self._results.popitem(last=False)
         return self._results[key]
 

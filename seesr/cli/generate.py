@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,11 +21,12 @@ from seesr.cli.flags import (
 )
 from seesr.cli.inputs import plan_outputs
 from seesr.cli.read import read_both
-from seesr.errors import InputError, OptionError, OutputError
+from seesr.errors import OptionError, OutputError
 from seesr.generation.like import values_from_infotext, values_from_settings
 from seesr.generation.options import GenerationOptions
+from seesr.images.read import EncodedImage
 from seesr.jobs import JobRequest, Task, content_hash, run_job
-from seesr.options import SaveOptions
+from seesr.options import Limits, SaveOptions
 
 if TYPE_CHECKING:
     from seesr.generation.generator import Generator
@@ -72,12 +74,16 @@ def generate(
     options = _options(prompt, values | given, like)
     request, pictures = _request(options, checkpoint, image, mask)
     targets = plan_outputs(output, str(options.seed), options.count, save_options.format, overwrite)
-    if dict.fromkeys(targets).keys() & {image, mask}:
-        raise OutputError("an output is an input itself; choose another output.")
+    for target, source in product(targets, (image, mask, like)):
+        if source is not None and target.exists() and target.samefile(source):
+            raise OutputError(f"{target} is an input itself; choose another output.")
     generator = _load(context, checkpoint, device, dtype, memory_limit, lowvram, medvram, no_optimizations, compiled)
     print_status(f"checkpoint: {generator.checkpoint.name}, on {generator.engine.device}")
+    made_with = read_both(like)[0] if like is not None else None
+    if made_with and made_with.get("weights_digest") != generator.checkpoint.digest:
+        print_status(f"{like} was made with {made_with.get('weights')}; this will be another picture.")
     if dry_run:
-        forecast = generator.forecast(options, pictures.get(request.image or ""))
+        forecast = generator.forecast(options, *(pictures.get(name or "") for name in (request.image, request.mask)))
         print(json.dumps(forecast) if as_json else _as_sentence(forecast))
         return
     try:
@@ -119,18 +125,11 @@ def _request(
     names, pictures = dict[str, str](), dict[str, bytes]()
     for name, path in (("image", image), ("mask", mask)):
         if path is not None:
-            content = _read(path)
+            content = EncodedImage.read(path, Limits.from_environment()).content
             names[name] = content_hash(content)
             pictures[names[name]] = content
     task: Task = "inpainting" if mask else "image to image" if image else "text to image"
     return JobRequest(id=secrets.token_hex(8), task=task, options=options, checkpoint=checkpoint, **names), pictures
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 def _load(

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from PIL import Image, UnidentifiedImageError
 
 from seesr.cli.flags import JsonFlag
 from seesr.errors import InputError
 from seesr.images.metadata import read_infotext, read_settings
+from seesr.images.read import EncodedImage, load_image
+from seesr.options import Limits
 
 
 def read(
@@ -36,16 +37,9 @@ def read_both(picture: Path) -> tuple[dict[str, Any] | None, str | None]:
     Raises:
         InputError: it is no picture, or has neither.
     """
-    try:
-        with Image.open(picture) as image:
-            image.load()  # a PNG's text may stand at its end
-            settings, infotext = read_settings(image), read_infotext(image)
-    except FileNotFoundError:
-        raise InputError(f"{picture} does not exist.") from None
-    except UnidentifiedImageError:
-        raise InputError(f"{picture} is not a picture in a known format.") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{picture} cannot be read ({error}).") from error
+    limits = Limits.from_environment()
+    image = load_image(EncodedImage.read(picture, limits), limits)
+    settings, infotext = read_settings(image), read_infotext(image)
     if settings is None and infotext is None:
         raise InputError(f"{picture} holds no settings of SeeSR or of A1111.")
     return settings, infotext

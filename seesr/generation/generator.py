@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -24,16 +25,19 @@ from seesr.generation.checkpoints import BASE_FOLDER, Checkpoint, checkpoint_cos
 from seesr.generation.options import MAX_SIDE, MIN_SIDE, GenerationOptions
 from seesr.generation.passes import Cancelled, Output, Passes, Recipe, Seeds, Watch, count_calls
 from seesr.generation.result import GenerationResult
-from seesr.generation.samplers import AUTOMATIC, make_scheduler, parse_sampler, supports
+from seesr.generation.samplers import AUTOMATIC, parse_sampler, supports
 from seesr.generation.styles import apply_styles, expand_variants, read_styles
 from seesr.images.read import ImageSource, Picture, read_picture
 from seesr.images.resize import resize
 from seesr.images.sizes import Size
+from seesr.machine.device import dtype_name
 from seesr.notes import Notes
 from seesr.options import Limits, Options
 from seesr.stages import Progress
 from seesr.upscaler import Upscaler
 
+HALF = 128
+"""Of a mask's white."""
 MULTIPLE_OF = 8
 """Pixels of which the sides of a picture are multiples while the networks work on it."""
 ROOM = 1.5
@@ -53,6 +57,10 @@ class Canvas:
     """Makes the finished picture of what the networks gave."""
     notes: Notes = field(default_factory=Notes)
     """What the user should know about the input."""
+    profile: bytes | None = None
+    """ICC profile of the numbers of `image`, which the finished pictures get; None is sRGB."""
+    work: Size | None = None
+    """Size at which the networks work, if not that of the finished pictures."""
 
 
 class Generator:
@@ -76,6 +84,7 @@ class Generator:
     ) -> None:
         self.engine, self.checkpoint, self._upscaler = engine, checkpoint, upscaler
         self.passes, self.data = Passes(engine, checkpoint, vae_tile), data or data_folder()
+        self._loading = threading.Lock()
 
     @classmethod
     def load(
@@ -121,18 +130,20 @@ class Generator:
     @property
     def upscaler(self) -> Upscaler:
         """Loaded when it is needed for the first time; where it has the same base, that is let go of before."""
-        if self._upscaler is None:
-            engine = self.engine
-            like = {"device": str(engine.device), "limits": engine.limits, "memory_limit": engine.memory_limit}
-            like |= {"sequential": engine.components.sequential, "compiled": engine.components.compiled}
-            if not self.checkpoint.is_base:
-                self._upscaler = Upscaler.load(**like)
-                return self._upscaler
-            engine.components.unload()
-            self._upscaler = Upscaler.load(self.checkpoint.root.parent, **like)
-            self.engine = self._upscaler.engine
-            self.passes = Passes(self.engine, self.checkpoint, self.passes.vae_tile)
-        return self._upscaler
+        with self._loading:
+            if self._upscaler is None:
+                engine, checkpoint = self.engine, self.checkpoint
+                like = {"device": str(engine.device), "limits": engine.limits, "memory_limit": engine.memory_limit}
+                like |= {"sequential": engine.components.sequential, "compiled": engine.components.compiled}
+                if not checkpoint.is_base:
+                    self._upscaler = Upscaler.load(**like)
+                    return self._upscaler
+                with engine.exclusive():
+                    engine.components.unload()
+                self._upscaler = Upscaler.load(checkpoint.root.parent, dtype=dtype_name(engine.dtype), **like)
+                self.engine = self._upscaler.engine
+                self.passes = Passes(self.engine, checkpoint, self.passes.vae_tile)
+            return self._upscaler
 
     def text_to_image(
         self,
@@ -206,19 +217,25 @@ class Generator:
             CanceledError: `cancelled` said so.
             ComputeError: the networks give NaN or infinity, in float32 too.
         """
-        return self._make(options, self._canvas(options, image, mask), Watch(progress, cancelled))
+        canvas = self._canvas(options, image, mask)
+        self._check_final_size(options, canvas)
+        return self._make(options, canvas, Watch(progress, cancelled))
 
-    def forecast(self, options: GenerationOptions, image: ImageSource | None = None) -> dict[str, Any]:
+    def forecast(
+        self, options: GenerationOptions, image: ImageSource | None = None, mask: ImageSource | None = None
+    ) -> dict[str, Any]:
         """The memory plan of the pictures, its bytes beside the weights, and seconds by timed calls of the UNet.
 
         Enlargement by SeeSR is not counted. The plan is that of the last pass, which is the largest.
+
+        Raises:
+            InputError, OptionError: as `stream`.
         """
-        notes, engine, asked = Notes(), self.engine, self._size(options)
-        if image is not None:
-            asked = _size_like(options, read_picture(image, engine.limits).rgb.size)
-        first = self._recipe(options, "", "", self._working_size(asked, notes), notes)
+        canvas = self._canvas(options, image, mask)
+        notes, engine, final = Notes(canvas.notes), self.engine, self._check_final_size(options, canvas)
+        first = self._recipe(options, "", "", self._working_size(canvas.work or canvas.size, notes), notes)
         passes = [(first, None if image is None else options.strength)]
-        if options.second_pass:
+        if self._has_second_pass(options, canvas):
             passes.append((self._second_recipe(first), options.second_pass_strength))
         seconds, memory, plan = 0.0, 0.0, ""
         for recipe, strength in passes:
@@ -227,13 +244,12 @@ class Generator:
                 chosen, batch = engine.first_plan(work), engine.max_batch(work, options.batch_size)
                 with engine.components.on(chosen), engine.components.running("unet"):
                     a_call = _seconds_of_a_call(engine.components["unet"], work.height, work.width, 1 + recipe.is_guided)
-            scheduler = make_scheduler(self.checkpoint.scheduler_config, recipe.sampler, recipe.schedule, 0)
-            seconds += a_call * count_calls(scheduler, recipe.steps, strength)
+            seconds += a_call * count_calls(recipe.scheduler(self.checkpoint), recipe.steps, strength)
             memory, plan = engine.costs.estimate(chosen, work.height, work.width, batch), chosen.name
         return {
             "pictures": options.count,
-            "width": asked[0],
-            "height": asked[1],
+            "width": final[0],
+            "height": final[1],
             "plan": plan,
             "memory": round(memory),
             "seconds": round(seconds * options.count, 1),
@@ -252,28 +268,55 @@ class Generator:
     def _canvas(self, options: GenerationOptions, image: ImageSource | None, mask: ImageSource | None) -> Canvas:
         if image is None:
             return Canvas(self._size(options))
-        picture = read_picture(image, self.engine.limits)
+        limits = self.engine.limits
+        picture = read_picture(image, limits, keep_numbers=True)
         if mask is not None:
-            return self._masked_canvas(picture, masks.mask_of(read_picture(mask, self.engine.limits)), options)
+            return self._masked_canvas(picture, masks.mask_of(read_picture(mask, limits, keep_numbers=True)), options)
         if options.outpaint is not None:
-            wider = masks.outpaint(picture.srgb, *options.outpaint)
-            return self._masked_canvas(replace(picture, rgb=wider.image, working=None), wider.mask, options)
-        return Canvas(_size_like(options, picture.rgb.size), picture.srgb, notes=_notes_of(picture))
+            wider = masks.outpaint(picture.rgb, *options.outpaint)
+            return self._masked_canvas(replace(picture, rgb=wider.image), wider.mask, options)
+        size = _size_like(options, picture.rgb.size)
+        return Canvas(size, picture.rgb, notes=_notes_of(picture), profile=picture.working)
 
     def _masked_canvas(self, picture: Picture, mask: Image.Image, options: GenerationOptions) -> Canvas:
-        rgb, notes = picture.srgb, _notes_of(picture)
-        blurred = masks.prepare_mask(mask, rgb.size, options.mask_invert, options.mask_blur)
-        if blurred.getbbox() is None:
+        rgb, notes = picture.rgb, _notes_of(picture)
+        sharp = masks.prepare_mask(mask, rgb.size, options.mask_invert)
+        if sharp.getbbox() is None:
             notes.add("the mask is empty: the whole picture was changed")
-            return Canvas(rgb.size, rgb, notes=notes)
-        size, box = rgb.size, (0, 0, *rgb.size)
+            return Canvas(rgb.size, rgb, notes=notes, profile=picture.working)
+        blurred = masks.blur(sharp, options.mask_blur)
+        if max(blurred.tobytes()) < HALF:
+            notes.add("the blur of the mask leaves little of it; a smaller one changes more")
+        if options.second_pass:
+            notes.add("no second pass is made where a part of a picture is painted anew")
+        size, work, box = rgb.size, None, (0, 0, *rgb.size)
         if options.inpaint_area == "masked":
-            size = self._size(options)
-            box = masks.crop_box(blurred, options.inpaint_padding, size[0] / size[1])
+            work = self._size(options)
+            box = masks.crop_box(blurred if blurred.getbbox() else sharp, options.inpaint_padding, work[0] / work[1])
+            size = box[2] - box[0], box[3] - box[1]
+        elif options.width or options.height:
+            notes.add("the picture keeps its size: width and height are for --inpaint-area masked")
         fills = options.inpaint_fill == "fill" and options.strength > 0
         begun = masks.fill_from_around(rgb, blurred) if fills else rgb
         finish = partial(masks.paste_back, rgb, mask=blurred, box=box)
-        return Canvas(size, begun.crop(box), blurred.crop(box), finish, notes)
+        return Canvas(size, begun.crop(box), blurred.crop(box), finish, notes, picture.working, work)
+
+    @staticmethod
+    def _has_second_pass(options: GenerationOptions, canvas: Canvas) -> bool:
+        return bool(options.second_pass) and canvas.finish is None
+
+    def _check_final_size(self, options: GenerationOptions, canvas: Canvas) -> Size:
+        """The size of the finished pictures.
+
+        Raises:
+            OptionError: it is larger than the operator allows.
+        """
+        scale = (options.second_pass or 1) if self._has_second_pass(options, canvas) else 1
+        width, height = (round(round(side * scale) * (options.upscale or 1)) for side in canvas.size)
+        if max(width, height) > self.engine.limits.output_side:
+            most = f"at most {self.engine.limits.output_side} pixels a side are allowed (SEESR_OUTPUT_SIDE)"
+            raise OptionError(f"the pictures would be {width}x{height}; {most}. Ask for smaller ones.")
+        return width, height
 
     def _size(self, options: GenerationOptions) -> Size:
         """The size that is asked for; a side that is not given is the checkpoint's own."""
@@ -285,7 +328,7 @@ class Generator:
         native = self.checkpoint.defaults.largest_side
         largest, most = (native, ROOM * native) if native else (MAX_SIDE, MAX_SIDE)
         scale = largest / max(asked) if max(asked) > most else max(1.0, MIN_SIDE / min(asked))
-        width, height = (max(MIN_SIDE, _multiple(round(side * scale))) for side in asked)
+        width, height = (min(MAX_SIDE, max(MIN_SIDE, _multiple(round(side * scale)))) for side in asked)
         if scale < 1:
             made = f"this was made at {width}x{height} and enlarged"
             notes.add(f"{self.checkpoint.name} makes pictures up to {largest} pixels a side: {made}")
@@ -314,7 +357,7 @@ class Generator:
 
     def _make(self, options: GenerationOptions, canvas: Canvas, watch: Watch) -> Iterator[GenerationResult]:
         notes, pictures = Notes(canvas.notes), _seeds(options)
-        size = self._working_size(canvas.size, notes)
+        size = self._working_size(canvas.work or canvas.size, notes)
         image, mask = (
             one and (one if one.size == size else one.resize(size, Image.Resampling.LANCZOS))
             for one in (canvas.image, canvas.mask)
@@ -361,8 +404,9 @@ class Generator:
     def _finish(self, recipe: Recipe, picture: Seeds, canvas: Canvas, output: Output, watch: Watch) -> Image.Image:
         """The finished picture of a pass: second pass, the size that was asked for, paste back, enlargement."""
         options, image, (width, height) = recipe.options, output.image, canvas.size
-        is_unchanged = image is recipe.image and not options.second_pass  # strength 0
-        if options.second_pass:
+        has_second_pass = self._has_second_pass(options, canvas)
+        is_unchanged = image is recipe.image and not has_second_pass  # strength 0
+        if has_second_pass and options.second_pass:
             image = self._second_pass(recipe, picture, output, watch)
             width, height = round(width * options.second_pass), round(height * options.second_pass)
         elif is_unchanged and canvas.image is not None:
@@ -373,6 +417,9 @@ class Generator:
         if options.upscale:
             larger = round(image.width * options.upscale), round(image.height * options.upscale)
             image = self._enlarged(image, larger, picture, watch, output.notes)
+        if canvas.profile:
+            image = image.copy()
+            image.info["icc_profile"] = canvas.profile
         return image
 
     def _second_pass(self, recipe: Recipe, picture: Seeds, output: Output, watch: Watch) -> Image.Image:
@@ -393,14 +440,16 @@ class Generator:
 
     def _second_recipe(self, first: Recipe) -> Recipe:
         options = first.options
-        width, height = (min(MAX_SIDE, _multiple(round(side * (options.second_pass or 1)))) for side in first.size)
+        scale = min(options.second_pass or 1, MAX_SIDE / max(first.size))
+        width, height = (_multiple(round(side * scale)) for side in first.size)
         steps, strength = options.second_pass_steps or first.steps, options.second_pass_strength
         return replace(first, size=(width, height), image=None, mask=None, steps=steps, strength=strength)
 
     def _enlarged(self, image: Image.Image, size: Size, picture: Seeds, watch: Watch, notes: Notes) -> Image.Image:
-        """The picture at exactly `size`; what becomes larger is enlarged by SeeSR."""
-        scale = max(size[0] / image.width, size[1] / image.height)
-        if scale > 1:
+        """The picture at exactly `size`; what becomes larger, in about its proportions, is enlarged by SeeSR."""
+        scales = size[0] / image.width, size[1] / image.height
+        scale = max(scales)
+        if scale > 1 and min(scales) > scale / 2:
             options = Options(max_side=round(max(image.size) * scale), seed=picture.seed)
             result = self.upscaler.upscale(image, options, watch.checked_progress)
             notes.add(*result.notes)

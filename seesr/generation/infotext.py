@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 NEGATIVE = "Negative prompt:"
@@ -20,7 +20,8 @@ EXACT_KEYS = ("SeeSR prompt", "SeeSR negative prompt")
 """Keys of prompts that cannot stand as they are."""
 MIN_KEYS = 3
 """A last line with fewer keys belongs to the prompt."""
-_PARAMETER = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+_KEY = re.compile(r"\s{0,9}(\w[\w \-/]{1,60}):\s{0,9}")
+_QUOTED = re.compile(r'"(?:\\.|[^\\"])+"(?=,|$)')
 _SPECIAL = re.compile(r"[,:\n\r]")
 
 
@@ -36,7 +37,7 @@ class Infotext:
     def parse(cls, text: str) -> Infotext:
         """Reads what A1111 and compatible programs write; what is not understood becomes part of the prompt."""
         *lines, last = text.strip("\n").split("\n") if text.strip() else [""]
-        found = _PARAMETER.findall(last)
+        found = list(_parameters(last))
         if len(found) < MIN_KEYS:
             lines, found = [*lines, last], []
         parameters = {key.strip(): _unquoted(value) for key, value in found}
@@ -65,6 +66,19 @@ class Infotext:
             lines.append(f"{NEGATIVE} {negative_prompt}")
         lines.append(", ".join(f"{key}: {_quoted(value)}" for key, value in parameters.items()))
         return "\n".join(lines)
+
+
+def _parameters(line: str) -> Iterator[tuple[str, str]]:
+    """(key, value) of each part between commas that is such a pair, in time proportional to the line."""
+    place = 0
+    while place < len(line):
+        key = _KEY.match(line, place)
+        quoted = _QUOTED.match(line, key.end()) if key else None
+        end = quoted.end() if quoted else line.find(",", key.end() if key else place)
+        end = len(line) if end < 0 else end
+        if key:
+            yield key[1], line[key.end() : end]
+        place = end + 1
 
 
 def _quoted(value: str) -> str:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
+from seesr.errors import OptionError
 from seesr.generation.infotext import Infotext
 from seesr.generation.options import MAX_SIDE, MIN_SIDE, GenerationOptions
+from seesr.generation.samplers import SAMPLERS, parse_sampler
 
+SIZE = re.compile(r"(\d{1,6})x(\d{1,6})")
 KEYS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "Steps": ("steps", int),
-    "Sampler": ("sampler", str),
-    "Schedule type": ("schedule", str),
+    "Sampler": ("sampler", lambda name: parse_sampler(name) and name),
+    "Schedule type": ("schedule", lambda name: parse_sampler(SAMPLERS[0].name, name)[1]),
     "CFG scale": ("guidance_scale", float),
     "Seed": ("seed", int),
     "Variation seed": ("variation_seed", int),
@@ -21,6 +25,9 @@ KEYS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "Mask blur": ("mask_blur", float),
     "Masked area padding": ("inpaint_padding", int),
     "Masked content": ("inpaint_fill", str),
+    "Mask mode": ("mask_invert", lambda mode: mode == "Inpaint not masked"),
+    "Inpaint area": ("inpaint_area", lambda area: "masked" if area == "Only masked" else "whole"),
+    "Hires upscaler": ("second_pass_upscaler", lambda name: _upscaler(name)),
     "Hires upscale": ("second_pass", float),
     "Hires steps": ("second_pass_steps", int),
 }
@@ -34,7 +41,7 @@ def values_from_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """
     names = GenerationOptions.model_fields.keys() - {"styles"}
     values = {name: settings[name] for name in names if settings.get(name) is not None}
-    if "outpaint" in values:
+    if isinstance(values.get("outpaint"), list):
         values["outpaint"] = tuple(values["outpaint"])
     return values | {"batch_size": 1, "batch_count": 1}
 
@@ -46,14 +53,18 @@ def values_from_infotext(text: str) -> dict[str, Any]:
     for key, (name, convert) in KEYS.items():
         try:
             values[name] = convert(infotext.parameters[key])
-        except (KeyError, ValueError):
+        except (KeyError, ValueError, OptionError):
             continue
-    width, _, height = infotext.parameters.get("Size", "").partition("x")
-    if width.isdecimal() and height.isdecimal():
-        values |= {"width": _allowed(int(width)), "height": _allowed(int(height))}
+    if size := SIZE.fullmatch(infotext.parameters.get("Size", "")):
+        values |= {"width": _allowed(int(size[1])), "height": _allowed(int(size[2]))}
     if "second_pass" in values and "strength" in values:
         values["second_pass_strength"] = values.pop("strength")
     return values
+
+
+def _upscaler(name: str) -> str:
+    """Ours for A1111's name of an upscaler."""
+    return next((ours for ours in ("latent", "Lanczos") if ours.lower() in name.lower()), "SeeSR")
 
 
 def _allowed(side: int) -> int:

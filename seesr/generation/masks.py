@@ -24,16 +24,15 @@ FILL_BLURS = (256, 64, 16, 4, 2)
 
 def mask_of(picture: Picture) -> Image.Image:
     """A picture as a mask: its brightness, or where it has transparency its alpha."""
-    return picture.alpha or picture.srgb.convert("L")
+    return picture.alpha or picture.rgb.convert("L")
 
 
-def prepare_mask(mask: Image.Image, size: Size, invert: bool, blur: float) -> Image.Image:
-    """The mask, inverted and softened.
+def prepare_mask(mask: Image.Image, size: Size, invert: bool) -> Image.Image:
+    """The mask, inverted if asked for.
 
     Args:
         mask: mode L.
         size: width and height of the picture that it belongs to.
-        blur: radius in pixels of the Gaussian by which its edge is softened.
 
     Raises:
         InputError: it has another size.
@@ -44,7 +43,12 @@ def prepare_mask(mask: Image.Image, size: Size, invert: bool, blur: float) -> Im
         )
     if invert:
         mask = ImageOps.invert(mask)
-    return mask.filter(ImageFilter.GaussianBlur(blur)) if blur else mask
+    return mask
+
+
+def blur(mask: Image.Image, radius: float) -> Image.Image:
+    """The mask with its edge softened by a Gaussian of a radius in pixels."""
+    return mask.filter(ImageFilter.GaussianBlur(radius)) if radius else mask
 
 
 def fill_from_around(image: Image.Image, mask: Image.Image) -> Image.Image:

@@ -15,12 +15,12 @@ from torch import Tensor
 from seesr.autoencoder.vae import VAETiling, decode, encode, tiling_mode, vae_scale_factor
 from seesr.debug import without_warnings
 from seesr.engine import Deadline, Engine, Execution
-from seesr.errors import CanceledError
+from seesr.errors import CanceledError, OptionError
 from seesr.generation.checkpoints import Checkpoint
 from seesr.generation.noise import draw_noise
 from seesr.generation.options import GenerationOptions
-from seesr.generation.prompt_embeds import PromptEmbedder
-from seesr.generation.prompt_syntax import changes_with_steps, parse_prompt
+from seesr.generation.prompt_embeds import TOKENS, PromptEmbedder
+from seesr.generation.prompt_syntax import Fragment, changes_with_steps, parse_negative_prompt, parse_prompt
 from seesr.generation.samplers import Sampler, make_scheduler
 from seesr.images.resize import to_image, to_tensor
 from seesr.images.sizes import Size
@@ -30,6 +30,8 @@ from seesr.planning.nan_guard import run_with_nan_guard
 from seesr.planning.plan import MemoryPlan, TileSettings, Workload
 from seesr.stages import Progress, Stages
 
+MAX_CHUNKS = 1024
+"""Of 75 tokens, of a prompt with all that it changes to: 320 MB of SD-Turbo's embeddings."""
 ONE_STEP = 1 + 1e-6
 """Steps that are done at least; 1 / steps * steps may be less than 1."""
 Cancelled = Callable[[], bool]
@@ -61,6 +63,10 @@ class Recipe:
     def is_guided(self) -> bool:
         """Whether the UNet also predicts without the prompt, which the prediction then moves away from."""
         return self.guidance_scale > 1
+
+    def scheduler(self, checkpoint: Checkpoint, seed: int = 0) -> Any:
+        """A new one; `seed` is for samplers that draw their noise themselves."""
+        return make_scheduler(checkpoint.scheduler_config, self.sampler, self.schedule, seed, self.steps)
 
     @property
     def task(self) -> str:
@@ -203,7 +209,7 @@ class Passes:
         unet, count = self.engine.components["unet"], len(jobs)
         work, channels = self.workload(recipe), self.engine.components["vae"].config.latent_channels
         shape = 1, channels, work.height, work.width
-        scheduler = make_scheduler(self.checkpoint.scheduler_config, recipe.sampler, recipe.schedule, jobs[0].seed)
+        scheduler = recipe.scheduler(self.checkpoint, jobs[0].seed)
         strength = min(1.0, max(recipe.strength, ONE_STEP / recipe.steps))
         counted = _CountedCalls(report, count_calls(scheduler, recipe.steps, strength if begun is not None else None))
 
@@ -214,9 +220,10 @@ class Passes:
                 [draw_noise(one, shape, job.variation, variation) for one, job in zip(generators, jobs, strict=True)]
             )
             network = prompts.composed(unet)
+            positive, negative = prompts.pair(0, unet, count)
             arguments = {
-                "prompt_embeds": prompts.positive(0, unet, count),
-                "negative_prompt_embeds": prompts.negative(unet, count),
+                "prompt_embeds": positive,
+                "negative_prompt_embeds": negative,
                 "num_inference_steps": recipe.steps,
                 "guidance_scale": recipe.guidance_scale,
                 "generator": generators,
@@ -265,22 +272,21 @@ class _Prompts:
     """The embeddings of a pass: of the negative prompt, and of the prompt at each step."""
 
     def __init__(self, embedder: PromptEmbedder, recipe: Recipe, check: Callable[[], None]) -> None:
-        self.recipe, skip = recipe, recipe.options.clip_skip
-        subprompts = parse_prompt(recipe.prompt)
+        self.recipe, self.embedder, self.skip = recipe, embedder, recipe.options.clip_skip
+        subprompts, negative = parse_prompt(recipe.prompt), parse_negative_prompt(recipe.negative_prompt)
         self.weights = [subprompt.weight for subprompt in subprompts]
-        self.changes = changes_with_steps(subprompts)
+        self.changes = changes_with_steps([*subprompts, negative])
         steps = range(recipe.steps if self.changes else 1)
-        negative = tuple(parse_prompt(recipe.negative_prompt)[0].fragments(0, 1))
-        by_step = [[tuple(one.fragments(step, recipe.steps)) for one in subprompts] for step in steps]
+        self._negative = [tuple(negative.fragments(step, recipe.steps)) for step in steps]
+        self._by_step = [[tuple(one.fragments(step, recipe.steps)) for one in subprompts] for step in steps]
         # Each text once: most steps have the same.
-        texts = dict.fromkeys([negative, *(fragments for row in by_step for fragments in row)])
-        embeds = list[Tensor]()
-        for fragments in texts:
+        self._embeds, chunks = dict[tuple[Fragment, ...], Tensor](), 0
+        for fragments in dict.fromkeys([*self._negative, *(one for row in self._by_step for one in row)]):
             check()
-            embeds.append(embedder.embed(list(fragments), skip))
-        found = dict(zip(texts, embedder.padded(embeds, skip), strict=True))
-        self._negative = found[negative]
-        self._by_step = [[found[fragments] for fragments in row] for row in by_step]
+            self._embeds[fragments] = embedder.embed(list(fragments), self.skip)
+            chunks += self._embeds[fragments].shape[1] // TOKENS
+            if chunks > MAX_CHUNKS:
+                raise OptionError(f"the prompt and its changes exceed {MAX_CHUNKS} chunks of 75 tokens; shorten it.")
 
     @property
     def is_composed(self) -> bool:
@@ -290,29 +296,33 @@ class _Prompts:
         """The UNet, which composes the prompts that AND joins."""
         from seesr.generation.pipelines import ComposedUNet
 
-        return ComposedUNet(unet, self._by_step[0], self.weights) if self.is_composed else unet
+        return ComposedUNet(unet, self._row(0), self.weights) if self.is_composed else unet
 
-    def positive(self, step: int, unet: Any, count: int) -> Tensor:
-        row = self._by_step[min(step, len(self._by_step) - 1)]
+    def pair(self, step: int, unet: Any, count: int) -> tuple[Tensor, Tensor]:
+        """The embeddings of the prompt and of the negative prompt at a step, equally long."""
+        row, negative = self._row(step), self._embeds[self._negative[min(step, len(self._negative) - 1)]]
+        *row, negative = self.embedder.padded([*row, negative], self.skip)
         embeds = row[0]
         if len(row) > 1 and not self.is_composed:  # without guidance the prompts are mixed
             total = sum(self.weights) or 1.0
             embeds = torch.stack([weight / total * one for weight, one in zip(self.weights, row, strict=True)]).sum(dim=0)
-        return embeds.to(unet.device, unet.dtype).expand(count, -1, -1)
-
-    def negative(self, unet: Any, count: int) -> Tensor:
-        return self._negative.to(unet.device, unet.dtype).expand(count, -1, -1)
+        positive, negative = (one.to(unet.device, unet.dtype).expand(count, -1, -1) for one in (embeds, negative))
+        return positive, negative
 
     def update(self, unet: Any, count: int, pipeline: Any, index: int, _: Any, state: dict[str, Any]) -> dict[str, Any]:
-        """The prompt of the next call: diffusers calls this after each of `pipeline.num_timesteps`."""
+        """The prompts of the next call: diffusers calls this after each of `pipeline.num_timesteps`."""
         if not self.changes:
             return state
         step = (index + 1) * self.recipe.steps // pipeline.num_timesteps
         if self.is_composed:
-            pipeline.unet.embeds = self._by_step[min(step, len(self._by_step) - 1)]
-        embeds = self.positive(step, unet, count)
-        guided = torch.cat([self.negative(unet, count), embeds]) if pipeline.do_classifier_free_guidance else embeds
-        return state | {"prompt_embeds": guided}
+            pipeline.unet.embeds = self._row(step)
+        positive, negative = self.pair(step, unet, count)
+        return state | {
+            "prompt_embeds": torch.cat([negative, positive]) if pipeline.do_classifier_free_guidance else positive
+        }
+
+    def _row(self, step: int) -> list[Tensor]:
+        return [self._embeds[fragments] for fragments in self._by_step[min(step, len(self._by_step) - 1)]]
 
 
 class _CountedCalls:

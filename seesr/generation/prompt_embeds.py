@@ -20,7 +20,10 @@ from seesr.lru_cache import LRUCache
 from seesr.machine.device import dtype_of
 from seesr.planning.nan_guard import run_with_nan_guard
 
-CACHED_PROMPTS = 128
+CACHED_CHUNKS = 512
+"""Of 75 tokens, that are kept: 160 MB of SD-Turbo's embeddings."""
+TOKENS = 77
+"""Of a chunk, with start and end."""
 COMMA_REACH = 20
 """A chunk that is full ends at the last comma, if that lies at most so many tokens back."""
 _BREAK = re.compile(rf"\b{BREAK}\b")
@@ -78,7 +81,7 @@ class PromptEmbedder:
         self.components, self.key = components, key
         self.hits = 0
         """How often an embedding was found in the cache."""
-        self._cache: LRUCache[Tensor] = LRUCache(CACHED_PROMPTS)
+        self._cache: LRUCache[Tensor] = LRUCache(CACHED_CHUNKS, lambda embeds: embeds.shape[1] // TOKENS)
 
     def embed(self, fragments: list[Fragment], clip_skip: int = 1) -> Tensor:
         """`(1, 77 * chunks, width)` on the host.

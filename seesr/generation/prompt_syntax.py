@@ -3,8 +3,7 @@ r"""The prompt syntax of the AUTOMATIC1111 web UI: emphasis, scheduling, alterna
 `(word)` counts 1.1 times, `(word:1.2)` 1.2 times, `[word]` 1/1.1 times, and brackets nest. `[from:to:0.5]` changes at half
 of the steps, `[from:to:3]` after three, `[to:0.5]` and `[from::0.5]` add and remove. `[a|b]` alternates from step to step.
 `AND` separates prompts whose predictions are added, each with a weight such as `AND a cat :0.5`. `\(`, `\[` and so on are
-the signs themselves. A bracket that is not closed reaches to the end, and one that was not opened is text: nothing is an
-error.
+the signs themselves. A bracket that is not closed reaches to the end, and one that was not opened is text.
 """
 
 from __future__ import annotations
@@ -12,9 +11,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from seesr.errors import OptionError
+
 EMPHASIS = 1.1
-MAX_DEPTH, MAX_WEIGHT = 50, 100.0
-"""Brackets within brackets beyond which they are text, and the largest weight that a prompt can ask for."""
+MAX_DEPTH, MAX_WEIGHT, MAX_SUBPROMPTS = 50, 100.0, 32
+"""Brackets within brackets beyond which they are text, the largest weight, and the most prompts that AND may join."""
 BREAK = "BREAK"
 """The word that ends a chunk of tokens."""
 _TOKEN = re.compile(r"\\[()\[\]\\:|]|[()\[\]:|]|[^()\[\]:|\\]+|\\")
@@ -71,11 +72,22 @@ class SubPrompt:
         return fragments
 
 
+def parse_negative_prompt(text: str) -> SubPrompt:
+    """The prompt, of which AND is a word."""
+    return SubPrompt(_Parser(text).parse())
+
+
 def parse_prompt(text: str) -> list[SubPrompt]:
-    """The prompts that AND separates; one where there is no AND."""
+    """The prompts that AND separates; one where there is no AND.
+
+    Raises:
+        OptionError: there are too many.
+    """
     pieces = _AND.split(text)
     if len(pieces) == 1:
         return [SubPrompt(_Parser(text).parse())]
+    if len(pieces) > MAX_SUBPROMPTS:
+        raise OptionError(f"the prompt joins {len(pieces)} prompts by AND; at most {MAX_SUBPROMPTS} are allowed.")
     subprompts = []
     for piece in pieces:
         found = _SUBPROMPT_WEIGHT.match(piece)
@@ -127,6 +139,11 @@ class _Parser:
 
     def _emphasis(self) -> _Group:
         group, end = self._sequence("")
+        while end == "]":  # belongs to no bracket here
+            self.position += 1
+            more, following = self._sequence("")
+            group.parts += [end, *more.parts]
+            end = following
         group.factor = EMPHASIS
         if end == ")":
             self.position += 1
@@ -134,11 +151,6 @@ class _Parser:
             colon, number = group.parts[-2:] if len(group.parts) >= 2 else ("", "")
             if colon == ":" and isinstance(number, str) and _NUMBER.fullmatch(number):
                 group.parts, group.factor = group.parts[:-2], _weight(number)
-        elif end == "]":  # belongs to no bracket here
-            group.parts.append(end)
-            self.position += 1
-            rest = self._emphasis()
-            group.parts, group.factor = group.parts + rest.parts, rest.factor
         return group
 
     def _square(self) -> _Group | _Scheduled | _Alternating:
@@ -146,11 +158,11 @@ class _Parser:
         while True:
             section, end = self._sequence(":|")
             sections.append(section)
-            if end == ")":
-                section.parts.append(end)
+            while end == ")":  # belongs to no bracket here
                 self.position += 1
-                more, end = self._sequence(":|")
-                section.parts += more.parts
+                more, following = self._sequence(":|")
+                section.parts += [end, *more.parts]
+                end = following
             if end == "":
                 break
             self.position += 1
@@ -186,7 +198,7 @@ def _fragments(group: _Group, weight: float, step: int, steps: int) -> list[Frag
         elif isinstance(part, _Alternating):
             fragments += _fragments(part.options[step % len(part.options)], weight, step, steps)
         elif isinstance(part, _Scheduled):
-            when = part.when * steps if part.is_share else part.when
+            when = int(part.when * steps) if part.is_share else part.when
             fragments += _fragments(part.after if step >= when else part.before, weight, step, steps)
         else:
             fragments += _fragments(part, weight, step, steps)

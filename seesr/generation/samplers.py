@@ -26,6 +26,8 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     "Simple": {"timestep_spacing": "leading"},
 }
 """Noise schedules, and the scheduler options that select them; Automatic is that of the checkpoint's config."""
+DISTILLATION_STEPS = 50
+"""Of the sampler that LCM's and TCD's networks were distilled from."""
 SIGMA_FLAGS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
 
 
@@ -101,12 +103,20 @@ def supports(sampler: Sampler, schedule: str) -> bool:
     return SCHEDULES[schedule].keys() <= _parameters(sampler)
 
 
-def make_scheduler(original: Mapping[str, Any], sampler: Sampler, schedule: str, seed: int) -> SchedulerMixin:
-    """A new scheduler from a checkpoint's original config; `seed` is for samplers that draw their noise themselves."""
+def make_scheduler(
+    original: Mapping[str, Any], sampler: Sampler, schedule: str, seed: int, steps: int = 1
+) -> SchedulerMixin:
+    """A new scheduler from a checkpoint's original config for so many steps.
+
+    Args:
+        seed: for samplers that draw their noise themselves.
+    """
     # What another class's config says of sigmas would be kept beside what is asked for.
     parameters = _parameters(sampler)
     options = {key: value for key, value in original.items() if not key.startswith("_") and key not in SIGMA_FLAGS}
     options = {key: value for key, value in options.items() if key in parameters} | sampler.options | SCHEDULES[schedule]
+    if "original_inference_steps" in parameters:  # LCM and TCD refuse more steps than these
+        options["original_inference_steps"] = max(options.get("original_inference_steps", DISTILLATION_STEPS), steps)
     if "noise_sampler_seed" in parameters:
         options["noise_sampler_seed"] = seed
     return _scheduler_class(sampler)(**options)

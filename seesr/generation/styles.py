@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import csv
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from seesr.debug import without_warnings
 from seesr.errors import OptionError
+from seesr.generation.options import MAX_PROMPT
 
+MAX_VARIANTS = 200
+"""Of a prompt; each takes milliseconds."""
+COMMENT_SIGN = "\ue000"
+"""Stands for # while variants are chosen."""
 PLACE = "{prompt}"
 """Where a style's text holds the prompt; without it the style follows the prompt."""
 
@@ -69,9 +76,18 @@ def expand_variants(prompt: str, seed: int, wildcards: Path | None = None) -> st
     from pyparsing.exceptions import ParseException
 
     manager = WildcardManager(wildcards) if wildcards is not None and wildcards.is_dir() else WildcardManager()
+    if (count := prompt.count("{") + prompt.count("__")) > MAX_VARIANTS:
+        raise OptionError(f"the prompt has {count} {{variants}} and __wildcards__; at most {MAX_VARIANTS} are allowed.")
     try:
-        return RandomPromptGenerator(manager, seed=seed).generate(prompt, num_images=1)[0]
-    except ParseException:
+        with without_warnings("dynamicprompts", logging.CRITICAL):
+            # Its grammar would take what follows the sign as a comment.
+            template = prompt.replace("#", COMMENT_SIGN)
+            expanded = RandomPromptGenerator(manager, seed=seed).generate(template, num_images=1)[0]
+        expanded = expanded.replace(COMMENT_SIGN, "#")
+    except (ParseException, ValueError, KeyError, IndexError):
         return prompt
     except RecursionError:
         raise OptionError("the prompt's {variants} nest too deeply, or a wildcard names itself; write fewer.") from None
+    if len(expanded) > MAX_PROMPT:
+        raise OptionError(f"the prompt has {len(expanded)} characters with its wildcards; at most {MAX_PROMPT} are allowed.")
+    return expanded

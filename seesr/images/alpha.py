@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageFilter
 
-from seesr.images.resize import resize
 from seesr.images.sizes import Size
 
 CLEAR, OPAQUE = 8, 247
@@ -33,7 +32,7 @@ def bleed(rgb: Image.Image, alpha: Image.Image) -> Image.Image:
 def enlarge_alpha(alpha: Image.Image, size: Size) -> Image.Image:
     """`alpha` (mode L) at `size`; a hard edge, which bicubic would make stairs of, becomes a smooth line."""
     scale = max(size[0] / alpha.width, size[1] / alpha.height)
-    larger = resize(alpha, size)
+    larger = alpha.resize(size, Image.Resampling.BICUBIC)
     if scale <= 1 or not _is_hard(alpha):
         return larger
     blur = EDGE_BLUR * scale

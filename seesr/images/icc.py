@@ -57,8 +57,12 @@ class Colours:
     """The profile that the output gets; None is sRGB."""
 
 
-def to_working_space(image: Image.Image, profile: bytes | None, notes: Notes) -> Colours:
-    """A picture (RGB, L or CMYK) with this profile, in RGB that the networks may see."""
+def to_working_space(image: Image.Image, profile: bytes | None, notes: Notes, keep: bool = False) -> Colours:
+    """A picture (RGB, L or CMYK) with this profile, in RGB that the networks may see.
+
+    Args:
+        keep: leave the numbers of RGB as they are, whatever their profile says.
+    """
     if not profile:
         return Colours(image.convert("RGB"), None, None)
     try:
@@ -79,6 +83,8 @@ def to_working_space(image: Image.Image, profile: bytes | None, notes: Notes) ->
     if image.mode != "RGB" or not _converts_back(source):
         notes.add("the input's colours were converted to sRGB and stay in sRGB")
         return Colours(converted, None, None)
+    if keep:
+        return Colours(image, profile, profile)
     if not is_wide(source):
         return Colours(converted, None, None if is_grey_in_colour else profile)  # a file of L cannot have it
     if is_perceptual:

@@ -125,6 +125,13 @@ def _arguments_of_generated(
     comment = UNICODE_PREFIX + infotext.encode("utf-16-be", "surrogatepass")
     extended[ExifTags.IFD.Exif] = dict(extended.get_ifd(ExifTags.IFD.Exif)) | {ExifTags.Base.UserComment: comment}
     packet = xmp_packet(settings)
+    if pillow_format == "JPEG":  # whose segments hold 64 KiB: what is too long is left out, rather than the picture
+        if len(extended.tobytes()) > MAX_EXIF_BYTES:
+            extended = Image.Exif()
+            extended[ExifTags.Base.Software] = f"seesr {__version__}"
+            if len(comment) <= MAX_EXIF_BYTES - 1000:
+                extended[ExifTags.IFD.Exif] = {ExifTags.Base.UserComment: comment}
+        packet = packet if len(packet) <= MAX_EXIF_BYTES else xmp_packet()
     if pillow_format == "TIFF":
         extended[ExifTags.Base.XMLPacket] = packet
         return {"exif": _parse(extended.tobytes())}
@@ -191,7 +198,7 @@ def read_settings(image: Image.Image) -> dict[str, Any] | None:
         text = comment.removeprefix(ASCII_PREFIX).decode("ascii", "replace")
     try:
         settings = json.loads(text)
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, RecursionError):
         return None
     return settings if isinstance(settings, dict) else None
 

@@ -119,21 +119,42 @@ class Picture:
         return convert(self.rgb, self.working, None)
 
 
-def read_picture(source: ImageSource, limits: Limits) -> Picture:
+def read_picture(source: ImageSource, limits: Limits, keep_numbers: bool = False) -> Picture:
     """Reads a path, the bytes of a file, a PIL image, or an array `(H, W)`, `(H, W, 3)` or `(H, W, 4)` of uint8.
+
+    Args:
+        keep_numbers: leave the numbers of RGB as they are, whatever their profile says.
 
     Raises:
         InputError: the source is not a picture, is damaged, or exceeds a limit.
     """
     if isinstance(source, np.ndarray):
-        return _to_picture(_from_array(source), limits, "the array")
+        return _to_picture(_from_array(source), limits, "the array", keep_numbers)
     if isinstance(source, Image.Image):
-        return _to_picture(source, limits, "the image")
+        return _to_picture(source, limits, "the image", keep_numbers)
     if isinstance(source, bytes):
         source = EncodedImage(source)
     elif not isinstance(source, EncodedImage):
         source = EncodedImage.read(Path(source), limits)
-    return _decode(source.content, limits, source.name)
+    return _decode(source.content, limits, source.name, keep_numbers)
+
+
+def load_image(source: EncodedImage, limits: Limits) -> Image.Image:
+    """A file as Pillow loads it, for what stands in it beside its pixels.
+
+    Raises:
+        InputError: it is not a picture, is damaged, or exceeds a limit.
+    """
+    try:
+        image = _open(source.content)
+        _check_dimensions(image.size, limits, source.name)
+        with _pillow_settings():
+            image.load()  # a PNG's text may stand at its end
+    except UnidentifiedImageError:
+        raise InputError(f"{source.name} is not a picture in a known format.") from None
+    except DECODE_ERRORS as error:
+        raise _damaged(source.name, error) from error
+    return image
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
@@ -144,21 +165,21 @@ def _from_array(array: np.ndarray) -> Image.Image:
     return Image.fromarray(array)
 
 
-def _decode(content: bytes, limits: Limits, name: str) -> Picture:
+def _decode(content: bytes, limits: Limits, name: str, keep_numbers: bool = False) -> Picture:
     if not content:
         raise InputError(f"{name} is empty (0 bytes).")
     _check_file_size(len(content), limits, name)
     notes = Notes()
     if is_raw(content):
-        return _to_picture(develop_raw(content, name, notes), limits, name, b"", notes)
+        return _to_picture(develop_raw(content, name, notes), limits, name, keep_numbers, b"", notes)
     try:
         image = _open(content)
         if isinstance(image, TiffImagePlugin.TiffImageFile) and not seek_picture(image, name, notes):
-            return _to_picture(develop_raw(content, name, notes), limits, name, b"", notes)
-        return _to_picture(image, limits, name, content, notes)
+            return _to_picture(develop_raw(content, name, notes), limits, name, keep_numbers, b"", notes)
+        return _to_picture(image, limits, name, keep_numbers, content, notes)
     except DECODE_ERRORS as error:
         if content.startswith(PNG_SIGNATURE) and (repaired := without_damaged_texts(content)):
-            picture = _decode(repaired, limits, name)
+            picture = _decode(repaired, limits, name, keep_numbers)
             picture.notes.add("damaged texts in the input were left out")
             return picture
         if not isinstance(error, UnidentifiedImageError):
@@ -167,7 +188,7 @@ def _decode(content: bytes, limits: Limits, name: str) -> Picture:
         raise InputError(f"{name} is not a picture in a known format (PNG, JPEG, WebP, TIFF, BMP, GIF, HEIC, AVIF).")
     rare = RareTiff(content, name)
     _check_dimensions(rare.size, limits, name)
-    return _to_picture(_samples_to_8_bit(rare.samples(), name, notes), limits, name, b"", notes)
+    return _to_picture(_samples_to_8_bit(rare.samples(), name, notes), limits, name, keep_numbers, b"", notes)
 
 
 def _open(content: bytes) -> Image.Image:
@@ -181,15 +202,22 @@ def _open(content: bytes) -> Image.Image:
     return image
 
 
-def _to_picture(image: Image.Image, limits: Limits, name: str, content: bytes = b"", notes: Notes | None = None) -> Picture:
+def _to_picture(
+    image: Image.Image,
+    limits: Limits,
+    name: str,
+    keep_numbers: bool,
+    content: bytes = b"",
+    notes: Notes | None = None,
+) -> Picture:
     _check_dimensions(image.size, limits, name)
     try:
-        return _convert(image, limits, name, content, notes or Notes())
+        return _convert(image, limits, name, keep_numbers, content, notes or Notes())
     except DECODE_ERRORS as error:
         repaired = with_jpeg_end(content) if content.startswith(b"\xff\xd8") and not content.endswith(b"\xff\xd9") else None
         if repaired is None:
             raise _damaged(name, error) from error
-        picture = _decode(repaired, limits, name)
+        picture = _decode(repaired, limits, name, keep_numbers)
         picture.notes.add("the input lacks its end marker, but no pixel")
         return picture
     except MemoryError as error:
@@ -235,7 +263,7 @@ def _raw_mode(image: Image.Image) -> str:
     return str(raw_mode[0] if isinstance(raw_mode, tuple) and raw_mode else raw_mode)
 
 
-def _convert(image: Image.Image, limits: Limits, name: str, content: bytes, notes: Notes) -> Picture:
+def _convert(image: Image.Image, limits: Limits, name: str, keep_numbers: bool, content: bytes, notes: Notes) -> Picture:
     sample_format = SampleFormat.of(image)
     bits = heif_bits(content) if image.format in ("HEIF", "AVIF") else sample_format.bits
     if bits > 8:
@@ -265,7 +293,7 @@ def _convert(image: Image.Image, limits: Limits, name: str, content: bytes, note
     image = image if image.mode in ("L", "RGB", "CMYK") else image.convert(mode)
     if colours.transfer is not None:
         image = tone_map(image, colours.transfer)
-    seen = to_working_space(image, colours.profile, notes)
+    seen = to_working_space(image, colours.profile, notes, keep_numbers)
     rgb = seen.rgb if alpha is None else bleed(seen.rgb, alpha)
     rgb.info = {}  # orientation and profile have been applied, and would be again if `rgb` became an input
     is_grey = mode == "L" or _has_equal_channels(rgb)

@@ -10,7 +10,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from helpers import photograph, watching
+from helpers import encoded, photograph, swapped_profile, watching
 from PIL import Image
 
 from seesr import InputError, OptionError, OutOfMemoryError, WeightsError
@@ -18,6 +18,7 @@ from seesr.engine import Engine
 from seesr.errors import CanceledError, ComputeError
 from seesr.generation.generator import Generator
 from seesr.generation.samplers import SAMPLERS, make_scheduler, parse_sampler
+from seesr.images.icc import DISPLAY_P3, build_profile
 from seesr.images.resize import to_image, to_tensor
 from seesr.planning.ladder import build_ladder
 from seesr.planning.plan import MemoryPlan
@@ -169,6 +170,44 @@ def test_progress_counts_the_calls_of_the_unet(generator: Generator) -> None:
 
     for sampler, count in (("DDIM", 4), ("Heun", 7), ("PNDM", 5)):
         assert counted(sampler) == [("denoise", done, count) for done in range(count + 1)]
+
+
+def test_pixels_outside_the_mask_are_the_file_s_whatever_its_profile(generator: Generator) -> None:
+    for profile in (swapped_profile(), build_profile(DISPLAY_P3, None, "Display P3")):
+        content = encoded(PHOTO, "PNG", icc_profile=profile)
+        made = generator.inpaint(content, mask(), PROMPT, steps=1, seed=1, mask_blur=0)[0].image
+        assert made.info["icc_profile"] == profile
+        changed = (pixels(made) != pixels(PHOTO)).any(axis=2)
+        changed[24:48, 16:44] = False
+        assert not changed.any()
+
+
+def test_a_mask_of_a_dot_is_not_empty(generator: Generator) -> None:
+    dot = Image.new("L", PHOTO.size)
+    dot.paste(255, (30, 30, 34, 34))
+    made = generator.inpaint(PHOTO, dot, PROMPT, steps=1, seed=1, mask_blur=60, second_pass=1.5)[0]
+    assert made.task == "inpainting"
+    assert [note.partition(" of")[0] for note in made.notes] == [
+        "the blur",
+        "no second pass is made where a part",
+    ]
+
+
+def test_what_would_be_too_large_is_refused_before_it_is_made(generator: Generator) -> None:
+    stages = list[str]()
+    with pytest.raises(OptionError, match="the pictures would be 10240x320; at most 8192 pixels a side are allowed"):
+        with_engine(generator, stages=watching(stages.append)).text_to_image(PROMPT, width=2048, height=64, upscale=5)
+    assert not stages
+
+
+def test_a_narrow_picture_is_worked_on_at_a_size_that_exists(generator: Generator) -> None:
+    narrow = Image.new("RGB", (10, 2500), (90, 120, 50))
+    assert generator.image_to_image(narrow, PROMPT, steps=1, seed=1)[0].image.size == (10, 2500)
+
+
+@pytest.mark.parametrize("sampler", ["LCM", "TCD"])
+def test_distilled_samplers_take_many_steps(generator: Generator, sampler: str) -> None:
+    assert generator.text_to_image(PROMPT, steps=60, seed=1, sampler=sampler)[0].steps == 60
 
 
 def test_surroundings_are_made_and_the_picture_stays(generator: Generator) -> None:

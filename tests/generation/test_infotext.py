@@ -41,6 +41,11 @@ def test_what_is_written_is_read_back(prompt: str, negative: str, style: str) ->
     assert Infotext.parse(str(written)) == written
 
 
+def test_a_long_line_is_read_in_no_time() -> None:
+    for line in ("a" * 100_000, " " * 100_000, "a: " * 40_000, '"' * 100_000, "a:" + '"\\' * 50_000):
+        Infotext.parse(f"a cat\n{line}")
+
+
 def test_a_plain_prompt_stands_as_it_is() -> None:
     text = str(Infotext("a cat,\n(red:1.2)", "dogs", PARAMETERS))
     assert text == (

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import ExifTags, Image
 from sd_parsers import ParserManager
@@ -73,9 +75,16 @@ def test_settings_and_infotext_make_the_picture_again(generator: Generator, made
         assert again.image.tobytes() == made.image.tobytes()
 
 
+@pytest.mark.parametrize("prompt", ["a " * 9_999, "é" * 11_000])
+def test_a_prompt_that_a_jpeg_cannot_hold_costs_no_picture(made: GenerationResult, tmp_path: Path, prompt: str) -> None:
+    replace(made, prompt=prompt, negative_prompt=prompt).save(tmp_path / "cat.jpg")
+    assert np.abs(np.asarray(Image.open(tmp_path / "cat.jpg"), float) - np.asarray(made.image, float)).mean() < 20
+
+
 def test_infotext_of_other_programs_is_taken_as_far_as_it_goes() -> None:
     values = values_from_infotext(
         "a cat\nNegative prompt: dogs\nSteps: 20, Sampler: Euler a, CFG scale: 7.5, Seed: 1, Size: 500x99999, "
+        "Mask mode: Inpaint not masked, Inpaint area: Only masked, Hires upscaler: Latent (nearest), Schedule type: Odd, "
         'Model: other, Lora hashes: "x: 1, y: 2", Hires upscale: 2, Denoising strength: 0.3, Clip skip: many, ENSD: 31337'
     )
     assert values == {
@@ -87,6 +96,9 @@ def test_infotext_of_other_programs_is_taken_as_far_as_it_goes() -> None:
         "seed": 1,
         "width": 496,
         "height": 2048,
+        "mask_invert": True,
+        "inpaint_area": "masked",
+        "second_pass_upscaler": "latent",
         "second_pass": 2.0,
         "second_pass_strength": 0.3,
     }

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from seesr import OptionError
 from seesr.generation.generator import Generator
 from seesr.generation.prompt_embeds import to_chunks
-from seesr.generation.prompt_syntax import MAX_WEIGHT, Fragment, changes_with_steps, parse_prompt
+from seesr.generation.prompt_syntax import MAX_WEIGHT, Fragment, changes_with_steps, parse_negative_prompt, parse_prompt
 from seesr.generation.styles import apply_styles, expand_variants, read_styles
 
 SYNTAX = st.lists(
@@ -81,7 +81,19 @@ def test_no_prompt_is_an_error(prompt: str) -> None:
         assert all(abs(fragment.weight) <= MAX_WEIGHT for fragment in subprompt.fragments(1, 4))
 
 
+def test_a_share_of_the_steps_is_rounded_down() -> None:
+    assert [at("[a:b:0.5]", step, 5)[0][0] for step in range(5)] == ["a", "a", "b", "b", "b"]
+
+
+def test_and_is_a_word_in_a_negative_prompt_and_too_many_are_refused() -> None:
+    assert parse_negative_prompt("ugly AND blue").fragments(0, 1) == [Fragment("ugly AND blue")]
+    with pytest.raises(OptionError, match="the prompt joins 40 prompts by AND; at most 32"):
+        parse_prompt(" AND ".join("a" * 40))
+
+
 def test_brackets_without_end_are_text() -> None:
+    for nested in ("(" + "]" * 20_000, "[" + ")" * 20_000):
+        assert parse_prompt(nested)[0].fragments(0, 1)[0].text.endswith(nested[-1] * 100)
     for sign in "([":
         (subprompt,) = parse_prompt(sign * 20_000 + "a")
         assert subprompt.fragments(0, 1)[-1].text.endswith(f"{sign}a")
@@ -126,6 +138,10 @@ def test_styles_and_variants(tmp_path: Path) -> None:
     made = {expand_variants("a {big|small} __colour__ cat", seed, wildcards) for seed in range(40)}
     assert made == {f"a {size} {colour} cat" for size in ("big", "small") for colour in ("red", "blue")}
     assert expand_variants("a {b|c}", 7) == expand_variants("a {b|c}", 7)
-    assert expand_variants("{not closed", 1) == "{not closed"
+    for plain in ("{not closed", "{0::a|0::b}", "${x} {a|b}", "__../secret__"):
+        assert expand_variants(plain, 1, wildcards) == plain
+    assert expand_variants("#fff {a|a}", 1) == "#fff a"
+    with pytest.raises(OptionError, match="at most 200 are allowed"):
+        expand_variants("{a|b}" * 300, 1)
     with pytest.raises(OptionError, match="a wildcard names itself"):
         expand_variants("__loop__", 1, wildcards)
