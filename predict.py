@@ -91,9 +91,9 @@ class Predictor(BasePredictor):
             le=2,
         ),
         color_fix: str = Input(
-            description="Method that restores the input's colours: wavelet, adain or none.",
+            description="Method that restores the input's colours: wavelet, lab, adain or none.",
             default="wavelet",
-            choices=["wavelet", "adain", "none"],
+            choices=["wavelet", "lab", "adain", "none"],
         ),
         kds: bool = Input(
             description="Kernel density steering: several particles, moved towards what most of them agree on; slower.",

@@ -116,8 +116,8 @@ class Options(OptionModel):
         le=2,
         description="Edge enhancement before upscaling: strengthens details but not noise; 0 is off.",
     )
-    color_fix: Literal["wavelet", "adain", "none"] = Field(
-        default="wavelet", description="Method that restores the input's colours: wavelet, adain or none."
+    color_fix: Literal["wavelet", "lab", "adain", "none"] = Field(
+        default="wavelet", description="Method that restores the input's colours: wavelet, lab, adain or none."
     )
     sharpen: float = Field(default=0.0, ge=0, le=2, description="Strength of an unsharp mask on the result; 0 is off.")
     tile: int | None = Field(

@@ -6,6 +6,8 @@ and Belongie (ICCV 2017). Neither clamps its result.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,17 +18,67 @@ HALO = 2**LEVELS - 1
 STRIP_ROWS = 512
 """Rows that are filtered at a time: this saves memory and does not change the result."""
 ADAIN_EPSILON = 1e-5
+RGB_TO_XYZ = (
+    (0.4124564 / 0.95047, 0.3575761 / 0.95047, 0.1804375 / 0.95047),
+    (0.2126729, 0.7151522, 0.0721750),
+    (0.0193339 / 1.08883, 0.1191920 / 1.08883, 0.9503041 / 1.08883),
+)
+"""Of linear sRGB, relative to its white D65 (IEC 61966-2-1)."""
+LAB_BREAK, LAB_SLOPE = 6 / 29, 841 / 108
+"""CIE 15: where the cube root becomes a line, and its slope."""
 
 
 def wavelet_fix(target: Tensor, source: Tensor) -> Tensor:
     """The high frequencies of `target` added to the low frequencies of `source`, both `(B, 3, H, W)`."""
-    result, height = torch.empty_like(target), target.shape[2]
+    result = torch.empty_like(target)
+    for rows, around, within in _strips(target.shape[2]):
+        change = low_frequencies(source[:, :, around] - target[:, :, around])
+        result[:, :, rows] = target[:, :, rows] + change[:, :, within]
+    return result
+
+
+def lab_fix(target: Tensor, source: Tensor) -> Tensor:
+    """As `wavelet_fix`, but with frequencies of CIELAB, whose distances are those that eyes see."""
+    result = torch.empty_like(target)
+    for rows, around, within in _strips(target.shape[2]):
+        lab = to_lab(target[:, :, around])
+        change = low_frequencies(to_lab(source[:, :, around]) - lab)
+        result[:, :, rows] = from_lab((lab + change)[:, :, within])
+    return result
+
+
+def to_lab(rgb: Tensor) -> Tensor:
+    """CIELAB (L 0 to 100) at D65 of sRGB in 0..1, `(B, 3, H, W)`; values outside are mirrored at 0."""
+    magnitude = rgb.abs()
+    linear = torch.where(magnitude <= 0.04045, magnitude / 12.92, ((magnitude + 0.055) / 1.055) ** 2.4) * rgb.sign()
+    x, y, z = _mix(linear, torch.tensor(RGB_TO_XYZ)).unbind(dim=1)
+    x, y, z = (
+        torch.where(one > LAB_BREAK**3, one.clamp(min=1e-9) ** (1 / 3), LAB_SLOPE * one + 4 / 29) for one in (x, y, z)
+    )
+    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=1)
+
+
+def from_lab(lab: Tensor) -> Tensor:
+    """Inverse of `to_lab`."""
+    lightness, a, b = lab.unbind(dim=1)
+    y = (lightness + 16) / 116
+    parts = [torch.where(one > LAB_BREAK, one**3, (one - 4 / 29) / LAB_SLOPE) for one in (y + a / 500, y, y - b / 200)]
+    linear = _mix(torch.stack(parts, dim=1), torch.tensor(RGB_TO_XYZ, dtype=torch.float64).inverse())
+    magnitude = linear.abs()
+    curve = torch.where(magnitude <= 0.0031308, 12.92 * magnitude, 1.055 * magnitude.clamp(min=1e-9) ** (1 / 2.4) - 0.055)
+    return curve * linear.sign()
+
+
+def _mix(pixels: Tensor, matrix: Tensor) -> Tensor:
+    return torch.einsum("oi,bihw->bohw", matrix.to(pixels), pixels)
+
+
+def _strips(height: int) -> Iterator[tuple[slice, slice, slice]]:
+    """Rows of a strip, the rows on which it depends, and the strip within these."""
     for top in range(0, height, STRIP_ROWS):
         bottom = min(top + STRIP_ROWS, height)
         first, last = max(top - HALO, 0), min(bottom + HALO, height)
-        change = low_frequencies(source[:, :, first:last] - target[:, :, first:last])
-        result[:, :, top:bottom] = target[:, :, top:bottom] + change[:, :, top - first : bottom - first]
-    return result
+        yield slice(top, bottom), slice(first, last), slice(top - first, bottom - first)
 
 
 def low_frequencies(image: Tensor) -> Tensor:
@@ -58,5 +110,5 @@ def _mean_and_std(image: Tensor) -> tuple[Tensor, Tensor]:
     return mean, (variance + ADAIN_EPSILON).sqrt()
 
 
-COLOR_FIXES = {"wavelet": wavelet_fix, "adain": adain_fix, "none": lambda target, source: target}
+COLOR_FIXES = {"wavelet": wavelet_fix, "lab": lab_fix, "adain": adain_fix, "none": lambda target, source: target}
 """Functions by the value of the option `color_fix`."""
