@@ -81,7 +81,7 @@ def plan_jobs(
             if not skip_existing:  # else an interrupted run may have left them: they are written before results
                 comparisons = [path for job in jobs for path in job.outputs[1:]]
                 _refuse_existing(comparisons, "use --overwrite, or leave out --compare")
-        for folder in dict.fromkeys(job.target.parent for job in jobs):
+        for folder in dict.fromkeys(Path(os.path.realpath(job.target)).parent for job in jobs):
             _require_writable(folder)
         return jobs
 

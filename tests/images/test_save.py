@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from helpers import MODES, is_close, photo_in_mode
 from PIL import ExifTags, Image
 
 from seesr import OptionError, OutputError, Upscaler
+from seesr.files import atomic_write
 from seesr.images.metadata import read_settings
 from seesr.images.save import save
 from seesr.options import SaveOptions
@@ -75,6 +77,29 @@ def test_a_full_disk_is_one_sentence_and_the_old_file_stays(tmp_path: Path, suff
     assert "cannot be written" in done.stdout
     assert target.read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == [target.name]
+
+
+def test_a_replaced_file_keeps_its_permissions_and_a_link_its_place(tmp_path: Path) -> None:
+    private, link, fresh = tmp_path / "store" / "private.png", tmp_path / "link.png", tmp_path / "fresh.png"
+    private.parent.mkdir()
+    private.touch(0o600)
+    private.chmod(0o640)
+    link.symlink_to(private)
+    dangling = tmp_path / "dangling.png"
+    dangling.symlink_to(private.parent / "later.png")
+    mask = os.umask(0o022)
+    try:
+        for path in (link, dangling, fresh):
+            with atomic_write(path) as temporary:
+                assert temporary.stat().st_mode & 0o777 == (0o600 if path == link else 0o644)
+                save(photo_in_mode(8, 8), temporary.with_suffix(".png"))
+                temporary.with_suffix(".png").replace(temporary)
+    finally:
+        os.umask(mask)
+    assert [Path(os.readlink(path)) for path in (link, dangling)] == [private, private.parent / "later.png"]
+    assert [path.stat().st_mode & 0o777 for path in (private, dangling, fresh)] == [0o640, 0o644, 0o644]
+    assert [Image.open(path).size for path in (private, dangling, fresh)] == [(8, 8)] * 3
+    assert len([*tmp_path.rglob("*")]) == 6
 
 
 def test_an_unknown_suffix_is_refused_before_work(tmp_path: Path) -> None:
