@@ -47,10 +47,11 @@ def data_folder() -> Path:
 
 
 @contextmanager
-def atomic_write(target: Path) -> Iterator[Path]:
+def atomic_write(target: Path, mode: int | None = None) -> Iterator[Path]:
     """Yields an empty temporary file in the folder of `target`, which replaces `target` if the block raises nothing.
 
-    What a link at `target` points to is replaced, not the link. The new file has the permissions of the one before.
+    What a link at `target` points to is replaced, not the link. The new file has the permissions `mode`, else
+    those of the one before.
     """
     if target.is_symlink():
         target = Path(os.path.realpath(target))
@@ -58,9 +59,10 @@ def atomic_write(target: Path) -> Iterator[Path]:
     # Not named after `target`, whose name may already have the maximum length.
     temporary = target.parent / f".seesr-{secrets.token_hex(8)}.part"
     # Created here, so that its permissions follow the user's umask; what replaces a file is private while it is written.
-    replaced = target.stat().st_mode & 0o777 if target.exists() else None
-    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666 if replaced is None else 0o600))
-    mode = temporary.stat().st_mode & 0o777 if replaced is None else replaced
+    if mode is None and target.exists():
+        mode = target.stat().st_mode & 0o777
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666 if mode is None else 0o600))
+    mode = temporary.stat().st_mode & 0o777 if mode is None else mode
     try:
         yield temporary
         if temporary.stat().st_mode & 0o777 != mode:  # or a library has replaced it by a new file
