@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import tempfile
@@ -36,6 +37,7 @@ class Predictor(BasePredictor):
         # Cog puts what it fetches where Python's temporary files go: a folder of our own tells it from other files.
         self.folder = LocalPath(tempfile.mkdtemp(prefix="seesr-")).resolve()
         tempfile.tempdir = str(self.folder)
+        atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
         # Pillow's warnings about damaged EXIF hold paths of this machine, and the log goes to the client.
         warnings.filterwarnings("ignore", module=r"PIL\.")
         print("loading the models")

@@ -8,7 +8,7 @@ import reprlib
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from seesr.errors import OptionError
@@ -183,14 +183,23 @@ class Options(OptionModel):
 class SaveOptions(OptionModel):
     """The options for writing a result."""
 
-    format: Literal["png", "jpg", "webp", "tiff", "bmp", "avif"] | None = Field(
+    format: Literal["png", "jpg", "webp", "tiff", "bmp", "avif", "jxl"] | None = Field(
         default=None,
-        description="png, jpg, webp, tiff, bmp or avif; by default the suffix of the output file, or png in a folder.",
+        description="png, jpg, webp, tiff, bmp, avif or jxl; by default the suffix of the output file, or png in a folder.",
     )
     quality: int = Field(
         default=95, ge=1, le=100, description="Quality of jpg, webp and avif: 100 is best and gives the largest file."
     )
     metadata: bool = Field(default=True, description="Keep the input's EXIF: camera, date, author, GPS position.")
+
+    @field_validator("format", mode="before")
+    @classmethod
+    def _normalise_format(cls, value: object) -> object:
+        """`JPEG` and `.tif` are `jpg` and `tiff`."""
+        if not isinstance(value, str):
+            return value
+        name = value.lower().removeprefix(".")
+        return {"jpeg": "jpg", "tif": "tiff"}.get(name, name)
 
 
 def _lower_first(text: str) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from PIL import Image
 
 from seesr.errors import Attempt
-from seesr.images.save import save
+from seesr.images.save import Target, save
 from seesr.images.sizes import Sizes
 from seesr.options import OptionModel, Options, SaveOptions
 from seesr.tagging.prompt import Tag
@@ -53,15 +51,17 @@ class Result(Generic[AnyOptions]):
     peak_memory: int
     """Peak of the process in bytes, weights included: of the GPU's memory, or on a CPU of resident memory."""
 
-    def save(self, path: str | os.PathLike[str], options: SaveOptions | None = None, name: str | None = None) -> None:
+    def save(self, target: Target, options: SaveOptions | None = None, name: str | None = None) -> None:
         """Writes the picture with its profile, its settings and, unless `options` excludes it, the input's EXIF.
 
-        The suffix determines the format. On an error an existing file stays as it was. Error messages use `name`.
+        `target` is a path, whose suffix determines the format, or a file that is open for writing bytes, whose format is
+        `options.format`. On an error an existing file stays as it was. Error messages use `name`.
 
         Raises:
             OutputError: the suffix is unknown, or the file cannot be written.
+            OptionError: of an open file the format is not given.
         """
-        save(self.image, Path(path), options, self.settings(), name, self.infotext())
+        save(self.image, target, options, self.settings(), name, self.infotext())
 
     def settings(self) -> dict[str, Any]:
         """The settings that are written into the file: enough to compute the picture again from the input."""

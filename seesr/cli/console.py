@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -20,6 +22,20 @@ EXIT_FAILED, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 2, 1, 130
 def print_status(text: str) -> None:
     """Prints a message to standard error; standard output is for results only."""
     print(text, file=sys.stderr)
+
+
+def print_record(record: dict[str, Any]) -> None:
+    """Prints a line of JSON to standard output; where its reader is gone, the work goes on without."""
+    try:
+        print(json.dumps(record), flush=True)
+    except BrokenPipeError:
+        discard_standard_output()
+        print_status("standard output was closed; the pictures are made all the same, their records are lost.")
+
+
+def discard_standard_output() -> None:
+    """What is still in the buffer, and what is printed from now on, goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def progress_bars() -> Progress:

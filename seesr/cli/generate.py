@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seesr.cli.console import EXIT_INTERRUPTED, print_status, progress_bars
+from seesr.cli.console import EXIT_INTERRUPTED, print_record, print_status, progress_bars
 from seesr.cli.flags import (
     DeviceFlag,
     DtypeFlag,
@@ -162,7 +162,7 @@ def _write(result: GenerationResult, target: Path, options: SaveOptions, overwri
 
 def _report(result: GenerationResult, target: Path, as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"output": str(target), **result.record()}), flush=True)
+        print_record({"output": str(target), **result.record()})
         return
     notes = "".join(f"; {note}" for note in result.notes)
     size = f"{result.image.width}x{result.image.height}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-import json
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seesr.cli.console import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_SOME_FAILED, load_upscaler, print_status, progress_bars
+from seesr.cli.console import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_SOME_FAILED,
+    discard_standard_output,
+    load_upscaler,
+    print_record,
+    print_status,
+    progress_bars,
+)
 from seesr.cli.flags import (
     DeviceFlag,
     DtypeFlag,
@@ -22,10 +31,11 @@ from seesr.cli.flags import (
     with_option_flags,
     with_save_option_flags,
 )
-from seesr.cli.inputs import FileJob, plan_jobs
+from seesr.cli.inputs import STANDARD, FileJob, keep_input, plan_in_place, plan_jobs, plan_standard_output
+from seesr.cli.names import FIELDS, ResultNames
 from seesr.debug import is_debugging
-from seesr.errors import OutputError, SeeSRError
-from seesr.images.save import save, save_on_success
+from seesr.errors import OptionError, OutputError, SeeSRError
+from seesr.images.save import Writable, save, save_on_success
 from seesr.notes import Notes
 from seesr.options import Options, SaveOptions
 
@@ -44,9 +54,25 @@ UNWRITABLE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 @with_save_option_flags
 def upscale(
     context: typer.Context,
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Pictures, folders, or quoted glob patterns.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="File, or folder for several pictures.")],
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT...", help="Pictures, folders, quoted glob patterns, or - for standard input."),
+    ],
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output", "-o", metavar="<path>", help="File, folder for several pictures, or - for standard output."
+        ),
+    ] = None,
     *,
+    in_place: Annotated[bool, typer.Option("--in-place", help="Replace each input by its result.")] = False,
+    keep_original: Annotated[
+        bool, typer.Option(help="With --in-place: keep each input as NAME.orig.SUFFIX beside its result.")
+    ] = True,
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="<template>", help=f"Names of results in a folder; fields: {' '.join(FIELDS)}, in braces."),
+    ] = None,
     recursive: Annotated[bool, typer.Option(help="Look into sub-folders too.")] = False,
     options: Options,
     memory_limit: MemoryLimitFlag = None,
@@ -66,7 +92,20 @@ def upscale(
     compare: Annotated[bool, typer.Option(help="Also save bicubic and result side by side.")] = False,
 ) -> None:
     """Upscale pictures."""
-    jobs = plan_jobs(inputs, output, recursive, overwrite, skip_existing, save_options.format, compare)
+    names = ResultNames.of(name, options) if name is not None else None
+    if in_place:
+        _refuse_beside("--in-place", output=output, overwrite=overwrite, compare=compare, name=name)
+        jobs = plan_in_place(inputs, recursive, skip_existing, save_options.format, keep_original)
+    elif output == STANDARD:
+        _refuse_beside(
+            "--output -", overwrite=overwrite, skip_existing=skip_existing, compare=compare, name=name, json=as_json
+        )
+        jobs = plan_standard_output(inputs, save_options.format)
+    elif output is None:
+        raise OptionError("give --output, or --in-place.")
+    else:
+        folder_or_file = Path(output)
+        jobs = plan_jobs(inputs, folder_or_file, recursive, overwrite, skip_existing, save_options.format, compare, names)
     if not jobs:
         print_status("nothing to do: every output exists.")
         return
@@ -112,7 +151,7 @@ def _upscale_each(
     for first in range(0, len(jobs), batch_size):
         batch = jobs[first : first + batch_size]
         try:
-            results = upscaler.upscale_many([job.source for job in batch], options, progress=progress_for(batch))
+            results = upscaler.upscale_many([job.image for job in batch], options, progress=progress_for(batch))
         except Exception as error:  # noqa: BLE001  # raised again by the caller
             if len(batch) == 1:
                 yield batch[0], error
@@ -135,7 +174,7 @@ def _report_failure(job: FileJob, error: Exception, as_json: bool) -> str:
     if is_debugging():
         traceback.print_exception(error)
     if as_json:
-        print(json.dumps({"input": str(job.source), "error": message}), flush=True)
+        print_record({"input": str(job.source), "error": message})
     return message
 
 
@@ -148,7 +187,7 @@ def _print_failures(failures: list[str], done: int, total: int) -> None:
 
 def _report(job: FileJob, result: UpscaleResult, as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"input": str(job.source), "output": str(job.target), **result.record()}), flush=True)
+        print_record({"input": str(job.source), "output": str(job.target), **result.record()})
         return
     width, height = result.sizes.output
     notes = list(result.notes)
@@ -160,12 +199,39 @@ def _report(job: FileJob, result: UpscaleResult, as_json: bool) -> None:
 
 
 def _write(job: FileJob, result: UpscaleResult, options: SaveOptions, overwrite: bool) -> None:
-    """Writes the result and the comparison. The result comes last, because --skip-existing takes it as done."""
-    if job.target.exists() and not overwrite:
+    """Writes the result, and before it the comparison and the original's second name.
+
+    The result comes last, because --skip-existing takes it as done.
+    """
+    if job.stream is not None:
+        _write_to(job.stream, result, options)
+        return
+    if job.target.exists() and not (overwrite or job.in_place):
         raise OutputError(f"{job.target} was created in the meantime and was not replaced; use --overwrite to replace it.")
     with save_on_success(result.image, job.target, options, result.settings()):
         if job.comparison is not None:
             save(_comparison(result), job.comparison)
+        if job.in_place:
+            keep_input(job)
+
+
+def _write_to(stream: Writable, result: UpscaleResult, options: SaveOptions) -> None:
+    try:
+        result.save(stream, options.model_copy(update={"format": options.format or "png"}), name="standard output")
+        sys.stdout.flush()
+    except OSError as error:
+        discard_standard_output()  # else Python would try again at its end
+        raise OutputError(f"standard output cannot be written: {error.strerror or error}.") from error
+    except OutputError:
+        discard_standard_output()
+        raise
+
+
+def _refuse_beside(option: str, **others: object) -> None:
+    """Raises OptionError where one of the options `others` is given beside `option`."""
+    for name, value in others.items():
+        if value:
+            raise OptionError(f"--{name.replace('_', '-')} does not go together with {option}; leave one out.")
 
 
 def _comparison(result: UpscaleResult) -> Image.Image:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from seesr.generation.infotext import Infotext
 from seesr.generation.options import GenerationOptions
-from seesr.images.save import save
+from seesr.images.save import Target, save
 from seesr.images.sizes import Size
 from seesr.options import SaveOptions
 from seesr.result import Result
@@ -32,11 +30,11 @@ class GenerationResult(Result[GenerationOptions]):
     size: Size
     """Width and height before a second pass or `upscale` enlarged it."""
 
-    def save(self, path: str | os.PathLike[str], options: SaveOptions | None = None, name: str | None = None) -> None:
+    def save(self, target: Target, options: SaveOptions | None = None, name: str | None = None) -> None:
         """As `Result.save`, but `options` without metadata exclude the settings too."""
         hidden = options is not None and not options.metadata
         settings, infotext = (None, None) if hidden else (self.settings(), self.infotext())
-        save(self.image, Path(path), options, settings, name, infotext)
+        save(self.image, target, options, settings, name, infotext)
 
     def settings(self) -> dict[str, Any]:
         """All that made the picture: with the same input it is made again."""

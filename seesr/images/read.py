@@ -23,8 +23,8 @@ from seesr.images.alpha import bleed
 from seesr.images.colour_tags import heif_bits, stated_colours, tone_map
 from seesr.images.icc import convert, is_grey_profile, to_working_space
 from seesr.images.metadata import exif_for_output
+from seesr.images.rare_files import TIFF_SIGNATURES, RareTiff, develop_raw, is_raw, needs_libtiff, seek_picture
 from seesr.images.repair import PNG_SIGNATURE, with_jpeg_end, without_damaged_texts
-from seesr.images.tiff import TIFF_SIGNATURES, RareTiff, develop_raw, is_raw, needs_libtiff, seek_picture
 from seesr.notes import Notes
 from seesr.options import Limits
 

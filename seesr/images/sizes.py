@@ -51,31 +51,59 @@ def plan_sizes(size: Size, scale: float, max_side: int | None, requirements: Siz
     Raises:
         OptionError: the output would be larger than the limit, or is too narrow for the networks.
     """
-    factor = max_side / max(size) if max_side else scale
-    output = _scaled(size, factor)
-    limit = limits.output_side
+    limit, minimum = limits.output_side, requirements.minimum
+    longest = max(limit, ALLOWED_ASPECT_RATIO * minimum)
+
+    def fits(size: Size, scale: float, max_side: int | None) -> bool:
+        output, working = _output_and_working(size, scale, max_side, minimum)
+        return max(output) <= limit and max(working) <= longest
+
+    def crop_advice() -> str:
+        shorter, then = min(size), ""
+        wanted_scale, wanted_side = scale, max_side
+        if max_side and max_side > limit:
+            wanted_side, then = limit, f" and ask for a longer side of {limit} or less"
+        elif not max_side and shorter * scale > limit:
+            wanted_scale = limit * 100 // shorter / 100
+            then = f" and ask for a scale of {wanted_scale:g} or less"
+        sides = range(longest * shorter // minimum, shorter, -1)
+        side = next((side for side in sides if fits((side, shorter), wanted_scale, wanted_side)), shorter)
+        return f"no size works: crop its longer side to {side} pixels or less{then}"
+
+    output, working = _output_and_working(size, scale, max_side, minimum)
     if max(output) > limit:
-        if max_side:
+        scales = (hundredths / 100 for hundredths in range(limit * 100 // max(size), 99, -1))
+        side = math.floor(limit / scale)
+        sides = range(side, side * 9 // 10, -1)  # rounding makes some sides too narrow
+        if max_side and fits(size, scale, limit):
             advice = f"ask for a longer side of {limit} or less"
+        elif not max_side and (largest := next((scale for scale in scales if fits(size, scale, None)), None)):
+            advice = f"ask for a scale of {largest:g} or less"
+        elif not max_side and (
+            side := next((side for side in sides if fits(_scaled(size, side / max(size)), scale, None)), 0)
+        ):
+            advice = f"make its longer side {side} pixels or less first"
         else:
-            largest_scale = math.floor(limit / max(size) * 100) / 100
-            advice = f"ask for a scale of {largest_scale:g} or less" if largest_scale >= 1 else "make it smaller first"
+            advice = crop_advice()
         raise OptionError(
             f"the result would be {output[0]}x{output[1]}; at most {limit} pixels a side are allowed. "
             f"For this picture {advice}."
         )
-    working = output if min(output) >= requirements.minimum else _scaled(output, requirements.minimum / min(output))
-    longest = max(limit, ALLOWED_ASPECT_RATIO * requirements.minimum)
     if max(working) > longest:
         raise OptionError(
-            f"a {output[0]}x{output[1]} result is too narrow: its shorter side must be computed at {requirements.minimum} "
-            f"pixels, which makes the longer one {max(working)}, more than {longest}. Crop the picture."
+            f"a {output[0]}x{output[1]} result is too narrow: its shorter side must be computed at {minimum} "
+            f"pixels, which makes the longer one {max(working)}, more than {longest}. For this picture {crop_advice()}."
         )
     width, height = (
         math.ceil((side + 2 * requirements.padding) / requirements.multiple_of) * requirements.multiple_of
         for side in working
     )
     return Sizes(size, output, working, (width, height), requirements.padding)
+
+
+def _output_and_working(size: Size, scale: float, max_side: int | None, minimum: int) -> tuple[Size, Size]:
+    output = _scaled(size, max_side / max(size) if max_side else scale)
+    return output, output if min(output) >= minimum else _scaled(output, minimum / min(output))
 
 
 def _scaled(size: Size, factor: float) -> Size:

@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from seesr.files import atomic_write
+from seesr.files import atomic_write, home_folder
 from seesr.weights.manifest import Manifest, WeightFile
 
 ENVIRONMENT_VARIABLE = "SEESR_CACHE"
@@ -27,11 +27,11 @@ class Cache:
 
     @classmethod
     def default(cls) -> Cache:
-        """The folder named by `SEESR_CACHE`, else `seesr` in the user's cache folder."""
+        """The folder named by `SEESR_CACHE`, else `seesr` in the user's cache folder (`home_folder`)."""
         path, user_caches = os.environ.get(ENVIRONMENT_VARIABLE), os.environ.get("XDG_CACHE_HOME")
         if path:
             return cls(Path(path))
-        return cls((Path(user_caches) if user_caches else Path.home() / ".cache") / "seesr")
+        return cls((Path(user_caches) if user_caches else home_folder() / ".cache") / "seesr")
 
     @property
     def full(self) -> Path:

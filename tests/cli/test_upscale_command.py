@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import pty
@@ -217,6 +218,113 @@ def test_a_folder_s_own_results_are_no_input(seesr: Run, photo_file: Path, tmp_p
     assert seesr("upscale", album / "x2", "-o", album / "x2" / "x4", *QUICK).code == 0, "unless they are named"
 
 
+def test_patterns_take_brackets_of_folders_literally_and_suffixes_in_capitals(
+    seesr: Run, photo_file: Path, tmp_path: Path
+) -> None:
+    for name in ("alb [2020]/a.png", "alb 2/other.png", "B.JPG", "x/alb [2020]/[c].png", "x/d1.PNG", "x/d2.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(photo_file.read_bytes())
+    for index, (pattern, found) in enumerate(
+        {
+            "alb [2020]/*.png": ["a.png"],
+            "*.jpg": ["B.png"],
+            "*/alb [2020]/*.png": ["[c].png"],
+            "x/d[13].png": ["d1.png"],
+            "x/**/*.Png": ["[c].png", "d1.png", "d2.png"],
+        }.items()
+    ):
+        output = tmp_path / f"out{index}"
+        outcome = seesr("upscale", tmp_path / pattern, "-o", output, "--recursive", *QUICK)
+        assert outcome.code == 0, outcome.err
+        assert sorted(path.name for path in output.iterdir()) == found
+
+
+def test_results_of_one_stem_are_told_apart_by_their_inputs_suffixes(seesr: Run, photo_file: Path, tmp_path: Path) -> None:
+    album, output = tmp_path / "album", tmp_path / "out"
+    album.mkdir()
+    for name in ("a.jpg", "a.png", "b.png"):
+        (album / name).write_bytes(photo_file.read_bytes())
+    assert seesr("upscale", album, "-o", output, *QUICK, "--format", "JPEG").code == 0
+    assert sorted(path.name for path in output.iterdir()) == ["a_jpg.jpg", "a_png.jpg", "b.jpg"]
+    named = ("--name", "{stem}_x{scale}-{seed}{suffix}")
+    assert seesr("upscale", album, "-o", output, *QUICK, *named, "--format", "webp").code == 0
+    assert sorted(path.name for path in output.glob("*.webp")) == ["a_jpg_x2-7.webp", "a_png_x2-7.webp", "b_x2-7.webp"]
+    assert seesr("upscale", album, "-o", tmp_path / "new", *QUICK, "--name", "{source}_{stem}{suffix}").code == 0
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["jpg_a.png", "png_a.png", "png_b.png"]
+
+
+def test_in_place_keeps_originals_and_runs_once(
+    seesr: Run, photo_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    album, store = tmp_path / "album", tmp_path / "store.png"
+    album.mkdir()
+    before = photo_file.read_bytes()
+    for path in (album / "a.png", album / "b.png", store):
+        path.write_bytes(before)
+        path.chmod(0o640)
+    (album / "link.png").symlink_to(store)
+
+    def without_hard_links(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", interrupted)
+        assert seesr("upscale", album / "a.png", "--in-place", *QUICK).code == 130
+    assert sorted(path.name for path in album.iterdir()) == ["a.orig.png", "a.png", "b.png", "link.png"]
+    assert (album / "a.png").read_bytes() == (album / "a.orig.png").read_bytes() == before
+    with monkeypatch.context() as patch:
+        patch.setattr("os.link", without_hard_links)
+        assert seesr("upscale", album / "b.png", "--in-place", *QUICK).code == 0
+    outcome = seesr("upscale", album, "--in-place", *QUICK, "--skip-existing")
+    assert outcome.code == 0, outcome.err
+    assert (album / "link.png").is_symlink()
+    for large, original in (("a.png", "a.orig.png"), ("b.png", "b.orig.png"), ("../store.png", "../store.orig.png")):
+        assert Image.open(album / large).size == (96, 80), large
+        assert (album / original).read_bytes() == before
+        assert {(album / name).stat().st_mode & 0o777 for name in (large, original)} == {0o640}
+    again = seesr("upscale", album, "--in-place", *QUICK)
+    assert (again.code, "a.orig.png exists: " in again.err) == (2, True)
+    assert "nothing to do" in seesr("upscale", album, "--in-place", *QUICK, "--skip-existing").err
+    assert seesr("upscale", photo_file, "--in-place", *QUICK, "--no-keep-original").code == 0
+    assert Image.open(photo_file).size == (96, 80)
+    assert not photo_file.with_name("photo.orig.png").exists()
+
+
+def test_standard_input_and_output(photo_file: Path) -> None:
+    command = [sys.executable, "-m", "seesr", "upscale", "-", "-o", "-", *map(str, QUICK), "--format", "jpeg"]
+    done = subprocess.run(command, input=photo_file.read_bytes(), capture_output=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+    made = Image.open(io.BytesIO(done.stdout))
+    assert (made.format, made.size) == ("JPEG", (96, 80))
+    assert b"standard output: 96x80, seed 7" in done.stderr
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    process.stdout = None
+    _, err = process.communicate(photo_file.read_bytes(), timeout=180)
+    assert process.returncode == 2
+    assert err.decode().splitlines()[-1] == "seesr: standard output cannot be written: Broken pipe."
+
+
+def test_who_reads_only_the_first_record_gets_all_pictures(photo_file: Path, tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(photo_file.read_bytes())
+    output = tmp_path / "out"
+    command = [sys.executable, "-m", "seesr", "upscale", str(tmp_path), "-o", str(output), *map(str, QUICK), "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["input"] == str(tmp_path / "a.png")
+    process.stdout.close()
+    process.stdout = None
+    _, err = process.communicate(timeout=180)
+    assert process.returncode == 0, err
+    assert err.count("standard output was closed; the pictures are made all the same, their records are lost") == 1
+    assert sorted(path.name for path in output.iterdir()) == ["a.png", "b.png", "photo.png"]
+
+
 def test_a_pipe_is_read_once(seesr: Run, photo_file: Path, tmp_path: Path) -> None:
     pipe, target = tmp_path / "pipe", tmp_path / "x.png"
     os.mkfifo(pipe)
@@ -238,6 +346,20 @@ def test_a_pipe_is_read_once(seesr: Run, photo_file: Path, tmp_path: Path) -> No
         (["photo.png", "-o", "x.png", "--preset", "best"], "unknown preset 'best'"),
         (["photo.png", "-o", "x.doc"], "no known picture suffix"),
         (["photo.png", "-o", "x.png", "--format", "jpg"], "x.png does not match --format jpg"),
+        (["photo.png", "-o", "new", "--name", "{stem}_{date}{suffix}"], "valid fields: {stem}, {source}, {suffix}"),
+        (["photo.png", "-o", "new", "--name", "{stem.__class__}"], "valid fields: {stem}, {source}, {suffix}"),
+        (["photo.png", "-o", "new", "--name", "{stem"], "expected '}' before end of string; write {{ and }} for braces"),
+        (["photo.png", "-o", "new", "--name", "../{stem}.png"], "give the name of a file, without folders"),
+        (["photo.png", "-o", "new", "--name", "{stem}{seed}.png"], "{seed} is not known before the work: give --seed"),
+        (["photo.png", "-o", "new", "--name", "{stem}.gif"], "photo.gif has no known picture suffix"),
+        (["photo.png", "-o", "x.png", "--name", "{stem}.png"], "x.png is a file's name, and --name gives another"),
+        (["photo.png"], "give --output, or --in-place"),
+        (["photo.png", "--in-place", "-o", "x.png"], "--output does not go together with --in-place; leave one out"),
+        (["text.heic", "--in-place"], "text.heic cannot be replaced: only .png, "),
+        (["photo.png", "./photo.png", "--in-place"], "photo.png and photo.png are the same file; give it once"),
+        (["photo.png", "-o", "-", "--json"], "--json does not go together with --output -; leave one out"),
+        (["photo.png", "photo_compare.png", "-o", "-"], "standard output holds one picture, and there are 2 inputs"),
+        (["-", "-", "-o", "new"], "standard input (-) is given twice"),
         (["photo.png", "photo_compare.png", "-o", "text.png"], "text.png is a file; give a folder for 2 pictures"),
         (["photo.png", "-o", "photo.png", "--overwrite"], "is an input itself"),
         (["photo.png", "-o", "x.png", "--weights", "nothing"], "nothing is not a weights folder"),
@@ -261,6 +383,7 @@ def test_mistakes_are_one_sentence_and_leave_nothing(
     Path("photo_compare.png").write_bytes(photo_file.read_bytes())
     Path("empty.png").touch()
     Path("text.png").write_text("hello")
+    Path("text.heic").write_text("hello")
     Path("cut.png").write_bytes(photo_file.read_bytes()[:2000])
     before = sorted(Path().iterdir())
     outcome = seesr("upscale", *arguments)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import MODES, is_close, photo_in_mode
+from helpers import MODES, is_close, photo_in_mode, swapped_profile
 from PIL import ExifTags, Image
 
 from seesr import OptionError, OutputError, Upscaler
+from seesr.files import atomic_write
 from seesr.images.metadata import read_settings
 from seesr.images.save import save
 from seesr.options import SaveOptions
@@ -75,6 +78,78 @@ def test_a_full_disk_is_one_sentence_and_the_old_file_stays(tmp_path: Path, suff
     assert "cannot be written" in done.stdout
     assert target.read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == [target.name]
+
+
+def test_a_replaced_file_keeps_its_permissions_and_a_link_its_place(tmp_path: Path) -> None:
+    private, link, fresh = tmp_path / "store" / "private.png", tmp_path / "link.png", tmp_path / "fresh.png"
+    private.parent.mkdir()
+    private.touch(0o600)
+    private.chmod(0o640)
+    link.symlink_to(private)
+    dangling = tmp_path / "dangling.png"
+    dangling.symlink_to(private.parent / "later.png")
+    mask = os.umask(0o022)
+    try:
+        for path in (link, dangling, fresh):
+            with atomic_write(path) as temporary:
+                assert temporary.stat().st_mode & 0o777 == (0o600 if path == link else 0o644)
+                save(photo_in_mode(8, 8), temporary.with_suffix(".png"))
+                temporary.with_suffix(".png").replace(temporary)
+    finally:
+        os.umask(mask)
+    assert [Path(os.readlink(path)) for path in (link, dangling)] == [private, private.parent / "later.png"]
+    assert [path.stat().st_mode & 0o777 for path in (private, dangling, fresh)] == [0o640, 0o644, 0o644]
+    assert [Image.open(path).size for path in (private, dangling, fresh)] == [(8, 8)] * 3
+    assert len([*tmp_path.rglob("*")]) == 6
+
+
+@pytest.mark.parametrize("kind", ["png", "JPEG", ".tif", "webp", "avif", "bmp"])
+def test_an_open_file_gets_the_same_bytes_as_a_path(upscaler: Upscaler, tmp_path: Path, kind: str) -> None:
+    made = upscaler.upscale(photo_in_mode(20, 20), scale=1, steps=1, seed=1)
+    options, buffer = SaveOptions(format=kind), io.BytesIO()
+    made.save(path := tmp_path / f"out.{options.format}", options)
+    buffer.write(b"before")
+    made.save(buffer, options)
+    assert buffer.getvalue() == b"before" + path.read_bytes()
+    assert not buffer.closed
+    with pytest.raises(OptionError, match="an open file has no suffix that gives its format"):
+        made.save(buffer)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "I;16"])
+def test_tiff_is_compressed_without_loss(mode: str, tmp_path: Path) -> None:
+    image, exif, profile = photo_in_mode(300, 1700, mode), Image.Exif(), swapped_profile()
+    exif[ExifTags.Base.Artist] = "Emile"
+    exif[ExifTags.IFD.GPSInfo] = {ExifTags.GPS.GPSLatitudeRef: "N", ExifTags.GPS.GPSLatitude: (50.0, 1.0, 2.0)}
+    image.info |= {"icc_profile": profile, "exif": exif.tobytes()}
+    save(image, tmp_path / "out.tiff", settings={"seed": 7})
+    written = Image.open(tmp_path / "out.tiff")
+    assert (written.info["compression"], written.mode) == ("tiff_adobe_deflate", mode)
+    assert np.array_equal(np.asarray(written), np.asarray(image))
+    assert (tmp_path / "out.tiff").stat().st_size < 0.9 * np.asarray(image).nbytes
+    assert read_settings(written) == {"seed": 7}
+    assert written.info["icc_profile"] == profile
+    assert written.getexif()[ExifTags.Base.Artist] == "Emile"
+    assert written.getexif().get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitude] == (50.0, 1.0, 2.0)
+
+
+def test_without_its_package_jpeg_xl_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_jxl", None)
+    with pytest.raises(OutputError, match=r"x\.jxl: JPEG XL needs the package pillow-jxl-plugin; pip install"):
+        save(photo_in_mode(4, 4), tmp_path / "x.jxl")
+
+
+def test_jpeg_xl_has_colours_transparency_and_settings(tmp_path: Path) -> None:
+    pytest.importorskip("pillow_jxl")
+    image = photo_in_mode(32, 32, "RGBA")
+    image.putalpha(100)
+    image.info["icc_profile"] = swapped_profile()
+    save(image, path := tmp_path / "x.jxl", SaveOptions(quality=100), {"seed": 7})
+    written = Image.open(path)
+    assert written.getchannel("A").getextrema() == (100, 100)
+    swapped = Image.merge("RGB", image.convert("RGB").split()[::-1])
+    assert is_close(written, swapped, 2), "the package writes no profile, so that the colours are sRGB's"
+    assert read_settings(written) == {"seed": 7}
 
 
 def test_an_unknown_suffix_is_refused_before_work(tmp_path: Path) -> None:

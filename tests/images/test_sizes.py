@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -16,6 +18,41 @@ def test_a_small_limit_of_results_does_not_refuse_what_models_work_on_larger() -
     assert plan_sizes((100, 75), 4, None, needs, limits).working == (683, 512)
     with pytest.raises(OptionError, match="which makes the longer one 5120, more than 2048"):
         plan_sizes((100, 10), 4, None, needs, limits)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    width=st.integers(1, 12_000),
+    height=st.one_of(st.integers(1, 50), st.integers(1, 5000)),
+    scale=st.sampled_from([1, 1.49, 2.5, 4, 8]),
+    max_side=st.none() | st.integers(16, 12_000),
+    minimum=st.sampled_from([128, 512]),
+    limit=st.sampled_from([400, 8192]),
+)
+@example(width=3000, height=10, scale=4, max_side=None, minimum=128, limit=8192)
+@example(width=3000, height=40, scale=4, max_side=None, minimum=128, limit=8192)
+@example(width=66, height=1, scale=1.49, max_side=None, minimum=128, limit=8192)
+def test_who_does_as_a_refusal_says_is_not_refused_again(
+    width: int, height: int, scale: float, max_side: int | None, minimum: int, limit: int
+) -> None:
+    needs, limits = SizeRequirements(minimum, 8), Limits(output_side=limit)
+    try:
+        plan_sizes((width, height), scale, max_side, needs, limits)
+    except OptionError as error:
+        advice = str(error)
+    else:
+        return
+    shorter, longer = sorted((width, height))
+    if said := re.search(r"crop its longer side to (\d+) pixels or less", advice):
+        longer = min(longer, int(said[1]))
+    elif said := re.search(r"make its longer side (\d+) pixels or less first", advice):
+        shorter, longer = max(1, round(shorter * int(said[1]) / longer)), int(said[1])
+    said_scale = re.search(r"ask for a scale of ([\d.]+) or less\.", advice)
+    said_side = re.search(r"ask for a longer side of (\d+) or less\.", advice)
+    new_scale, new_side = float(said_scale[1]) if said_scale else scale, int(said_side[1]) if said_side else max_side
+    assert said or said_scale or said_side, advice
+    assert (longer, new_scale, new_side) != (max(width, height), scale, max_side), "something is to be changed"
+    plan_sizes((longer, shorter), new_scale, new_side, needs, limits)
 
 
 @settings(max_examples=100, deadline=None)

@@ -46,7 +46,8 @@ def test_constraints_pin_what_pyproject_names_within_its_ranges() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     requirements = map(
-        Requirement, [*project["dependencies"], *extras["cog"], *extras["evaluate"], *extras["formats"], *extras["test"]]
+        Requirement,
+        [*project["dependencies"], *extras["cog"], *extras["evaluate"], *extras["formats"], *extras["jxl"], *extras["test"]],
     )
     ranges = {requirement.name: requirement.specifier for requirement in requirements if requirement.name != "seesr"}
     lines = (SCRIPTS / "constraints.txt").read_text().splitlines()

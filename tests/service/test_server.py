@@ -488,6 +488,19 @@ class TestFaults:
         faulty.process.send_signal(signal.SIGTERM)
         assert faulty.process.wait(60) == 0
         assert _is_gone(worker)
+        assert faulty.files() == []
+
+
+def test_a_signal_takes_the_last_picture_away(image: str) -> None:
+    with serving() as server:
+        server.wait_for("READY")
+        assert server.predict(image=image, **QUICK)["status"] == "succeeded"
+        worker = server.worker()
+        assert [path.name for path in server.files()] == ["upscaled.png"]
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(60) == 0
+        assert _is_gone(worker)
+        assert server.files() == []
 
 
 SCHEMA = schemathesis.openapi.from_path(ROOT / ".cog" / "openapi_schema.json").exclude(path="/shutdown")

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from seesr import Upscaler, WeightsError
+from seesr import SeeSRError, Upscaler, WeightsError
 from seesr.diffusion.schedule import NoiseSchedule
 from seesr.diffusion.text import load_prompt_encoder
+from seesr.files import data_folder
 from seesr.tagging.prompt import load_tag_list
 from seesr.tagging.ram import load_ram
+from seesr.weights.cache import Cache
 from seesr.weights.config import read_config
 from seesr.weights.manifest import beside_package
 from seesr.weights.resolve import ModelDefaults, resolve_weights
@@ -54,6 +58,26 @@ def test_weights_may_ask_for_precision_margin_and_steps(tmp_path: Path) -> None:
         (tmp_path / "seesr.json").write_text(said)
         with pytest.raises(WeightsError, match=complaint):
             resolve_weights(tmp_path).defaults  # noqa: B018
+
+
+def test_a_user_without_a_home_has_a_private_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(user: int) -> None:
+        raise KeyError(user)
+
+    for name in ("HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "SEESR_CACHE", "SEESR_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert resolve_weights().name == "tiny (embedded)"
+    private = tmp_path / f"seesr-{os.getuid()}"
+    assert Cache.default().root == private / ".cache" / "seesr"
+    assert data_folder() == private / ".local" / "share" / "seesr"
+    assert private.stat().st_mode & 0o777 == 0o700
+    private.rmdir()
+    private.symlink_to(tmp_path / "another's")
+    (tmp_path / "another's").mkdir()
+    with pytest.raises(SeeSRError, match=r"no home folder, and .* is not its own; set HOME, or SEESR_CACHE and SEESR_DATA"):
+        Cache.default()
 
 
 def test_a_tagger_config_that_lacks_something_is_one_sentence(tmp_path: Path) -> None:
