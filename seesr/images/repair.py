@@ -31,14 +31,15 @@ def _pixels(content: bytes) -> bytes | None:
 
 
 def without_damaged_texts(content: bytes) -> bytes | None:
-    """A PNG without those chunks that may be missing and whose checksum is wrong; None where there are none."""
+    """A PNG without those chunks that may be missing and whose checksum is wrong; None where there are none, or it is cut."""
     kept, place, is_changed = [PNG_SIGNATURE], len(PNG_SIGNATURE), False
     while place + 12 <= len(content):
         (length,) = struct.unpack(">I", content[place : place + 4])
         chunk = content[place : place + 12 + length]
+        if len(chunk) < 12 + length:
+            return None
         is_ancillary = bool(chunk[4] & 0x20)
-        is_intact = len(chunk) == 12 + length and zlib.crc32(chunk[4:-4]) == struct.unpack(">I", chunk[-4:])[0]
-        if is_ancillary and not is_intact:
+        if is_ancillary and zlib.crc32(chunk[4:-4]) != struct.unpack(">I", chunk[-4:])[0]:
             is_changed = True
         else:
             kept.append(chunk)
