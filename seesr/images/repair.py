@@ -31,7 +31,7 @@ def _pixels(content: bytes) -> bytes | None:
 
 
 def without_damaged_texts(content: bytes) -> bytes | None:
-    """A PNG without those chunks that may be missing and whose checksum is wrong; None where there are none, or it is cut."""
+    """A PNG without chunks that may be missing and whose checksum is wrong; None where there are none, or it is cut."""
     kept, place, is_changed = [PNG_SIGNATURE], len(PNG_SIGNATURE), False
     while place + 12 <= len(content):
         (length,) = struct.unpack(">I", content[place : place + 4])
