@@ -100,8 +100,8 @@ class Upscaler:
         """Upscales one picture.
 
         Args:
-            image: a path, the bytes of a file, a PIL image, or an array of uint8: grey `(H, W)`, RGB `(H, W, 3)` or RGBA
-                `(H, W, 4)`.
+            image: a path, the bytes of a file, an open file, a PIL image, or an array of uint8: grey `(H, W)`, RGB
+                `(H, W, 3)` or RGBA `(H, W, 4)`.
             options: all options at once; or give them by name: `upscale(image, scale=2, preset="quality")`.
             progress: called at each stage and step; what it raises ends the picture.
 

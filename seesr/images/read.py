@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import io
+import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from struct import error as struct_error
-from typing import Any
+from typing import Any, Protocol
 from zlib import error as zlib_error
 
 import numpy as np
@@ -41,6 +44,8 @@ DECODE_ERRORS = (
 )
 """What Pillow's decoders raise on damaged files: each format raises other errors."""
 
+JXL_SIGNATURES = (b"\xff\x0a", b"\0\0\0\x0cJXL ")
+"""Of JPEG XL, which an extra reads: its codestream and its container."""
 UPRIGHT_TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -89,7 +94,14 @@ class EncodedImage:
             raise InputError(f"{name} cannot be read: {error.strerror or error}.") from error
 
 
-ImageSource = str | Path | bytes | EncodedImage | Image.Image | np.ndarray
+class Readable(Protocol):
+    """An open file."""
+
+    def read(self, size: int = -1, /) -> bytes: ...
+
+
+ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | Readable | EncodedImage | Image.Image | np.ndarray
+ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,9 +132,10 @@ class Picture:
 
 
 def read_picture(source: ImageSource, limits: Limits, keep_numbers: bool = False) -> Picture:
-    """Reads a path, the bytes of a file, a PIL image, or an array `(H, W)`, `(H, W, 3)` or `(H, W, 4)` of uint8.
+    """Reads a path, the bytes of a file, an open file, a PIL image, or an array of uint8.
 
     Args:
+        source: an array is `(H, W)`, `(H, W, 3)` or `(H, W, 4)`.
         keep_numbers: leave the numbers of RGB as they are, whatever their profile says.
 
     Raises:
@@ -132,10 +145,17 @@ def read_picture(source: ImageSource, limits: Limits, keep_numbers: bool = False
         return _to_picture(_from_array(source), limits, "the array", keep_numbers)
     if isinstance(source, Image.Image):
         return _to_picture(source, limits, "the image", keep_numbers)
-    if isinstance(source, bytes):
-        source = EncodedImage(source)
-    elif not isinstance(source, EncodedImage):
+    if isinstance(source, bytes | bytearray | memoryview):
+        source = EncodedImage(bytes(source))
+    elif isinstance(source, str | os.PathLike):
+        if ADDRESS.match(str(source)):
+            raise InputError(f"{source} is an address; give a file, or its bytes.")
         source = EncodedImage.read(Path(source), limits)
+    elif not isinstance(source, EncodedImage):
+        content = source.read(limits.input_bytes + 1)
+        if not isinstance(content, bytes):
+            raise InputError(f"the open file gives {type(content).__name__}; open it in binary mode.")
+        source = EncodedImage(content, "the file")
     return _decode(source.content, limits, source.name, keep_numbers)
 
 
@@ -170,6 +190,11 @@ def _decode(content: bytes, limits: Limits, name: str, keep_numbers: bool = Fals
         raise InputError(f"{name} is empty (0 bytes).")
     _check_file_size(len(content), limits, name)
     notes = Notes()
+    if content.startswith(JXL_SIGNATURES):
+        try:
+            importlib.import_module("pillow_jxl")  # makes the format known to Pillow
+        except ImportError:
+            raise InputError(f"{name} is a JPEG XL; pip install 'seesr[jxl]' to read it.") from None
     if is_raw(content):
         return _to_picture(develop_raw(content, name, notes), limits, name, keep_numbers, b"", notes)
     try:
@@ -194,8 +219,9 @@ def _decode(content: bytes, limits: Limits, name: str, keep_numbers: bool = Fals
 def _open(content: bytes) -> Image.Image:
     """The picture, not loaded yet."""
     pillow_heif.register_heif_opener()
+    formats = (*READABLE_FORMATS, "JXL") if content.startswith(JXL_SIGNATURES) else READABLE_FORMATS
     with _pillow_settings():
-        image = Image.open(io.BytesIO(content), formats=READABLE_FORMATS)
+        image = Image.open(io.BytesIO(content), formats=formats)
     if needs_libtiff(image):
         with _pillow_settings(use_libtiff=True):
             image = Image.open(io.BytesIO(content), formats=READABLE_FORMATS)

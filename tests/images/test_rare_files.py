@@ -6,6 +6,7 @@ import io
 import struct
 import sys
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from PIL import Image, ImageCms
 from seesr import InputError
 from seesr.images.alpha import enlarge_alpha
 from seesr.images.read import read_picture
-from seesr.options import Limits
+from seesr.images.save import save
+from seesr.options import Limits, SaveOptions
 
 LIMITS = Limits()
 
@@ -163,3 +165,12 @@ def test_a_hard_edge_of_transparency_becomes_a_smooth_line() -> None:
     assert made[distance > 4].max() == 0
     soft = Image.fromarray((columns[:64, :64] * 4).astype(np.uint8))
     assert enlarge_alpha(soft, (128, 128)).tobytes() == soft.resize((128, 128), Image.Resampling.BICUBIC).tobytes()
+
+
+def test_jpeg_xl_is_read_by_an_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    photo = photo_in_mode(40, 30)
+    save(photo, tmp_path / "photo.jxl", SaveOptions(quality=100))
+    assert read_picture(tmp_path / "photo.jxl", LIMITS).rgb.tobytes() == photo.tobytes()
+    monkeypatch.setitem(sys.modules, "pillow_jxl", None)
+    with pytest.raises(InputError, match=r"photo.jxl is a JPEG XL; pip install 'seesr\[jxl\]' to read it"):
+        read_picture(tmp_path / "photo.jxl", LIMITS)

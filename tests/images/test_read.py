@@ -390,3 +390,22 @@ def test_it_is_decoded_then(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     assert read_picture(content, LIMITS).rgb.size == (40, 30)
     assert Image.MAX_IMAGE_PIXELS == 100
+
+
+def test_open_files_and_other_bytes_are_read(tmp_path: Path) -> None:
+    photo = photo_in_mode(40, 30)
+    content = encoded(photo, "PNG")
+    (tmp_path / "photo.png").write_bytes(content)
+    with (tmp_path / "photo.png").open("rb") as file:
+        for source in (file, io.BytesIO(content), bytearray(content), memoryview(content)):
+            assert read_picture(source, LIMITS).rgb.tobytes() == photo.tobytes()
+    for source, words in (
+        (io.BytesIO(content[:300]), "the file is damaged or cut short"),
+        (io.BytesIO(b""), "the file is empty"),
+        (io.StringIO("text"), "the open file gives str; open it in binary mode"),
+        ("https://example.org/a.png", "https://example.org/a.png is an address; give a file, or its bytes"),
+    ):
+        with pytest.raises(InputError, match=words):
+            read_picture(source, LIMITS)  # pyright: ignore[reportArgumentType] # mistakes of callers
+    with pytest.raises(InputError, match="the file has 11 bytes; at most 10 are allowed"):
+        read_picture(io.BytesIO(bytes(100)), Limits(input_bytes=10))
