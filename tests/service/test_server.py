@@ -113,7 +113,7 @@ class TestContract:
             ({"scale": "four"}, '"four" is not of type "number"'),
             ({"num_inference_steps": 0}, "less than the minimum of 1"),
             ({"num_inference_steps": 1.5}, 'is not of type "integer"'),
-            ({"color_fix": "sepia"}, 'is not one of ["wavelet","adain","none"]'),
+            ({"color_fix": "sepia"}, 'is not one of ["wavelet","lab","adain","none"]'),
             ({"preset": "best"}, "is not one of"),
             ({"seed": -1}, "less than the minimum of 0"),
             ({"seed": 2**32}, "greater than the maximum"),
