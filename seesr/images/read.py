@@ -152,7 +152,7 @@ def read_picture(source: ImageSource, limits: Limits, keep_numbers: bool = False
             raise InputError(f"{source} is an address; give a file, or its bytes.")
         source = EncodedImage.read(Path(source), limits)
     elif not isinstance(source, EncodedImage):
-        content = source.read(limits.input_bytes + 1)
+        content: object = source.read(limits.input_bytes + 1)  # str, of a file in text mode
         if not isinstance(content, bytes):
             raise InputError(f"the open file gives {type(content).__name__}; open it in binary mode.")
         source = EncodedImage(content, "the file")
