@@ -95,9 +95,9 @@ class EncodedImage:
 
 
 class Readable(Protocol):
-    """An open file."""
+    """An open file; of text it is refused."""
 
-    def read(self, size: int = -1, /) -> bytes: ...
+    def read(self, size: int = -1, /) -> bytes | str: ...
 
 
 ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | Readable | EncodedImage | Image.Image | np.ndarray
@@ -152,7 +152,7 @@ def read_picture(source: ImageSource, limits: Limits, keep_numbers: bool = False
             raise InputError(f"{source} is an address; give a file, or its bytes.")
         source = EncodedImage.read(Path(source), limits)
     elif not isinstance(source, EncodedImage):
-        content: object = source.read(limits.input_bytes + 1)  # str, of a file in text mode
+        content = source.read(limits.input_bytes + 1)
         if not isinstance(content, bytes):
             raise InputError(f"the open file gives {type(content).__name__}; open it in binary mode.")
         source = EncodedImage(content, "the file")

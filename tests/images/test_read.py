@@ -406,6 +406,6 @@ def test_open_files_and_other_bytes_are_read(tmp_path: Path) -> None:
         ("https://example.org/a.png", "https://example.org/a.png is an address; give a file, or its bytes"),
     ):
         with pytest.raises(InputError, match=words):
-            read_picture(source, LIMITS)  # pyright: ignore[reportArgumentType] # mistakes of callers
+            read_picture(source, LIMITS)
     with pytest.raises(InputError, match="the file has 11 bytes; at most 10 are allowed"):
         read_picture(io.BytesIO(bytes(100)), Limits(input_bytes=10))
