@@ -26,6 +26,11 @@ class OutputError(SeeSRError):
     """The output cannot be written."""
 
 
+def first_line(error: BaseException) -> str:
+    """What a library's error says first, for the end of a sentence; its type where it says nothing."""
+    return str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+
+
 @dataclass(frozen=True)
 class Attempt:
     """A memory plan that ran out of memory."""

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from seesr.images.icc import ADOBE_GAMMA, ADOBE_RGB, BT2020, DISPLAY_P3, SRGB, Primaries, build_profile
+from seesr.images.png import chunks
 from seesr.notes import Notes
 
 UNCALIBRATED, ADOBE_COLOR_SPACE, ADOBE_INTEROPERABILITY = 65535, 2, "R03"
@@ -104,14 +105,12 @@ def _of_code_points(points: CodePoints, notes: Notes) -> StatedColours:
 
 def _png_code_points(content: bytes) -> CodePoints | None:
     """Those of the chunk cICP."""
-    place = 8
-    while place + 8 <= len(content):
-        length, kind = struct.unpack(">I4s", content[place : place + 8])
-        if kind == b"cICP" and length == 4 and place + 12 <= len(content):
-            return CodePoints(content[place + 8], content[place + 9])
+    for chunk in chunks(content):
+        kind, data = chunk[4:8], chunk[8:-4]
+        if kind == b"cICP" and len(data) == 4:
+            return CodePoints(data[0], data[1])
         if kind == b"IDAT":
             return None
-        place += length + 12
     return None
 
 

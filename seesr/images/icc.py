@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms
 
+from seesr.errors import first_line
 from seesr.notes import Notes
 
 Chromaticity = tuple[float, float]
@@ -75,7 +76,7 @@ def to_working_space(image: Image.Image, profile: bytes | None, notes: Notes, ke
         converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
         assert converted is not None  # it is None only in place
     except (ImageCms.PyCMSError, OSError) as error:
-        notes.add(f"the input's colour profile cannot be used and was ignored ({_first_line(error)})")
+        notes.add(f"the input's colour profile cannot be used and was ignored ({first_line(error)})")
         return Colours(image.convert("RGB"), None, None)
     is_perceptual = _is_perceptual(source, image.mode)
     if image.mode == "L" and is_perceptual:
@@ -213,7 +214,3 @@ def _converts_back(profile: ImageCms.ImageCmsProfile) -> bool:
     except ImageCms.PyCMSError:
         return False
     return True
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__

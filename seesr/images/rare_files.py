@@ -25,7 +25,7 @@ MAX_PAGES = 64
 """Pages that are looked at for the picture."""
 TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 RAW_SIGNATURES = (b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FUJIFILMCCD-RAW", b"FOVb")
-"""Of Olympus, Panasonic, Fujifilm and Sigma; Canon's CR2 and CR3 are told by what follows."""
+"""Of Olympus, Panasonic, Fujifilm and Sigma; Canon's CR2 and CR3 are known by what follows."""
 RARE_ERRORS = (
     *(OSError, ValueError, KeyError, IndexError, TypeError, AttributeError),
     *(RuntimeError, OverflowError, struct.error),
@@ -46,12 +46,8 @@ def needs_libtiff(image: Image.Image) -> bool:
     return is_plain and (tags.get(PLANAR_CONFIGURATION, 1) == 2 or tags.get(PHOTOMETRIC_INTERPRETATION) == YCBCR)
 
 
-def seek_picture(image: TiffImageFile, name: str, notes: Notes) -> bool:
-    """Goes to the first page that is no reduced copy and no mask; False where it is a camera's raw file.
-
-    Raises:
-        InputError: there is none that can be read.
-    """
+def seek_picture(image: TiffImageFile, notes: Notes) -> bool:
+    """Goes to the first page that is no reduced copy and no mask; False where it is a camera's raw file."""
     tags = image.tag_v2
     if DNG_VERSION in tags or tags.get(PHOTOMETRIC_INTERPRETATION) in (CFA, LINEAR_RAW):
         return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import os
 import re
@@ -18,16 +17,18 @@ from zlib import error as zlib_error
 
 import numpy as np
 import pillow_heif
-from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
-from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT
+from PIL import ExifTags, Image, ImageChops, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
-from seesr.errors import InputError
+from seesr.errors import InputError, first_line
 from seesr.images.alpha import bleed
 from seesr.images.colour_tags import heif_bits, stated_colours, tone_map
 from seesr.images.icc import convert, is_grey_profile, to_working_space
+from seesr.images.jpeg_xl import JXL_SIGNATURES, enable_jpeg_xl
 from seesr.images.metadata import exif_for_output
+from seesr.images.png import PNG_SIGNATURE
 from seesr.images.rare_files import TIFF_SIGNATURES, RareTiff, develop_raw, is_raw, needs_libtiff, seek_picture
-from seesr.images.repair import PNG_SIGNATURE, with_jpeg_end, without_damaged_texts
+from seesr.images.repair import with_jpeg_end, without_damaged_texts
+from seesr.images.samples import SampleFormat, grey_to_8_bit, raw_mode_of, samples_to_8_bit
 from seesr.notes import Notes
 from seesr.options import Limits
 
@@ -44,8 +45,6 @@ DECODE_ERRORS = (
 )
 """What Pillow's decoders raise on damaged files: each format raises other errors."""
 
-JXL_SIGNATURES = (b"\xff\x0a", b"\0\0\0\x0cJXL ")
-"""Of JPEG XL, which an extra reads: its codestream and its container."""
 UPRIGHT_TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -59,9 +58,6 @@ UPRIGHT_TRANSPOSE = {
 
 GREY_STEP = {"L;2": 85, "L;4": 17}
 """Step between neighbouring grey levels after Pillow expanded samples of 2 or 4 bits to 8 bits, keyed by raw mode."""
-
-STRIP_ROWS = 64
-"""Rows that are converted to 8 bits at a time: that is computed in float64, which would take much memory for all."""
 
 MAX_TEXT = 64 << 20
 """Bytes to which a text or a profile in a PNG may unpack; Pillow allows 1 MiB, and profiles of 2 MB are in use."""
@@ -190,16 +186,13 @@ def _decode(content: bytes, limits: Limits, name: str, keep_numbers: bool = Fals
         raise InputError(f"{name} is empty (0 bytes).")
     _check_file_size(len(content), limits, name)
     notes = Notes()
-    if content.startswith(JXL_SIGNATURES):
-        try:
-            importlib.import_module("pillow_jxl")  # makes the format known to Pillow
-        except ImportError:
-            raise InputError(f"{name} is a JPEG XL; pip install 'seesr[jxl]' to read it.") from None
+    if content.startswith(JXL_SIGNATURES) and not enable_jpeg_xl():
+        raise InputError(f"{name} is a JPEG XL; pip install 'seesr[jxl]' to read it.")
     if is_raw(content):
         return _to_picture(develop_raw(content, name, notes), limits, name, keep_numbers, b"", notes)
     try:
         image = _open(content)
-        if isinstance(image, TiffImagePlugin.TiffImageFile) and not seek_picture(image, name, notes):
+        if isinstance(image, TiffImagePlugin.TiffImageFile) and not seek_picture(image, notes):
             return _to_picture(develop_raw(content, name, notes), limits, name, keep_numbers, b"", notes)
         return _to_picture(image, limits, name, keep_numbers, content, notes)
     except DECODE_ERRORS as error:
@@ -213,7 +206,7 @@ def _decode(content: bytes, limits: Limits, name: str, keep_numbers: bool = Fals
         raise InputError(f"{name} is not a picture in a known format (PNG, JPEG, WebP, TIFF, BMP, GIF, HEIC, AVIF).")
     rare = RareTiff(content, name)
     _check_dimensions(rare.size, limits, name)
-    return _to_picture(_samples_to_8_bit(rare.samples(), name, notes), limits, name, keep_numbers, b"", notes)
+    return _to_picture(samples_to_8_bit(rare.samples(), name, notes), limits, name, keep_numbers, b"", notes)
 
 
 def _open(content: bytes) -> Image.Image:
@@ -251,42 +244,7 @@ def _to_picture(
 
 
 def _damaged(name: str, error: BaseException) -> InputError:
-    return InputError(f"{name} is damaged or cut short and cannot be decoded ({_first_line(error)}).")
-
-
-@dataclass(frozen=True)
-class SampleFormat:
-    """Properties of a file's samples that Pillow's mode does not tell."""
-
-    bits: int
-    """Bits per channel."""
-    signed: bool = True
-    """Whether samples of 32 bits are signed."""
-    white_is_zero: bool = False
-    """Whether 0 is white. Pillow inverts such samples itself if they have 8 bits or fewer."""
-
-    @classmethod
-    def of(cls, image: Image.Image) -> SampleFormat:
-        """The sample format of `image`.
-
-        It must not be loaded yet unless it is a TIFF or was created in memory: loading forgets the raw mode.
-        """
-        tags = getattr(image, "tag_v2", None)
-        if tags is not None:
-            unsigned = tags.get(SAMPLEFORMAT, (1,))[0] == 1
-            return cls(tags.get(BITSPERSAMPLE, (1,))[0], not unsigned, tags.get(PHOTOMETRIC_INTERPRETATION) == 0)
-        if image.mode in ("I", "F"):
-            return cls(32)
-        raw_mode = _raw_mode(image)
-        # BGR;16 has 16 bits for all three channels.
-        return cls(16 if image.mode.startswith("I") or (";16" in raw_mode and raw_mode != "BGR;16") else 8)
-
-
-def _raw_mode(image: Image.Image) -> str:
-    """Pillow's raw mode of a file, such as `L;4`; empty once the image is loaded."""
-    tiles = getattr(image, "tile", [])
-    raw_mode = tiles[0][3] if tiles else ""
-    return str(raw_mode[0] if isinstance(raw_mode, tuple) and raw_mode else raw_mode)
+    return InputError(f"{name} is damaged or cut short and cannot be decoded ({first_line(error)}).")
 
 
 def _convert(image: Image.Image, limits: Limits, name: str, keep_numbers: bool, content: bytes, notes: Notes) -> Picture:
@@ -309,7 +267,7 @@ def _convert(image: Image.Image, limits: Limits, name: str, keep_numbers: bool, 
     colours = stated_colours(image, content, notes)
     image = _upright(image)
     if image.mode.startswith(("I", "F")):
-        image = _to_8_bit(image, sample_format, notes)
+        image = grey_to_8_bit(image, sample_format, notes)
     mode = "L" if image.mode in ("1", "L", "LA") else "RGB"
     alpha = None
     if image.has_transparency_data:
@@ -329,8 +287,8 @@ def _convert(image: Image.Image, limits: Limits, name: str, keep_numbers: bool, 
 
 
 def _has_equal_channels(rgb: Image.Image) -> bool:
-    red, *others = rgb.split()
-    return all(red.tobytes() == other.tobytes() for other in others)
+    red = rgb.getchannel("R")
+    return all(ImageChops.difference(red, rgb.getchannel(name)).getbbox() is None for name in ("G", "B"))
 
 
 @contextmanager
@@ -385,7 +343,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _transparent_colour_to_8_bit(image: Image.Image) -> None:
     """Converts the transparent colour of a PNG to 8 bits; Pillow converts only the pixels, when it loads them."""
-    transparent, raw_mode = image.info.get("transparency"), _raw_mode(image)
+    transparent, raw_mode = image.info.get("transparency"), raw_mode_of(image)
     if isinstance(transparent, int) and raw_mode in GREY_STEP:
         image.info["transparency"] = transparent * GREY_STEP[raw_mode]
     elif isinstance(transparent, tuple) and raw_mode.endswith(";16B"):
@@ -395,7 +353,7 @@ def _transparent_colour_to_8_bit(image: Image.Image) -> None:
 def _transparent_16_bit_colour(image: Image.Image) -> tuple[int, ...] | None:
     """The transparent colour of a PNG of 16-bit RGB that is not loaded yet."""
     transparent = image.info.get("transparency")
-    return transparent if isinstance(transparent, tuple) and _raw_mode(image) == "RGB;16B" else None
+    return transparent if isinstance(transparent, tuple) and raw_mode_of(image) == "RGB;16B" else None
 
 
 def _with_alpha_of_16_bit_colour(image: Image.Image, content: bytes, transparent: tuple[int, ...]) -> Image.Image:
@@ -412,65 +370,3 @@ def _with_alpha_of_16_bit_colour(image: Image.Image, content: bytes, transparent
     image.info.pop("transparency", None)
     image.putalpha(Image.fromarray(alpha))
     return image
-
-
-def _samples_to_8_bit(samples: np.ndarray, name: str, notes: Notes) -> Image.Image:
-    """Samples `(H, W)` or `(H, W, channels)` of any kind as L, LA, RGB or RGBA; white as in `_to_8_bit`."""
-    channels = 1 if samples.ndim == 2 else samples.shape[-1]
-    mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}.get(channels)
-    if mode is None or samples.ndim not in (2, 3):
-        raise InputError(f"{name} has samples of shape {samples.shape}; pictures of 1 to 4 channels are read.")
-    peak = float(samples.max(initial=0, where=np.isfinite(samples)))
-    if samples.dtype.kind == "f":
-        white = _white_level(peak)
-        notes.add(f"the input's values reach {peak:g}, {white:g} was taken as white")
-    else:
-        white = float(np.iinfo(samples.dtype).max)
-    notes.add(f"{samples.dtype.itemsize * 8} bits a channel, the result has 8")
-    bytes_ = (np.nan_to_num(samples.astype(np.float64), posinf=peak, neginf=0) / white * 255).clip(0, 255).round()
-    pixels = bytes_.astype(np.uint8)
-    return Image.fromarray(pixels if channels > 1 else pixels.reshape(samples.shape[:2]))
-
-
-def _to_8_bit(image: Image.Image, sample_format: SampleFormat, notes: Notes) -> Image.Image:
-    """Grey of 16 or 32 bits, or of floating point, as mode L, or LA where one value is transparent.
-
-    White is the largest value of 16 bits, of 32 bits at least 65535 (255 where no value is larger), of floating point
-    `_white_level`.
-    """
-    values = np.asarray(image)
-    if image.mode == "I" and not sample_format.signed:
-        values = values.view(np.uint32)  # Pillow has no unsigned mode
-    peak = float(values.max(initial=0, where=np.isfinite(values)))
-    if image.mode == "F":
-        white = _white_level(peak)
-        notes.add(f"the input's values reach {peak:g}, {white:g} was taken as white")
-    elif image.mode == "I":
-        white = 255.0 if peak <= 255 else max(peak, 65535.0)
-    else:
-        white = 2.0**sample_format.bits - 1
-    grey = np.empty(values.shape, np.uint8)
-    for first in range(0, len(values), STRIP_ROWS):
-        rows = slice(first, first + STRIP_ROWS)
-        relative = np.nan_to_num(values[rows].astype(np.float64), posinf=peak, neginf=0) / white
-        grey[rows] = ((1 - relative if sample_format.white_is_zero else relative) * 255).clip(0, 255).round()
-    result = Image.fromarray(grey)
-    result.info = {name: value for name, value in image.info.items() if name != "transparency"}
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        result.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
-    return result
-
-
-def _white_level(peak: float) -> float:
-    """The value of white in a floating-point picture with the largest value `peak`.
-
-    Files do not state it, so it is guessed: 1 up to a peak of 1, else that of 1, 255 and 65535 of which the peak is
-    more than a quarter and at most the double, since resizing and sharpening overshoot; otherwise the peak.
-    """
-    usual = (1.0, 255.0, 65535.0)
-    return 1.0 if peak <= 1 else next((white for white in usual if white / 4 < peak <= 2 * white), peak)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__

@@ -8,10 +8,11 @@ import zlib
 
 from PIL import Image
 
+from seesr.images.png import PNG_SIGNATURE, chunks, is_cut
+
 JPEG_END = b"\xff\xd9"
 FILLINGS = (b"\x55" * 64, b"\xaa" * 64, b"\x00" * 64)
 """Made-up picture data: where none is missing, none of them changes a pixel."""
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def with_jpeg_end(content: bytes) -> bytes | None:
@@ -32,16 +33,13 @@ def _pixels(content: bytes) -> bytes | None:
 
 def without_damaged_texts(content: bytes) -> bytes | None:
     """A PNG without chunks that may be missing and whose checksum is wrong; None where there are none, or it is cut."""
-    kept, place, is_changed = [PNG_SIGNATURE], len(PNG_SIGNATURE), False
-    while place + 12 <= len(content):
-        (length,) = struct.unpack(">I", content[place : place + 4])
-        chunk = content[place : place + 12 + length]
-        if len(chunk) < 12 + length:
+    kept, is_changed = [PNG_SIGNATURE], False
+    for chunk in chunks(content):
+        if is_cut(chunk):
             return None
         is_ancillary = bool(chunk[4] & 0x20)
         if is_ancillary and zlib.crc32(chunk[4:-4]) != struct.unpack(">I", chunk[-4:])[0]:
             is_changed = True
         else:
             kept.append(chunk)
-        place += 12 + length
     return b"".join(kept) if is_changed else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import os
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from PIL import Image
 from seesr.errors import OptionError, OutputError
 from seesr.files import atomic_write
 from seesr.images.icc import to_srgb
+from seesr.images.jpeg_xl import enable_jpeg_xl
 from seesr.images.metadata import metadata_arguments
 from seesr.images.tiff import write_tiff
 from seesr.notes import Notes
@@ -61,11 +61,8 @@ def pillow_format(path: Path) -> str:
         image_format = PILLOW_FORMATS[path.suffix.lower()]
     except KeyError:
         raise OutputError(f"{path} has no known picture suffix; use one of {', '.join(PILLOW_FORMATS)}.") from None
-    if image_format == "JXL":
-        try:
-            importlib.import_module("pillow_jxl")  # makes the format known to Pillow
-        except ImportError:
-            raise OutputError(f"{path}: JPEG XL needs the package pillow-jxl-plugin; pip install '.[jxl]'.") from None
+    if image_format == "JXL" and not enable_jpeg_xl():
+        raise OutputError(f"{path}: JPEG XL needs the package pillow-jxl-plugin; pip install '.[jxl]'.")
     return image_format
 
 
@@ -113,14 +110,10 @@ def save_on_success(
         path, stream = Path(f"the file.{options.format}"), target
         name = name or "the file"
     image_format = pillow_format(path)
-    if image_format in NO_ALPHA and image.mode == "RGBA":
-        flat = Image.new("RGB", image.size, "white")
-        flat.paste(image, mask=image.getchannel("A"))
-        flat.info = image.info
-        image = flat
-    elif image.mode == "LA" and image_format in NO_ALPHA:
-        flat = Image.new("L", image.size, 255)
-        flat.paste(image.getchannel("L"), mask=image.getchannel("A"))
+    if image_format in NO_ALPHA and image.mode in ("LA", "RGBA"):
+        opaque = image.convert(image.mode.removesuffix("A"))
+        flat = Image.new(opaque.mode, image.size, "white")
+        flat.paste(opaque, mask=image.getchannel("A"))
         flat.info = image.info
         image = flat
     if image_format in NO_PROFILE and image.info.get("icc_profile"):

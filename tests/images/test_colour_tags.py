@@ -56,7 +56,7 @@ def test_a_figure_outside_srgb_survives(upscaler: Upscaler, name: str) -> None:
     assert np.abs(figure - (110, 250, 70)).max() < 6
 
 
-def test_spaces_are_told_apart() -> None:
+def test_wide_spaces_are_known_as_such() -> None:
     for name, (primaries, gamma) in SPACES.items():
         assert is_wide(ImageCms.ImageCmsProfile(io.BytesIO(build_profile(primaries, gamma, name))))
     ours = build_profile(SRGB, None, "sRGB")
@@ -65,7 +65,7 @@ def test_spaces_are_told_apart() -> None:
     assert np.abs(np.asarray(convert(photo, ours, None), int) - np.asarray(photo, int)).max() <= 1
 
 
-def test_a_camera_s_adobe_rgb_is_told_by_its_mark(upscaler: Upscaler) -> None:
+def test_a_camera_s_mark_of_adobe_rgb_is_heeded(upscaler: Upscaler) -> None:
     exif = Image.Exif()
     within = exif.get_ifd(0x8769)
     within[0xA001], within[0xA005] = 65535, {1: "R03"}
