@@ -92,10 +92,11 @@ def _load_vae(folder: Path, dtype: torch.dtype) -> AutoencoderKL:
     return vae
 
 
-def seesr_costs(components: Components) -> CostModel:
-    """What the memory plan must know of these networks."""
+def network_costs(components: Components) -> CostModel:
+    """What the memory plan must know of these networks: those of SeeSR, or of a text-to-image checkpoint."""
     vae, unet = components["vae"], components["unet"]
-    together = [DENOISER, *((name,) for name in components.networks if name not in DENOISER)]
+    denoiser = tuple(name for name in DENOISER if name in components)  # a checkpoint has no ControlNet
+    together = [denoiser, *((name,) for name in components.networks if name not in denoiser)]
     sizes = [components.nbytes(*names) for names in together]
     return CostModel(
         vae_channels=max(vae.config.block_out_channels[:2]),

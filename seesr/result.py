@@ -61,7 +61,12 @@ class Result(Generic[AnyOptions]):
             OutputError: the suffix is unknown, or the file cannot be written.
             OptionError: of an open file the format is not given.
         """
-        save(self.image, target, options, self.settings(), name, self.infotext())
+        settings, infotext = self._written(options or SaveOptions())
+        save(self.image, target, options, settings, name, infotext)
+
+    def _written(self, options: SaveOptions) -> tuple[dict[str, Any] | None, str | None]:
+        """The settings and the infotext that go into a file."""
+        return self.settings(), self.infotext()
 
     def settings(self) -> dict[str, Any]:
         """The settings that are written into the file: enough to compute the picture again from the input."""

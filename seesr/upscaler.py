@@ -24,7 +24,7 @@ from seesr.images.read import ImageSource, Picture, read_picture
 from seesr.images.resize import crop, network_input, to_image
 from seesr.images.sizes import Sizes, plan_sizes
 from seesr.machine.out_of_memory import oom_as
-from seesr.networks import SeeSRNetworks, seesr_costs, seesr_networks
+from seesr.networks import SeeSRNetworks, network_costs, seesr_networks
 from seesr.notes import Notes, add_to_all
 from seesr.options import Limits, Options
 from seesr.planning.plan import MemoryPlan, TileSettings, Workload
@@ -92,7 +92,7 @@ class Upscaler:
         if is_debugging():
             show_debug_log()
         found, on = resolve_weights(weights), (device, dtype, limits, memory_limit, sequential, compiled)
-        return cls(Engine.load(found.name, partial(seesr_networks, found), seesr_costs, found.defaults.dtype, *on), found)
+        return cls(Engine.load(found.name, partial(seesr_networks, found), network_costs, found.defaults.dtype, *on), found)
 
     def upscale(
         self, image: ImageSource, options: Options | None = None, progress: Progress | None = None, **values: Any

@@ -21,7 +21,7 @@ from seesr.engine import Engine
 from seesr.errors import TimeLimitError
 from seesr.machine.device import CPU, MIN_FLOAT32_MEMORY
 from seesr.machine.memory import memory_bytes
-from seesr.networks import seesr_costs, seesr_networks
+from seesr.networks import network_costs, seesr_networks
 from seesr.options import Limits
 
 
@@ -34,7 +34,7 @@ def test_loading_without_memory_ends_with_a_clear_error_and_keeps_nothing() -> N
         raise MemoryError
 
     with pytest.raises(OutOfMemoryError, match=r"while the models of mine were loaded in float32\.") as caught:
-        Engine.load("mine", lambda _: [NetworkSpec("ram", fail)], seesr_costs, "float32", "cpu")
+        Engine.load("mine", lambda _: [NetworkSpec("ram", fail)], network_costs, "float32", "cpu")
     assert caught.value.__context__ is not None
     assert held[0]() is None, "what was loaded is let go, while the error is still looked at"
 
@@ -52,7 +52,7 @@ def test_models_that_do_not_fit_together_are_read_one_by_one(
                 raise MemoryError
             yield spec
 
-    engine = Engine.load("mine", networks, seesr_costs, "float32", "cpu")
+    engine = Engine.load("mine", networks, network_costs, "float32", "cpu")
     assert engine.components.sequential
     assert "memory does not suffice for all models of mine at once: each is read when it runs" in caplog.text
     assert Upscaler(engine, upscaler.weights).upscale(small_photo, seed=1).image.tobytes() == expected
@@ -115,6 +115,6 @@ def test_the_precision_is_chosen_by_the_memory_that_may_be_used(
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": "Intel Xeon"})
     for wanted in (None, "float32"):
         with pytest.raises(StopError) as caught:
-            Engine.load("mine", networks, seesr_costs, wanted, "cpu", **given)
+            Engine.load("mine", networks, network_costs, wanted, "cpu", **given)
         is_short = wanted is None and memory < MIN_FLOAT32_MEMORY
         assert caught.value.args == (torch.bfloat16 if is_short else torch.float32,)

@@ -70,8 +70,9 @@ def generate(
     dry_run: Annotated[bool, typer.Option(help="Say which memory plan it takes and about how long; make nothing.")] = False,
 ) -> None:
     """Make pictures."""
-    given = {name: value for name, value in {"outpaint": outpaint, "styles": tuple(style or ())}.items() if value}
-    options = _options(prompt, values | given, like)
+    values |= {name: value for name, value in {"outpaint": outpaint, "styles": tuple(style or ())}.items() if value}
+    settings, infotext = read_both(like) if like is not None else (None, None)
+    options = _options(prompt, values, settings, infotext)
     request, pictures = _request(options, checkpoint, image, mask)
     targets = plan_outputs(output, str(options.seed), options.count, save_options.format, overwrite)
     for target, source in product(targets, (image, mask, like)):
@@ -79,9 +80,8 @@ def generate(
             raise OutputError(f"{target} is an input itself; choose another output.")
     generator = _load(context, checkpoint, device, dtype, memory_limit, lowvram, medvram, no_optimizations, compiled)
     print_status(f"checkpoint: {generator.checkpoint.name}, on {generator.engine.device}")
-    made_with = read_both(like)[0] if like is not None else None
-    if made_with and made_with.get("weights_digest") != generator.checkpoint.digest:
-        print_status(f"{like} was made with {made_with.get('weights')}; this will be another picture.")
+    if settings and settings.get("weights_digest") != generator.checkpoint.digest:
+        print_status(f"{like} was made with {settings.get('weights')}; this will be another picture.")
     if dry_run:
         forecast = generator.forecast(options, *(pictures.get(name or "") for name in (request.image, request.mask)))
         print(json.dumps(forecast) if as_json else _as_sentence(forecast))
@@ -101,11 +101,14 @@ def generate(
         raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
-def _options(prompt: str, values: dict[str, Any], like: Path | None) -> GenerationOptions:
-    if like is not None:
-        settings, infotext = read_both(like)
-        is_ours = settings is not None and "task" in settings
-        values = (values_from_settings(settings or {}) if is_ours else values_from_infotext(infotext or "")) | values
+def _options(
+    prompt: str, values: dict[str, Any], settings: dict[str, Any] | None, infotext: str | None
+) -> GenerationOptions:
+    """The options of the flags, and where these say nothing those of a picture's settings or infotext."""
+    if settings is not None and "task" in settings:
+        values = values_from_settings(settings) | values
+    elif settings is not None or infotext is not None:
+        values = values_from_infotext(infotext or "") | values
     if prompt:
         values["prompt"] = prompt
     # Drawn here, so that the names of the files are known before the work.

@@ -198,7 +198,7 @@ def _is_begun(job: FileJob) -> bool:
 
 
 def _targets(relatives: list[Path], output: Path, names: ResultNames, output_format: str | None) -> list[Path]:
-    """The files of the results; those that would have one name are told apart by the suffixes of their inputs."""
+    """The files of the results; those that would have one name get the suffixes of their inputs."""
     suffix = f".{output_format or 'png'}"
     targets = [output / relative.parent / names.name(relative, suffix) for relative in relatives]
     kinds = dict[Path, set[str]]()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,18 +11,15 @@ from typing import Any
 import torch
 from diffusers import UNet2DConditionModel
 
-from seesr.autoencoder.vae import attention_width, load_vae, max_exact_latents, vae_scale_factor
-from seesr.components import Components, NetworkSpec
+from seesr.autoencoder.vae import load_vae
+from seesr.components import NetworkSpec
 from seesr.diffusion.text import load_prompt_encoder
 from seesr.errors import OptionError, WeightsError
 from seesr.generation.samplers import SAMPLERS
-from seesr.machine.device import dtype_of
-from seesr.options import DTYPE_NAMES
-from seesr.planning.costs import CostModel
 from seesr.weights.cache import Cache
 from seesr.weights.config import read_config
 from seesr.weights.manifest import beside_package
-from seesr.weights.resolve import DEFAULTS_FILE, TINY, folder_digest
+from seesr.weights.resolve import DEFAULTS_FILE, TINY, folder_digest, read_defaults
 from seesr.weights.state_dict import load_network
 
 PICTOGRAMS = "pictograms"
@@ -82,12 +79,7 @@ class Checkpoint:
         path = self.root / DEFAULTS_FILE
         if not path.exists():
             return CheckpointDefaults(steps=1, guidance_scale=1.0) if self.is_base else CheckpointDefaults()
-        values, keys = read_config(path), [field.name for field in fields(CheckpointDefaults)]
-        if unknown := values.keys() - keys:
-            raise WeightsError(f"{path} holds unknown key {min(unknown)!r}; valid keys: {', '.join(keys)}.")
-        if values.get("dtype") not in (None, *DTYPE_NAMES):
-            raise WeightsError(f"{path} has dtype {values['dtype']!r}; valid: {', '.join(DTYPE_NAMES)}.")
-        return CheckpointDefaults(**values)
+        return CheckpointDefaults(**read_defaults(path, CheckpointDefaults))
 
     @cached_property
     def scheduler_config(self) -> dict[str, Any]:
@@ -127,23 +119,6 @@ class Checkpoint:
                 return UNet2DConditionModel.from_config(config).eval()
 
         return lambda: load_network(self.root / "unet", build, dtype)
-
-
-def checkpoint_costs(components: Components) -> CostModel:
-    """What the memory plan must know of a checkpoint's networks."""
-    vae, unet = components["vae"], components["unet"]
-    sizes = [components.nbytes(name) for name in components.networks]
-    return CostModel(
-        vae_channels=max(vae.config.block_out_channels[:2]),
-        unet_channels=unet.config.block_out_channels[0],
-        factor=vae_scale_factor(vae),
-        itemsize=dtype_of(vae).itemsize,
-        weight_bytes=sum(sizes),
-        largest_weight_bytes=max(sizes),
-        max_exact_latents=max_exact_latents(vae),
-        latent_channels=vae.config.latent_channels,
-        attention_width=attention_width(vae),
-    )
 
 
 def resolve_checkpoint(name: str | os.PathLike[str] | None = None) -> Checkpoint:

@@ -6,8 +6,8 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -20,47 +20,28 @@ from seesr.debug import is_debugging, show_debug_log
 from seesr.engine import Engine
 from seesr.errors import OptionError
 from seesr.files import data_folder
-from seesr.generation import masks
-from seesr.generation.checkpoints import BASE_FOLDER, Checkpoint, checkpoint_costs, resolve_checkpoint
+from seesr.generation.canvas import Canvas, make_canvas
+from seesr.generation.checkpoints import BASE_FOLDER, Checkpoint, resolve_checkpoint
 from seesr.generation.options import MAX_SIDE, MIN_SIDE, GenerationOptions
 from seesr.generation.passes import Cancelled, Output, Passes, Recipe, Seeds, Watch, count_calls
+from seesr.generation.prompt_embeds import TOKENS
 from seesr.generation.result import GenerationResult
 from seesr.generation.samplers import AUTOMATIC, parse_sampler, supports
 from seesr.generation.styles import apply_styles, expand_variants, read_styles
-from seesr.images.read import ImageSource, Picture, read_picture
+from seesr.images.read import ImageSource
 from seesr.images.resize import resize
 from seesr.images.sizes import Size
 from seesr.machine.device import dtype_name
+from seesr.networks import network_costs
 from seesr.notes import Notes
 from seesr.options import Limits, Options
 from seesr.stages import Progress
 from seesr.upscaler import Upscaler
 
-HALF = 128
-"""Of a mask's white."""
 MULTIPLE_OF = 8
 """Pixels of which the sides of a picture are multiples while the networks work on it."""
 ROOM = 1.5
 """How much larger than its native size a checkpoint's pictures may be before they are enlarged from smaller ones."""
-
-
-@dataclass(frozen=True)
-class Canvas:
-    """What the pictures of a job begin from."""
-
-    size: Size
-    """Of the finished pictures, before a second pass or `upscale` enlarges them."""
-    image: Image.Image | None = None
-    mask: Image.Image | None = None
-    """L, of the size of `image`: where it is painted anew."""
-    finish: Callable[[Image.Image], Image.Image] | None = None
-    """Makes the finished picture of what the networks gave."""
-    notes: Notes = field(default_factory=Notes)
-    """What the user should know about the input."""
-    profile: bytes | None = None
-    """ICC profile of the numbers of `image`, which the finished pictures get; None is sRGB."""
-    work: Size | None = None
-    """Size at which the networks work, if not that of the finished pictures."""
 
 
 class Generator:
@@ -114,7 +95,7 @@ class Generator:
             show_debug_log()
         found, on = resolve_checkpoint(checkpoint), (device, dtype, limits, memory_limit, sequential, compiled)
         return cls(
-            Engine.load(found.name, found.networks, checkpoint_costs, found.defaults.dtype, *on), found, vae_tile=vae_tile
+            Engine.load(found.name, found.networks, network_costs, found.defaults.dtype, *on), found, vae_tile=vae_tile
         )
 
     @classmethod
@@ -235,7 +216,7 @@ class Generator:
         notes, engine, final = Notes(canvas.notes), self.engine, self._check_final_size(options, canvas)
         first = self._recipe(options, "", "", self._working_size(canvas.work or canvas.size, notes), notes)
         passes = [(first, None if image is None else options.strength)]
-        if self._has_second_pass(options, canvas):
+        if canvas.takes_second_pass(options):
             passes.append((self._second_recipe(first), options.second_pass_strength))
         seconds, memory, plan = 0.0, 0.0, ""
         for recipe, strength in passes:
@@ -266,44 +247,7 @@ class Generator:
     # What the pictures begin from.
 
     def _canvas(self, options: GenerationOptions, image: ImageSource | None, mask: ImageSource | None) -> Canvas:
-        if image is None:
-            return Canvas(self._size(options))
-        limits = self.engine.limits
-        picture = read_picture(image, limits, keep_numbers=True)
-        if mask is not None:
-            return self._masked_canvas(picture, masks.mask_of(read_picture(mask, limits, keep_numbers=True)), options)
-        if options.outpaint is not None:
-            wider = masks.outpaint(picture.rgb, *options.outpaint)
-            return self._masked_canvas(replace(picture, rgb=wider.image), wider.mask, options)
-        size = _size_like(options, picture.rgb.size)
-        return Canvas(size, picture.rgb, notes=_notes_of(picture), profile=picture.working)
-
-    def _masked_canvas(self, picture: Picture, mask: Image.Image, options: GenerationOptions) -> Canvas:
-        rgb, notes = picture.rgb, _notes_of(picture)
-        sharp = masks.prepare_mask(mask, rgb.size, options.mask_invert)
-        if sharp.getbbox() is None:
-            notes.add("the mask is empty: the whole picture was changed")
-            return Canvas(rgb.size, rgb, notes=notes, profile=picture.working)
-        blurred = masks.blur(sharp, options.mask_blur)
-        if max(blurred.tobytes()) < HALF:
-            notes.add("the blur of the mask leaves little of it; a smaller one changes more")
-        if options.second_pass:
-            notes.add("no second pass is made where a part of a picture is painted anew")
-        size, work, box = rgb.size, None, (0, 0, *rgb.size)
-        if options.inpaint_area == "masked":
-            work = self._size(options)
-            box = masks.crop_box(blurred if blurred.getbbox() else sharp, options.inpaint_padding, work[0] / work[1])
-            size = box[2] - box[0], box[3] - box[1]
-        elif options.width or options.height:
-            notes.add("the picture keeps its size: width and height are for --inpaint-area masked")
-        fills = options.inpaint_fill == "fill" and options.strength > 0
-        begun = masks.fill_from_around(rgb, blurred) if fills else rgb
-        finish = partial(masks.paste_back, rgb, mask=blurred, box=box)
-        return Canvas(size, begun.crop(box), blurred.crop(box), finish, notes, picture.working, work)
-
-    @staticmethod
-    def _has_second_pass(options: GenerationOptions, canvas: Canvas) -> bool:
-        return bool(options.second_pass) and canvas.finish is None
+        return make_canvas(options, self.checkpoint.native_side(self.passes.factor), self.engine.limits, image, mask)
 
     def _check_final_size(self, options: GenerationOptions, canvas: Canvas) -> Size:
         """The size of the finished pictures.
@@ -311,17 +255,12 @@ class Generator:
         Raises:
             OptionError: it is larger than the operator allows.
         """
-        scale = (options.second_pass or 1) if self._has_second_pass(options, canvas) else 1
+        scale = (options.second_pass or 1) if canvas.takes_second_pass(options) else 1
         width, height = (round(round(side * scale) * (options.upscale or 1)) for side in canvas.size)
         if max(width, height) > self.engine.limits.output_side:
             most = f"at most {self.engine.limits.output_side} pixels a side are allowed (SEESR_OUTPUT_SIDE)"
             raise OptionError(f"the pictures would be {width}x{height}; {most}. Ask for smaller ones.")
         return width, height
-
-    def _size(self, options: GenerationOptions) -> Size:
-        """The size that is asked for; a side that is not given is the checkpoint's own."""
-        native = self.checkpoint.native_side(self.passes.factor)
-        return options.width or native, options.height or native
 
     def _working_size(self, asked: Size, notes: Notes) -> Size:
         """`asked` in multiples of 8, or where the checkpoint cannot make it a smaller or larger size in that ratio."""
@@ -334,13 +273,16 @@ class Generator:
             notes.add(f"{self.checkpoint.name} makes pictures up to {largest} pixels a side: {made}")
         return width, height
 
-    def _prompts(self, options: GenerationOptions, picture: Seeds) -> tuple[str, str]:
-        """Both prompts of a picture: with the styles, and of variants and wildcards those that its seed chooses."""
-        prompt, negative = options.prompt, options.negative_prompt
-        if options.styles:
-            prompt, negative = apply_styles(prompt, negative, options.styles, read_styles(self.data / "styles.csv"))
+    def _styled(self, options: GenerationOptions) -> tuple[str, str]:
+        """Both prompts with the styles."""
+        if not options.styles:
+            return options.prompt, options.negative_prompt
+        return apply_styles(options.prompt, options.negative_prompt, options.styles, read_styles(self.data / "styles.csv"))
+
+    def _prompts(self, styled: tuple[str, str], picture: Seeds) -> tuple[str, str]:
+        """Both prompts of a picture: of variants and wildcards those that its seed chooses."""
         seed = picture.seed if picture.variation is None else picture.variation
-        prompt, negative = (expand_variants(text, seed, self.data / "wildcards") for text in (prompt, negative))
+        prompt, negative = (expand_variants(text, seed, self.data / "wildcards") for text in styled)
         return prompt, negative
 
     def _recipe(self, options: GenerationOptions, prompt: str, negative_prompt: str, size: Size, notes: Notes) -> Recipe:
@@ -356,7 +298,7 @@ class Generator:
     # The pipeline.
 
     def _make(self, options: GenerationOptions, canvas: Canvas, watch: Watch) -> Iterator[GenerationResult]:
-        notes, pictures = Notes(canvas.notes), _seeds(options)
+        notes, pictures, styled = Notes(canvas.notes), _seeds(options), self._styled(options)
         size = self._working_size(canvas.work or canvas.size, notes)
         image, mask = (
             one and (one if one.size == size else one.resize(size, Image.Resampling.LANCZOS))
@@ -364,7 +306,7 @@ class Generator:
         )
         for first in range(0, len(pictures), options.batch_size):
             batch = pictures[first : first + options.batch_size]
-            for prompts, alike in groupby(batch, partial(self._prompts, options)):
+            for prompts, alike in groupby(batch, partial(self._prompts, styled)):
                 recipe = self._recipe(options, *prompts, size, notes)
                 if image is not None:
                     recipe = replace(recipe, image=image, mask=mask, strength=options.strength)
@@ -383,9 +325,7 @@ class Generator:
                         weights=self.checkpoint.name,
                         weights_digest=self.checkpoint.digest,
                         dtype=execution.dtype,
-                        seconds=execution.seconds
-                        if finished is output.image
-                        else execution.seconds | {"enlarge": enlarging},
+                        seconds=execution.seconds | ({} if finished is output.image else {"enlarge": enlarging}),
                         notes=list(output.notes),
                         rung=execution.plan.name,
                         attempts=execution.attempts,
@@ -404,7 +344,7 @@ class Generator:
     def _finish(self, recipe: Recipe, picture: Seeds, canvas: Canvas, output: Output, watch: Watch) -> Image.Image:
         """The finished picture of a pass: second pass, the size that was asked for, paste back, enlargement."""
         options, image, (width, height) = recipe.options, output.image, canvas.size
-        has_second_pass = self._has_second_pass(options, canvas)
+        has_second_pass = canvas.takes_second_pass(options)
         is_unchanged = image is recipe.image and not has_second_pass  # strength 0
         if has_second_pass and options.second_pass:
             image = self._second_pass(recipe, picture, output, watch)
@@ -481,31 +421,13 @@ def _seeds(options: GenerationOptions) -> list[Seeds]:
 def _seconds_of_a_call(unet: Any, height: int, width: int, batch: int) -> float:
     """The faster of two calls: the first one warms up."""
     latents = torch.zeros(batch, unet.config.in_channels, height, width, device=unet.device, dtype=unet.dtype)
-    embeds = torch.zeros(batch, 77, unet.config.cross_attention_dim, device=unet.device, dtype=unet.dtype)
+    embeds = torch.zeros(batch, TOKENS, unet.config.cross_attention_dim, device=unet.device, dtype=unet.dtype)
     seconds = []
     for _ in range(2):
         began = time.perf_counter()
         unet(latents, 999, encoder_hidden_states=embeds)[0].cpu()
         seconds.append(time.perf_counter() - began)
     return min(seconds)
-
-
-def _notes_of(picture: Picture) -> Notes:
-    notes = Notes(picture.notes)
-    if picture.alpha is not None:
-        notes.add("the transparency of the input is not kept")
-    return notes
-
-
-def _size_like(options: GenerationOptions, size: Size) -> Size:
-    """The size that is asked for; a side that is not given follows from the proportions of `size`."""
-    width, height = options.width, options.height
-    if width and height:
-        return width, height
-    if width or height:
-        scale = width / size[0] if width else (height or 0) / size[1]
-        return width or max(1, round(size[0] * scale)), height or max(1, round(size[1] * scale))
-    return size
 
 
 def _multiple(side: int) -> int:

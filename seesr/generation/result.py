@@ -7,7 +7,6 @@ from typing import Any
 
 from seesr.generation.infotext import Infotext
 from seesr.generation.options import GenerationOptions
-from seesr.images.save import Target, save
 from seesr.images.sizes import Size
 from seesr.options import SaveOptions
 from seesr.result import Result
@@ -30,11 +29,9 @@ class GenerationResult(Result[GenerationOptions]):
     size: Size
     """Width and height before a second pass or `upscale` enlarged it."""
 
-    def save(self, target: Target, options: SaveOptions | None = None, name: str | None = None) -> None:
-        """As `Result.save`, but `options` without metadata exclude the settings too."""
-        hidden = options is not None and not options.metadata
-        settings, infotext = (None, None) if hidden else (self.settings(), self.infotext())
-        save(self.image, target, options, settings, name, infotext)
+    def _written(self, options: SaveOptions) -> tuple[dict[str, Any] | None, str | None]:
+        """Nothing where `options` exclude metadata: of a generated picture the settings are all there is."""
+        return super()._written(options) if options.metadata else (None, None)
 
     def settings(self) -> dict[str, Any]:
         """All that made the picture: with the same input it is made again."""

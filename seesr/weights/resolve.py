@@ -61,12 +61,7 @@ class WeightsFolder:
             WeightsError: a key is unknown or a value is not valid.
         """
         path = self.root / DEFAULTS_FILE
-        values, keys = read_config(path) if path.exists() else {}, [field.name for field in fields(ModelDefaults)]
-        if unknown := values.keys() - keys:
-            raise WeightsError(f"{path} holds unknown key {min(unknown)!r}; valid keys: {', '.join(keys)}.")
-        defaults = ModelDefaults(**values)
-        if defaults.dtype not in (None, *DTYPE_NAMES):
-            raise WeightsError(f"{path} has dtype {defaults.dtype!r}; valid: {', '.join(DTYPE_NAMES)}.")
+        defaults = ModelDefaults(**read_defaults(path, ModelDefaults)) if path.exists() else ModelDefaults()
         ranges: dict[str, tuple[Any, Any]] = {"margin": (0, MAX_MARGIN), "steps": Options.bounds("steps")}
         for name, (low, high) in ranges.items():
             value = getattr(defaults, name)
@@ -78,6 +73,20 @@ class WeightsFolder:
     def digest(self) -> str:
         """A few digits that tell these weights from others, also from others of the same name; see `folder_digest`."""
         return folder_digest(self.root, (*REQUIRED_FOLDERS, CLEANER))
+
+
+def read_defaults(path: Path, kind: type) -> dict[str, Any]:
+    """The values in a `seesr.json` whose keys are the fields of the dataclass `kind`.
+
+    Raises:
+        WeightsError: a key is unknown, or the dtype is none.
+    """
+    values, keys = read_config(path), [field.name for field in fields(kind)]
+    if unknown := values.keys() - keys:
+        raise WeightsError(f"{path} holds unknown key {min(unknown)!r}; valid keys: {', '.join(keys)}.")
+    if values.get("dtype") not in (None, *DTYPE_NAMES):
+        raise WeightsError(f"{path} has dtype {values['dtype']!r}; valid: {', '.join(DTYPE_NAMES)}.")
+    return values
 
 
 def resolve_weights(name: str | os.PathLike[str] | None = None) -> WeightsFolder:

@@ -239,7 +239,7 @@ def test_patterns_take_brackets_of_folders_literally_and_suffixes_in_capitals(
         assert sorted(path.name for path in output.iterdir()) == found
 
 
-def test_results_of_one_stem_are_told_apart_by_their_inputs_suffixes(seesr: Run, photo_file: Path, tmp_path: Path) -> None:
+def test_results_of_one_stem_are_named_after_their_inputs_suffixes(seesr: Run, photo_file: Path, tmp_path: Path) -> None:
     album, output = tmp_path / "album", tmp_path / "out"
     album.mkdir()
     for name in ("a.jpg", "a.png", "b.png"):
