@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import shutil
 import tempfile
@@ -24,6 +23,7 @@ from seesr.errors import InputError
 from seesr.images.read import EncodedImage
 from seesr.machine.allocator import single_malloc_arena, trim_heap
 from seesr.machine.device import dtype_name
+from seesr.machine.temporary_folder import make_temporary_folder
 from seesr.machine.worker_thread import WorkerThread
 from seesr.options import Limits, SaveOptions
 from seesr.public_error import sanitize_errors
@@ -35,9 +35,8 @@ class Predictor(BasePredictor):
     def setup(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] # Cog looks for `weights`
         """Loads the weights that SEESR_WEIGHTS names, else the full model in the cache, else the embedded one; runs it."""
         # Cog puts what it fetches where Python's temporary files go: a folder of our own tells it from other files.
-        self.folder = LocalPath(tempfile.mkdtemp(prefix="seesr-")).resolve()
+        self.folder = make_temporary_folder()
         tempfile.tempdir = str(self.folder)
-        atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
         # Pillow's warnings about damaged EXIF hold paths of this machine, and the log goes to the client.
         warnings.filterwarnings("ignore", module=r"PIL\.")
         print("loading the models")

@@ -79,6 +79,13 @@ class Server:
         """Its temporary files, without Cog's own sockets and empty folders."""
         return [path for path in self.temporary.rglob("*") if path.is_file()]
 
+    def loses_its_files(self) -> bool:
+        """Whether none of them is left some moments after it ended."""
+        end = time.monotonic() + 10
+        while self.files() and time.monotonic() < end:
+            time.sleep(0.02)
+        return not self.files()
+
     def worker(self) -> int:
         """Process number of the worker, which runs the model."""
         (worker,) = psutil.Process(self.process.pid).children()
