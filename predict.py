@@ -21,6 +21,7 @@ from PIL import Image
 from seesr import Options, Upscaler
 from seesr.errors import InputError
 from seesr.images.read import EncodedImage
+from seesr.images.save import check_bits
 from seesr.machine.allocator import single_malloc_arena, trim_heap
 from seesr.machine.device import dtype_name
 from seesr.machine.temporary_folder import make_temporary_folder
@@ -108,6 +109,11 @@ class Predictor(BasePredictor):
             le=1000,
         ),
         kds_patch: int = Input(description="Side of its patches in latent pixels.", default=2, ge=1, le=16),
+        bits: int = Input(
+            description="Bits per channel of the result: 8; 16 for png and tiff; 10 or 12 for avif.",
+            default=8,
+            choices=[8, 10, 12, 16],
+        ),
         tile: int | None = Input(
             description="Side of the diffusion tiles in latent pixels, from 16; 0: no tiling; by default as memory allows.",
             default=None,
@@ -147,6 +153,7 @@ class Predictor(BasePredictor):
         with self._prediction():
             source = self._fetched(image)
             options = Options.make(preset, **{name: inputs[name] for name in Options.model_fields if name in inputs})
+            check_bits(LocalPath(f"the result.{output_format}"), bits)
             saving = SaveOptions.make(format=output_format, quality=output_quality, metadata=keep_metadata)
             result = self.thread.run(lambda: self.upscaler.upscale(source, options, _log_step))
             for line in result.log():

@@ -55,7 +55,7 @@ def _cells(model: type[OptionModel], name: str, field: FieldInfo) -> tuple[str, 
     """Flag, default and values."""
     flag = "--" + name.replace("_", "-")
     low, high = model.bounds(name)
-    values = ", ".join(model.choices(name)) or ("" if low is None or high is None else f"{low:g} to {high:.10g}")
+    values = ", ".join(map(str, model.choices(name))) or ("" if low is None or high is None else f"{low:g} to {high:.10g}")
     default = "" if field.default is None else f"{field.default}"
     if field.annotation is bool:
         flag, values, default = f"{flag}`, `--no-{flag[2:]}", "on, off", "on" if field.default else "off"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +30,8 @@ from seesr.diffusion.image_attention import IMAGE_TOKEN_WIDTH
 from seesr.diffusion.schedule import NoiseSchedule
 from seesr.diffusion.steering import Steering, nearest_to_mean
 from seesr.diffusion.text import load_prompt_encoder
-from seesr.images.resize import resize, to_image, to_tensor
+from seesr.images.resize import resize, size_of, to_array, to_image, to_tensor
+from seesr.images.samples import Pixels
 from seesr.images.sizes import Size, SizeRequirements, Sizes
 from seesr.kernels.group_norm import use_float64_group_norm
 from seesr.kernels.inplace import use_inplace_blocks
@@ -141,8 +143,8 @@ class SeeSRNetworks:
         return tiling_mode(self.components["vae"], height, width, vae_tile)
 
     def clean(
-        self, images: list[Image.Image], strength: float, working: Size, report: Progress, notes: list[Notes]
-    ) -> list[Image.Image]:
+        self, images: Sequence[Pixels], strength: float, working: Size, report: Progress, notes: list[Notes]
+    ) -> list[Pixels]:
         """Takes blur, noise and JPEG blocks out of RGB pictures; what is to become smaller is reduced first.
 
         `strength` is the share of the change that is taken, above 0 to 1.
@@ -151,10 +153,11 @@ class SeeSRNetworks:
         with self.components.running("cleaner"):
             for number, image in enumerate(images):
                 report("clean", number, len(images))
-                pixels = to_tensor(resize(image, min(image.size, working)))
+                pixels = to_tensor(resize(image, min(size_of(image), working)))
                 compute = partial(clean, cleaner, pixels)
                 result = run_with_nan_guard("clean", [cleaner], compute, [notes[number]])
-                cleaned.append(to_image(result if strength == 1 else torch.lerp(pixels, result, strength)))
+                convert = to_image if isinstance(image, Image.Image) else to_array
+                cleaned.append(convert(result if strength == 1 else torch.lerp(pixels, result, strength)))
         return cleaned
 
     def encode(self, image: Tensor, tiling: VAETiling, notes: list[Notes]) -> Tensor:

@@ -64,7 +64,7 @@ class OptionModel(BaseModel):
         return low, high
 
     @classmethod
-    def choices(cls, name: str) -> tuple[str, ...]:
+    def choices(cls, name: str) -> tuple[str | int, ...]:
         """The allowed values of the option `name`; empty where it is not an enumeration."""
         types = [cls.model_fields[name].annotation, *get_args(cls.model_fields[name].annotation)]
         return next((get_args(choice) for choice in types if get_origin(choice) is Literal), ())
@@ -120,6 +120,9 @@ class Options(OptionModel):
         default="wavelet", description="Method that restores the input's colours: wavelet, lab, adain or none."
     )
     sharpen: float = Field(default=0.0, ge=0, le=2, description="Strength of an unsharp mask on the result; 0 is off.")
+    bits: Literal[8, 10, 12, 16] = Field(
+        default=8, description="Bits per channel of the result: 8; 16 for png and tiff; 10 or 12 for avif."
+    )
     tile: int | None = Field(
         default=None,
         ge=0,

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 from PIL import Image
 
 from seesr.errors import Attempt
-from seesr.images.save import Target, save
+from seesr.images.save import Deep, Target, save
 from seesr.images.sizes import Sizes
 from seesr.options import OptionModel, Options, SaveOptions
 from seesr.tagging.prompt import Tag
@@ -48,6 +48,8 @@ class Result(Generic[AnyOptions]):
     its group norms that were estimated from sample tiles)."""
     weights_digest: str = field(default="", kw_only=True)
     """`WeightsFolder.digest`, which tells weights of the same name apart."""
+    deep: Deep | None = field(default=None, kw_only=True)
+    """The samples of `image` where more than 8 bits were asked for."""
     peak_memory: int
     """Peak of the process in bytes, weights included: of the GPU's memory, or on a CPU of resident memory."""
 
@@ -62,7 +64,7 @@ class Result(Generic[AnyOptions]):
             OptionError: of an open file the format is not given.
         """
         settings, infotext = self._written(options or SaveOptions())
-        save(self.image, target, options, settings, name, infotext)
+        save(self.image, target, options, settings, name, infotext, self.deep)
 
     def _written(self, options: SaveOptions) -> tuple[dict[str, Any] | None, str | None]:
         """The settings and the infotext that go into a file."""

@@ -11,6 +11,7 @@ from itertools import groupby
 from typing import Any
 
 from PIL import Image
+from torch import Tensor
 
 from seesr.autoencoder.vae import VAETiling
 from seesr.conditioning import Conditioner, Tagging
@@ -19,9 +20,10 @@ from seesr.engine import Engine, Execution
 from seesr.errors import OptionError
 from seesr.images.colour import COLOR_FIXES
 from seesr.images.edges import enhance_edges
-from seesr.images.finish import finish
+from seesr.images.finish import finish, finish_deep
 from seesr.images.read import ImageSource, Picture, read_picture
-from seesr.images.resize import crop, network_input, to_image
+from seesr.images.resize import crop, network_input, to_array, to_image
+from seesr.images.save import Deep
 from seesr.images.sizes import Sizes, plan_sizes
 from seesr.machine.out_of_memory import oom_as
 from seesr.networks import SeeSRNetworks, network_costs, seesr_networks
@@ -42,6 +44,7 @@ class Output:
     """What the pipeline gives for one picture."""
 
     image: Image.Image
+    deep: Deep | None
     tagging: Tagging
     prompt: str
     notes: Notes
@@ -100,8 +103,8 @@ class Upscaler:
         """Upscales one picture.
 
         Args:
-            image: a path, the bytes of a file, an open file, a PIL image, or an array of uint8: grey `(H, W)`, RGB
-                `(H, W, 3)` or RGBA `(H, W, 4)`.
+            image: a path, the bytes of a file, an open file, a PIL image, or an array of uint8, uint16, or floating
+                point from 0 to 1: grey `(H, W)`, RGB `(H, W, 3)` or RGBA `(H, W, 4)`.
             options: all options at once; or give them by name: `upscale(image, scale=2, preset="quality")`.
             progress: called at each stage and step; what it raises ends the picture.
 
@@ -183,10 +186,10 @@ class Upscaler:
         """The pipeline, for pictures of one size together."""
         networks, notes = self.networks, [Notes(picture.notes) for picture, _ in jobs]
         tiles, tiling = plan.tiles(*networks.latent_size(sizes)), VAETiling(plan.vae_tile, plan.map_storage)
-        inputs = cleaned = [picture.rgb for picture, _ in jobs]
+        inputs, cleaned = [picture.rgb for picture, _ in jobs], [picture.pixels for picture, _ in jobs]
         if options.clean and networks.has_cleaner:
             with stages.stage("clean"):
-                cleaned = networks.clean(inputs, options.clean, sizes.working, report, notes)
+                cleaned = networks.clean(cleaned, options.clean, sizes.working, report, notes)
         elif 0 < options.clean < 1:
             add_to_all(notes, f"clean {options.clean:g} changes nothing: the weights {self.weights.name} have no cleaner")
         sharp = cleaned
@@ -217,10 +220,11 @@ class Upscaler:
                 if picture.is_grey:
                     pixels[number] = pixels[number].mean(dim=0)
         with stages.stage("finish"):
-            by_job = zip(pixels.split(1), jobs, strict=True)
-            images = [finish(to_image(crop(rgb, sizes)), job[0], sizes, options.sharpen) for rgb, job in by_job]
+            by_job = zip(pixels.split(1), jobs, notes, strict=True)
+            finished = [_finish(crop(rgb, sizes), job[0], sizes, options, told) for rgb, job, told in by_job]
         report("done", 1, 1)
-        return [Output(*values) for values in zip(images, taggings, prompts, notes, strict=True)]
+        images, deep = zip(*finished, strict=True)
+        return [Output(*values) for values in zip(images, deep, taggings, prompts, notes, strict=True)]
 
     def _result(
         self,
@@ -238,6 +242,7 @@ class Upscaler:
             output.notes.add("too large for an exact tiled VAE: its statistics were estimated from sample tiles")
         return UpscaleResult(
             image=output.image,
+            deep=output.deep,
             input=picture.srgb,
             seed=seed,
             prompt=output.prompt,
@@ -262,3 +267,15 @@ class Upscaler:
     def _workload(self, sizes: Sizes, options: Options) -> Workload:
         height, width = self.networks.latent_size(sizes)
         return Workload(height, width, TileSettings(options.tile, options.tile_overlap, options.vae_tile, options.particles))
+
+
+def _finish(
+    pixels: Tensor, picture: Picture, sizes: Sizes, options: Options, notes: Notes
+) -> tuple[Image.Image, Deep | None]:
+    """The picture that the user asked for, and its samples where these have more than 8 bits."""
+    if options.bits > 8:
+        image, samples = finish_deep(to_array(pixels), picture, sizes, options.sharpen)
+        return image, Deep(samples, options.bits)
+    if picture.bits > 8:
+        notes.add(f"{picture.bits} bits a channel, the result has 8")
+    return finish(to_image(pixels), picture, sizes, options.sharpen), None

@@ -131,8 +131,9 @@ def _keyword_parameter(name: str, annotation: Any) -> inspect.Parameter:
 
 
 def _flag_type(annotation: Any) -> Any:
-    """The type of an option without None; str for a Literal, whose values `Options` checks."""
+    """The type of an option without None; of a Literal that of its values, which `Options` checks."""
+    if get_origin(annotation) is Literal:
+        return type(get_args(annotation)[0])
     if isinstance(annotation, types.UnionType) or get_origin(annotation) is not None:
-        members = [member for member in get_args(annotation) if member is not type(None)]
-        return str if get_origin(annotation) is Literal or get_origin(members[0]) is Literal else members[0]
+        return _flag_type(next(member for member in get_args(annotation) if member is not type(None)))
     return annotation

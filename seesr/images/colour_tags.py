@@ -180,14 +180,14 @@ def _is_adobe_rgb(image: Image.Image) -> bool:
     return is_marked or color_space == ADOBE_COLOR_SPACE
 
 
-def tone_map(image: Image.Image, transfer: int) -> Image.Image:
-    """An RGB picture of PQ or HLG in the same primaries with sRGB's curve."""
-    pixels = np.array(image)
+def tone_map(pixels: np.ndarray, transfer: int) -> np.ndarray:
+    """RGB `(H, W, 3)` of PQ or HLG in the same primaries with sRGB's curve: uint8, or float32 in 0..1, as it was."""
+    result, white = np.empty_like(pixels), 255 if pixels.dtype == np.uint8 else 1
     to_light = _pq_to_light if transfer == PQ else _hlg_to_light
     strips = [slice(first, first + STRIP_ROWS) for first in range(0, len(pixels), STRIP_ROWS)]
 
     def light_of(rows: slice) -> np.ndarray:
-        return to_light(pixels[rows].astype(np.float32) / 255)
+        return to_light(pixels[rows].astype(np.float32) / white)
 
     peak = max(SDR_WHITE, *(float(light_of(rows).max()) for rows in strips))
     for rows in strips:
@@ -196,8 +196,8 @@ def tone_map(image: Image.Image, transfer: int) -> Image.Image:
         share = np.divide(light, brightest, out=np.zeros_like(light), where=brightest > 0)
         relative = (_bt2390(brightest, peak) * share / SDR_WHITE).clip(0, 1)
         curve = np.where(relative <= 0.0031308, 12.92 * relative, 1.055 * relative ** (1 / 2.4) - 0.055)
-        pixels[rows] = (curve * 255).round()
-    return Image.fromarray(pixels)
+        result[rows] = (curve * white).round() if white > 1 else curve
+    return result
 
 
 def _pq_to_light(signal: np.ndarray) -> np.ndarray:

@@ -14,6 +14,8 @@ import numpy as np
 import pywt
 from PIL import Image
 
+from seesr.images.samples import Pixels
+
 WAVELET, LEVELS = "db2", 2
 """Two levels hold details of up to four pixels, which are those that enlarging blurs."""
 GAIN = 0.5
@@ -30,21 +32,27 @@ STRIP_ROWS, HALO = 512, 32
 not depend on the strips."""
 
 
-def enhance_edges(image: Image.Image, strength: float, strip_rows: int = STRIP_ROWS) -> Image.Image:
+def enhance_edges(pixels: Pixels, strength: float, strip_rows: int = STRIP_ROWS) -> Pixels:
     """An RGB picture with stronger edges; `strength` goes from 0 (no change) to 2."""
     if strength == 0:
-        return image
-    rgb, noise = np.asarray(image), estimate_noise(image, strip_rows)
-    result = np.empty_like(rgb)
+        return pixels
+    if isinstance(pixels, np.ndarray):
+        return _enhance(pixels * np.float32(255), strength, strip_rows) / np.float32(255)
+    return Image.fromarray(_enhance(np.asarray(pixels), strength, strip_rows))
+
+
+def _enhance(rgb: np.ndarray, strength: float, strip_rows: int) -> np.ndarray:
+    """Of grey levels, uint8 or float32, as they were."""
+    result, noise = np.empty_like(rgb), estimate_noise(rgb, strip_rows)
     for rows, inner, luma in _strips(rgb, strip_rows):
-        change = (_amplify_details(luma, noise, strength) - luma)[inner]
-        result[rows] = (rgb[rows] + change[..., None]).round().clip(0, 255)
-    return Image.fromarray(result)
+        changed = rgb[rows] + (_amplify_details(luma, noise, strength) - luma)[inner][..., None]
+        result[rows] = (changed.round() if rgb.dtype == np.uint8 else changed).clip(0, 255)
+    return result
 
 
-def estimate_noise(image: Image.Image, strip_rows: int = STRIP_ROWS) -> float:
-    """Standard deviation of the luma noise of an RGB picture, in grey levels, at least `MIN_NOISE`."""
-    strips = _strips(np.asarray(image), strip_rows)
+def estimate_noise(rgb: np.ndarray, strip_rows: int = STRIP_ROWS) -> float:
+    """Standard deviation of the luma noise of RGB `(H, W, 3)`, in grey levels as its values are, at least `MIN_NOISE`."""
+    strips = _strips(rgb, strip_rows)
     details = [_transform(luma, 1)[1][2][inner][::2, ::2].ravel() for _, inner, luma in strips]
     return max(MIN_NOISE, float(np.median(np.abs(np.concatenate(details)))) / NORMAL_MEDIAN / 0.5)
 

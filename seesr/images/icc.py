@@ -56,6 +56,8 @@ class Colours:
     """The profile of the numbers of `rgb`; None is sRGB."""
     profile: bytes | None
     """The profile that the output gets; None is sRGB."""
+    source: bytes | None
+    """The profile of the numbers before; `working` where they were not converted."""
 
 
 def to_working_space(image: Image.Image, profile: bytes | None, notes: Notes, keep: bool = False) -> Colours:
@@ -65,7 +67,7 @@ def to_working_space(image: Image.Image, profile: bytes | None, notes: Notes, ke
         keep: leave the numbers of RGB as they are, whatever their profile says.
     """
     if not profile:
-        return Colours(image.convert("RGB"), None, None)
+        return Colours(image.convert("RGB"), None, None, None)
     try:
         source = _open(profile)
         space = _core(source).xcolor_space.strip()
@@ -77,22 +79,25 @@ def to_working_space(image: Image.Image, profile: bytes | None, notes: Notes, ke
         assert converted is not None  # it is None only in place
     except (ImageCms.PyCMSError, OSError) as error:
         notes.add(f"the input's colour profile cannot be used and was ignored ({first_line(error)})")
-        return Colours(image.convert("RGB"), None, None)
+        return Colours(image.convert("RGB"), None, None, None)
     is_perceptual = _is_perceptual(source, image.mode)
     if image.mode == "L" and is_perceptual:
-        return Colours(image.convert("RGB"), profile, profile)
+        return Colours(image.convert("RGB"), profile, profile, profile)
     if image.mode != "RGB" or not _converts_back(source):
         notes.add("the input's colours were converted to sRGB and stay in sRGB")
-        return Colours(converted, None, None)
+        return Colours(converted, None, None, profile)
     if keep:
-        return Colours(image, profile, profile)
+        return Colours(image, profile, profile, profile)
     if not is_wide(source):
-        return Colours(converted, None, None if is_grey_in_colour else profile)  # a file of L cannot have it
+        # A file of L cannot have it.
+        return Colours(converted, None, None if is_grey_in_colour else profile, profile)
     if is_perceptual:
-        return Colours(image, profile, profile)
+        return Colours(image, profile, profile, profile)
+    if not _core(source).is_matrix_shaper:
+        return Colours(converted, None, profile, profile)
     colorants = [np.array(getattr(_core(source), f"{name}_colorant")[0]) for name in ("red", "green", "blue")]
     working = _matrix_profile(np.stack(colorants, axis=1), _srgb_curve(), "the input's primaries, sRGB's curve")
-    return Colours(convert(image, profile, working), working, profile)
+    return Colours(convert(image, profile, working), working, profile, profile)
 
 
 def convert(image: Image.Image, source: bytes | None, target: bytes | None) -> Image.Image:
@@ -119,14 +124,14 @@ def is_wide(profile: ImageCms.ImageCmsProfile) -> bool:
     colorants = [getattr(_core(profile), f"{name}_colorant") for name in ("red", "green", "blue")]
     if not _core(profile).is_matrix_shaper or None in colorants:
         return True
-    linear = np.linalg.inv(_to_d50_xyz(SRGB)) @ np.stack([np.array(colorant[0]) for colorant in colorants], axis=1)
+    linear = np.linalg.inv(to_d50_xyz(SRGB)) @ np.stack([np.array(colorant[0]) for colorant in colorants], axis=1)
     return bool(linear.min() < -GAMUT_SLACK or linear.max() > 1 + GAMUT_SLACK)
 
 
 def build_profile(primaries: Primaries, gamma: float | None, name: str) -> bytes:
     """A matrix profile of version 2; `gamma` None is sRGB's curve."""
     curve = _srgb_curve() if gamma is None else np.linspace(0, 1, CURVE_SAMPLES) ** gamma
-    return _matrix_profile(_to_d50_xyz(primaries), curve, name)
+    return _matrix_profile(to_d50_xyz(primaries), curve, name)
 
 
 def _matrix_profile(colorants: np.ndarray, curve: np.ndarray, name: str) -> bytes:
@@ -159,7 +164,7 @@ def _matrix_profile(colorants: np.ndarray, curve: np.ndarray, name: str) -> byte
     return head.ljust(128, b"\0") + struct.pack(">I", len(tags) + 2) + entries + body
 
 
-def _to_d50_xyz(primaries: Primaries) -> np.ndarray:
+def to_d50_xyz(primaries: Primaries) -> np.ndarray:
     """The matrix from linear RGB to XYZ, adapted to D50 by Bradford (Lindbloom; ICC.1:2001-04, annex E)."""
 
     def at(xy: Chromaticity) -> np.ndarray:

@@ -8,11 +8,11 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from struct import error as struct_error
-from typing import Any, Protocol
+from typing import Protocol
 from zlib import error as zlib_error
 
 import numpy as np
@@ -22,13 +22,24 @@ from PIL import ExifTags, Image, ImageChops, PngImagePlugin, TiffImagePlugin, Un
 from seesr.errors import InputError, first_line
 from seesr.images.alpha import bleed
 from seesr.images.colour_tags import heif_bits, stated_colours, tone_map
-from seesr.images.icc import convert, is_grey_profile, to_working_space
+from seesr.images.icc import Colours, convert, is_grey_profile, to_working_space
 from seesr.images.jpeg_xl import JXL_SIGNATURES, enable_jpeg_xl
+from seesr.images.matrix_profiles import convert_samples
 from seesr.images.metadata import exif_for_output
 from seesr.images.png import PNG_SIGNATURE
 from seesr.images.rare_files import TIFF_SIGNATURES, RareTiff, develop_raw, is_raw, needs_libtiff, seek_picture
 from seesr.images.repair import with_jpeg_end, without_damaged_texts
-from seesr.images.samples import SampleFormat, grey_to_8_bit, raw_mode_of, samples_to_8_bit
+from seesr.images.samples import (
+    Pixels,
+    SampleFormat,
+    Samples,
+    raw_mode_of,
+    read_samples,
+    samples_of_array,
+    to_8_bit_image,
+    to_unit,
+    transpose_samples,
+)
 from seesr.notes import Notes
 from seesr.options import Limits
 
@@ -62,7 +73,7 @@ GREY_STEP = {"L;2": 85, "L;4": 17}
 MAX_TEXT = 64 << 20
 """Bytes to which a text or a profile in a PNG may unpack; Pillow allows 1 MiB, and profiles of 2 MB are in use."""
 
-_PILLOW_LOCK = threading.Lock()
+_PILLOW_LOCK = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -120,6 +131,15 @@ class Picture:
     """The part of the input's EXIF that the output keeps."""
     notes: Notes = field(default_factory=Notes)
     """Conversions of the input that the user should know about."""
+    deep: np.ndarray | None = None
+    """`rgb` before it was rounded to 8 bits: `(H, W, 3)`, float32 in 0..1; None where the input has 8 bits."""
+    bits: int = 8
+    """Bits of a channel of the input."""
+
+    @property
+    def pixels(self) -> Pixels:
+        """What the networks see: `deep`, else `rgb`."""
+        return self.rgb if self.deep is None else self.deep
 
     @cached_property
     def srgb(self) -> Image.Image:
@@ -128,17 +148,17 @@ class Picture:
 
 
 def read_picture(source: ImageSource, limits: Limits, keep_numbers: bool = False) -> Picture:
-    """Reads a path, the bytes of a file, an open file, a PIL image, or an array of uint8.
+    """Reads a path, the bytes of a file, an open file, a PIL image, or an array.
 
     Args:
-        source: an array is `(H, W)`, `(H, W, 3)` or `(H, W, 4)`.
+        source: an array is `(H, W)`, `(H, W, 3)` or `(H, W, 4)`, of uint8, uint16, or floating point from 0 to 1.
         keep_numbers: leave the numbers of RGB as they are, whatever their profile says.
 
     Raises:
         InputError: the source is not a picture, is damaged, or exceeds a limit.
     """
     if isinstance(source, np.ndarray):
-        return _to_picture(_from_array(source), limits, "the array", keep_numbers)
+        return _of_array(source, limits, keep_numbers)
     if isinstance(source, Image.Image):
         return _to_picture(source, limits, "the image", keep_numbers)
     if isinstance(source, bytes | bytearray | memoryview):
@@ -173,12 +193,24 @@ def load_image(source: EncodedImage, limits: Limits) -> Image.Image:
     return image
 
 
-def _from_array(array: np.ndarray) -> Image.Image:
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+def _of_array(array: np.ndarray, limits: Limits, keep_numbers: bool) -> Picture:
+    is_float = array.dtype.kind == "f"
+    if (
+        not (is_float or array.dtype.str[1:] in ("u1", "u2"))
+        or array.ndim not in (2, 3)
+        or (array.ndim == 3 and array.shape[2] not in (3, 4))
+    ):
         raise InputError(
-            f"the array is {array.dtype} of shape {array.shape}; give uint8 of shape (H, W), (H, W, 3) or (H, W, 4)."
+            f"the array is {array.dtype} of shape {array.shape}; give uint8, uint16, or floating point from 0 to 1, "
+            "of shape (H, W), (H, W, 3) or (H, W, 4)."
         )
-    return Image.fromarray(array)
+    if array.dtype == np.uint8:
+        return _to_picture(Image.fromarray(array), limits, "the array", keep_numbers)
+    if is_float and array.size and not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
+        raise InputError(f"the array's values go from {array.min():g} to {array.max():g}; give them from 0 to 1.")
+    _check_dimensions((array.shape[1], array.shape[0]), limits, "the array")
+    samples = Samples(to_unit(array, 1 if is_float else 65535), 8 * array.dtype.itemsize)
+    return _to_picture(to_8_bit_image(samples.values), limits, "the array", keep_numbers, samples=samples)
 
 
 def _decode(content: bytes, limits: Limits, name: str, keep_numbers: bool = False) -> Picture:
@@ -206,7 +238,8 @@ def _decode(content: bytes, limits: Limits, name: str, keep_numbers: bool = Fals
         raise InputError(f"{name} is not a picture in a known format (PNG, JPEG, WebP, TIFF, BMP, GIF, HEIC, AVIF).")
     rare = RareTiff(content, name)
     _check_dimensions(rare.size, limits, name)
-    return _to_picture(samples_to_8_bit(rare.samples(), name, notes), limits, name, keep_numbers, b"", notes)
+    samples = samples_of_array(rare.samples(), name, notes)
+    return _to_picture(to_8_bit_image(samples.values), limits, name, keep_numbers, b"", notes, samples)
 
 
 def _open(content: bytes) -> Image.Image:
@@ -221,6 +254,13 @@ def _open(content: bytes) -> Image.Image:
     return image
 
 
+def _open_again(content: bytes, image: Image.Image) -> Image.Image:
+    """The same page of the same file, not loaded yet."""
+    again = _open(content)
+    again.seek(image.tell())
+    return again
+
+
 def _to_picture(
     image: Image.Image,
     limits: Limits,
@@ -228,10 +268,11 @@ def _to_picture(
     keep_numbers: bool,
     content: bytes = b"",
     notes: Notes | None = None,
+    samples: Samples | None = None,
 ) -> Picture:
     _check_dimensions(image.size, limits, name)
     try:
-        return _convert(image, limits, name, keep_numbers, content, notes or Notes())
+        return _convert(image, limits, name, keep_numbers, content, notes or Notes(), samples)
     except DECODE_ERRORS as error:
         repaired = with_jpeg_end(content) if content.startswith(b"\xff\xd8") and not content.endswith(b"\xff\xd9") else None
         if repaired is None:
@@ -247,27 +288,40 @@ def _damaged(name: str, error: BaseException) -> InputError:
     return InputError(f"{name} is damaged or cut short and cannot be decoded ({first_line(error)}).")
 
 
-def _convert(image: Image.Image, limits: Limits, name: str, keep_numbers: bool, content: bytes, notes: Notes) -> Picture:
+def _convert(
+    image: Image.Image,
+    limits: Limits,
+    name: str,
+    keep_numbers: bool,
+    content: bytes,
+    notes: Notes,
+    samples: Samples | None = None,
+) -> Picture:
+    """`samples` are those of `image` where they are known already."""
     sample_format = SampleFormat.of(image)
-    bits = heif_bits(content) if image.format in ("HEIF", "AVIF") else sample_format.bits
-    if bits > 8:
-        notes.add(f"{bits} bits a channel, the result has 8")
+    if image.format in ("HEIF", "AVIF"):
+        sample_format = replace(sample_format, bits=heif_bits(content))
     # In a camera's MPO the further frames are previews, which no user would miss.
     # Frames are not counted: for that Pillow would read the whole file, which takes hours if it has many tiny frames.
     if image.format != "MPO" and getattr(image, "is_animated", False):
         notes.add("several frames, the first is used")
-    transparent = _transparent_16_bit_colour(image)
-    _transparent_colour_to_8_bit(image)
     with _pillow_settings():  # Pillow checks the size of a TIFF again here
-        image.load()
+        if samples is None:
+            samples = read_samples(image, content, partial(_open_again, content, image), sample_format, notes)
+        if samples is None:
+            _transparent_colour_to_8_bit(image)
+            image.load()
+            if sample_format.bits > 8:
+                notes.add(f"{sample_format.bits} bits a channel, of which 8 are read")
     _check_dimensions(image.size, limits, name)  # decoding a HEIC can change its size
-    if transparent is not None and content:
-        image = _with_alpha_of_16_bit_colour(image, content, transparent)
-    exif = _read_exif(image, notes)  # before `_upright`, whose copy lacks a TIFF's EXIF
+    exif = _read_exif(image, notes)  # before it is turned upright, for a copy lacks a TIFF's EXIF
     colours = stated_colours(image, content, notes)
-    image = _upright(image)
-    if image.mode.startswith(("I", "F")):
-        image = grey_to_8_bit(image, sample_format, notes)
+    transpose, values = _upright_transpose(image), None
+    if samples is None:
+        image = image.copy() if transpose is None else image.transpose(transpose)
+    else:
+        values = samples.values if transpose is None else transpose_samples(samples.values, transpose)
+        image = to_8_bit_image(values)
     mode = "L" if image.mode in ("1", "L", "LA") else "RGB"
     alpha = None
     if image.has_transparency_data:
@@ -275,18 +329,36 @@ def _convert(image: Image.Image, limits: Limits, name: str, keep_numbers: bool, 
         alpha = image.getchannel("A")
         alpha = None if alpha.getextrema() == (255, 255) else alpha
     image = image if image.mode in ("L", "RGB", "CMYK") else image.convert(mode)
+    values = values if values is None else values[..., : len(mode)]
     if colours.transfer is not None:
-        image = tone_map(image, colours.transfer)
+        values = values if values is None else tone_map(values, colours.transfer)
+        image = Image.fromarray(tone_map(np.asarray(image), colours.transfer)) if values is None else to_8_bit_image(values)
     seen = to_working_space(image, colours.profile, notes, keep_numbers)
     rgb = seen.rgb if alpha is None else bleed(seen.rgb, alpha)
     rgb.info = {}  # orientation and profile have been applied, and would be again if `rgb` became an input
-    is_grey = mode == "L" or _has_equal_channels(rgb)
+    deep = None if values is None else _deep(values, seen, rgb, alpha, notes)
+    is_grey = mode == "L" or _has_equal_channels(rgb if deep is None else deep)
     if mode == "L" and seen.profile is not None and not is_grey_profile(seen.profile):
         mode = "RGB"
-    return Picture(rgb, alpha, seen.profile, seen.working, is_grey, mode, exif, notes)
+    bits = 8 if deep is None or samples is None else samples.bits
+    return Picture(rgb, alpha, seen.profile, seen.working, is_grey, mode, exif, notes, deep, bits)
 
 
-def _has_equal_channels(rgb: Image.Image) -> bool:
+def _deep(values: np.ndarray, seen: Colours, rgb: Image.Image, alpha: Image.Image | None, notes: Notes) -> np.ndarray | None:
+    """`Picture.deep` of samples of one or three channels; `rgb` is that picture in 8 bits."""
+    deep = convert_samples(np.broadcast_to(values, (*values.shape[:2], 3)), seen.source, seen.working)
+    if deep is None:
+        notes.add("its colour profile works by tables, so that 8 bits a channel are read")
+        return None
+    if alpha is not None:  # what is transparent has the colours of its surroundings
+        hidden = np.asarray(alpha) == 0
+        deep = np.where(hidden[..., None], np.asarray(rgb) / np.float32(255), deep)
+    return deep
+
+
+def _has_equal_channels(rgb: Image.Image | np.ndarray) -> bool:
+    if isinstance(rgb, np.ndarray):
+        return bool((rgb == rgb[..., :1]).all())
     red = rgb.getchannel("R")
     return all(ImageChops.difference(red, rgb.getchannel(name)).getbbox() is None for name in ("G", "B"))
 
@@ -332,13 +404,12 @@ def _read_exif(image: Image.Image, notes: Notes) -> bytes | None:
         return None
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """A copy that is turned by its EXIF orientation, if that can be read."""
+def _upright_transpose(image: Image.Image) -> Image.Transpose | None:
+    """What turns a picture by its EXIF orientation, if that can be read."""
     try:
-        transpose = UPRIGHT_TRANSPOSE.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        return UPRIGHT_TRANSPOSE.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except DECODE_ERRORS:
-        transpose = None
-    return image.copy() if transpose is None else image.transpose(transpose)
+        return None
 
 
 def _transparent_colour_to_8_bit(image: Image.Image) -> None:
@@ -348,25 +419,3 @@ def _transparent_colour_to_8_bit(image: Image.Image) -> None:
         image.info["transparency"] = transparent * GREY_STEP[raw_mode]
     elif isinstance(transparent, tuple) and raw_mode.endswith(";16B"):
         image.info["transparency"] = tuple(value >> 8 for value in transparent)
-
-
-def _transparent_16_bit_colour(image: Image.Image) -> tuple[int, ...] | None:
-    """The transparent colour of a PNG of 16-bit RGB that is not loaded yet."""
-    transparent = image.info.get("transparency")
-    return transparent if isinstance(transparent, tuple) and raw_mode_of(image) == "RGB;16B" else None
-
-
-def _with_alpha_of_16_bit_colour(image: Image.Image, content: bytes, transparent: tuple[int, ...]) -> Image.Image:
-    """`image`, of which Pillow has only the high bytes, with transparency where all 16 bits are those of a colour."""
-    low: Any = _open(content)
-    # Read as little endian, the bytes that Pillow keeps are the low ones.
-    low.tile = [tile._replace(args="RGB;16L") for tile in low.tile]
-    low.info.pop("transparency", None)
-    low.load()
-    pairs = zip(np.asarray(image), np.asarray(low), strict=True)  # rows, which saves memory
-    alpha = np.empty((image.height, image.width), np.uint8)
-    for row, (high_bytes, low_bytes) in enumerate(pairs):
-        alpha[row] = np.where((high_bytes.astype(np.uint16) << 8 | low_bytes) == transparent, 0, 255).max(axis=1)
-    image.info.pop("transparency", None)
-    image.putalpha(Image.fromarray(alpha))
-    return image

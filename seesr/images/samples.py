@@ -1,18 +1,43 @@
-"""Samples of more than 8 bits, and of floating point, as bytes."""
+"""Samples of more than 8 bits, and of floating point: read without rounding, and as bytes.
+
+Pillow has no mode for colours of 16 bits, and its decoders keep the high byte of each sample. They keep the low byte when
+they are told the other byte order, so that two decodings give the whole sample.
+"""
 
 from __future__ import annotations
 
+import io
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pillow_heif
 from PIL import Image
-from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, PLANAR_CONFIGURATION, SAMPLEFORMAT
 
 from seesr.errors import InputError
 from seesr.notes import Notes
 
 STRIP_ROWS = 64
 """Rows that are converted at a time: that is computed in float64, which would take much memory for all."""
+LOW_BYTES = {";16B": ";16L", ";16L": ";16B", ";16N": ";16B" if sys.byteorder == "little" else ";16L"}
+"""Ends of Pillow's raw modes, which give the high bytes, and the ends that give the low bytes; N is the machine's order."""
+HIGH_BYTE_MODES, GREY_ALPHA = ("RGB", "RGBX", "RGBA"), "LA;16B"
+
+Pixels = Image.Image | np.ndarray
+"""An RGB picture of 8 bits, or what is not rounded: `(H, W, 3)`, float32 in 0..1."""
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """What a picture of more than 8 bits holds."""
+
+    values: np.ndarray
+    """float32 `(H, W, C)` from 0, black, to 1, white; C is 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha)."""
+    bits: int
+    """Bits per channel of the picture."""
 
 
 @dataclass(frozen=True)
@@ -50,26 +75,77 @@ def raw_mode_of(image: Image.Image) -> str:
     return str(raw_mode[0] if isinstance(raw_mode, tuple) and raw_mode else raw_mode)
 
 
-def samples_to_8_bit(samples: np.ndarray, name: str, notes: Notes) -> Image.Image:
-    """Samples `(H, W)` or `(H, W, channels)` of any kind as L, LA, RGB or RGBA.
+def read_samples(
+    image: Image.Image, content: bytes, again: Callable[[], Image.Image], sample_format: SampleFormat, notes: Notes
+) -> Samples | None:
+    """The samples of a picture of more than 8 bits; None where it has 8, or no decoder gives more.
 
-    White is the largest value of integers, of floating point `_white_level`.
+    Args:
+        image: it is loaded here, unless None is returned.
+        content: its file; empty if there is none.
+        again: opens the file once more.
+        sample_format: of `image`.
+    """
+    if image.mode.startswith(("I", "F")):
+        values = _grey(_loaded(image), sample_format, notes)
+    elif not content or sample_format.bits <= 8:
+        return None
+    elif image.format in ("HEIF", "AVIF"):
+        values = _of_video_frame(_loaded(image), content, sample_format.bits)
+    else:
+        colours = _colours_of_16_bits(image, again)
+        values = None if colours is None else to_unit(colours, 65535)
+    return None if values is None else Samples(values, sample_format.bits)
+
+
+def samples_of_array(array: np.ndarray, name: str, notes: Notes) -> Samples:
+    """Those of an array `(H, W)` or `(H, W, C)` of any kind; white is its type's largest value, or `_white_level`.
 
     Raises:
-        InputError: they are of another shape.
+        InputError: it is of another shape.
     """
-    channels = 1 if samples.ndim == 2 else samples.shape[-1]
-    if samples.ndim not in (2, 3) or channels not in (1, 2, 3, 4):
-        raise InputError(f"{name} has samples of shape {samples.shape}; pictures of 1 to 4 channels are read.")
-    peak = _peak(samples)
-    white = _guessed_white(peak, notes) if samples.dtype.kind == "f" else float(np.iinfo(samples.dtype).max)
-    notes.add(f"{samples.dtype.itemsize * 8} bits a channel, the result has 8")
-    pixels = _to_bytes(samples, white, peak)
-    return Image.fromarray(pixels if channels > 1 else pixels.reshape(samples.shape[:2]))
+    channels = 1 if array.ndim == 2 else array.shape[-1]
+    if array.ndim not in (2, 3) or channels not in (1, 2, 3, 4):
+        raise InputError(f"{name} has samples of shape {array.shape}; pictures of 1 to 4 channels are read.")
+    peak = _peak(array)
+    white = _guessed_white(peak, notes) if array.dtype.kind == "f" else float(np.iinfo(array.dtype).max)
+    return Samples(to_unit(array, white, peak), 8 * array.dtype.itemsize)
 
 
-def grey_to_8_bit(image: Image.Image, sample_format: SampleFormat, notes: Notes) -> Image.Image:
-    """Grey of 16 or 32 bits, or of floating point, as mode L, or LA where one value is transparent.
+def transpose_samples(values: np.ndarray, transpose: Image.Transpose) -> np.ndarray:
+    """As `Image.transpose`, of `(H, W, C)`."""
+    channels = [Image.fromarray(values[..., channel]).transpose(transpose) for channel in range(values.shape[2])]
+    return np.stack([np.asarray(channel) for channel in channels], axis=2)
+
+
+def to_unit(values: np.ndarray, white: float, peak: float = 1.0, inverted: bool = False) -> np.ndarray:
+    """`values` from 0 to `white` as float32 `(H, W, C)` in 0..1; infinity is `peak`, NaN is 0."""
+    values = values.reshape(*values.shape[:2], -1)
+    result = np.empty(values.shape, np.float32)
+    for first in range(0, len(values), STRIP_ROWS):
+        rows = slice(first, first + STRIP_ROWS)
+        relative = np.nan_to_num(values[rows].astype(np.float64), posinf=peak, neginf=0) / white
+        result[rows] = (1 - relative if inverted else relative).clip(0, 1)
+    return result
+
+
+def to_integers(unit: np.ndarray, bits: int) -> np.ndarray:
+    """Values in 0..1, clipped, as uint8 or uint16 of the same shape, from 0 to the largest number of `bits`."""
+    result = np.empty(unit.shape, np.uint8 if bits <= 8 else np.uint16)
+    for first in range(0, len(unit), STRIP_ROWS):
+        rows = slice(first, first + STRIP_ROWS)
+        result[rows] = (unit[rows].astype(np.float64) * (2**bits - 1)).clip(0, 2**bits - 1).round()
+    return result
+
+
+def to_8_bit_image(unit: np.ndarray) -> Image.Image:
+    """Values `(H, W, C)` in 0..1 as L, LA, RGB or RGBA."""
+    pixels = to_integers(unit, 8)
+    return Image.fromarray(pixels if pixels.shape[2] > 1 else pixels[..., 0])
+
+
+def _grey(image: Image.Image, sample_format: SampleFormat, notes: Notes) -> np.ndarray:
+    """Grey of 16 or 32 bits, or of floating point, with alpha where one value is transparent.
 
     White is the largest value of 16 bits, of 32 bits at least 65535 (255 where no value is larger), of floating point
     `_white_level`.
@@ -84,27 +160,62 @@ def grey_to_8_bit(image: Image.Image, sample_format: SampleFormat, notes: Notes)
         white = 255.0 if peak <= 255 else max(peak, 65535.0)
     else:
         white = 2.0**sample_format.bits - 1
-    result = Image.fromarray(_to_bytes(values, white, peak, sample_format.white_is_zero))
-    result.info = {name: value for name, value in image.info.items() if name != "transparency"}
-    transparent = image.info.get("transparency")
+    unit, transparent = to_unit(values, white, peak, sample_format.white_is_zero), image.info.get("transparency")
     if isinstance(transparent, int):
-        result.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
-    return result
+        unit = np.concatenate([unit, (values != transparent)[..., None].astype(np.float32)], axis=2)
+    return unit
+
+
+def _colours_of_16_bits(image: Image.Image, again: Callable[[], Image.Image]) -> np.ndarray | None:
+    """uint16 of a PNG or TIFF of 16-bit colours, or of grey with alpha; None of any other file."""
+    raw_mode = raw_mode_of(image)
+    if raw_mode == GREY_ALPHA:
+        _loaded(image)
+        pairs = _decoded_as(again(), "RGBA")  # four channels of 8 bits in place of two of 16
+        return pairs[..., 0::2] << 8 | pairs[..., 1::2]
+    name, ending = raw_mode[:-4], raw_mode[-4:]
+    is_planar = getattr(image, "tag_v2", {}).get(PLANAR_CONFIGURATION, 1) == 2
+    if name not in HIGH_BYTE_MODES or ending not in LOW_BYTES or is_planar:
+        return None
+    transparent = image.info.pop("transparency", None)
+    samples = np.asarray(_loaded(image)).astype(np.uint16) << 8
+    samples |= _decoded_as(again(), name + LOW_BYTES[ending])
+    if isinstance(transparent, tuple):
+        is_opaque = (samples != np.array(transparent, np.uint16)).any(axis=2, keepdims=True)
+        samples = np.concatenate([samples, is_opaque * np.uint16(65535)], axis=2)
+    return samples
+
+
+def _decoded_as(image: Any, raw_mode: str) -> np.ndarray:
+    """The samples, uint16, of a file that is not loaded yet, as if they were of another raw mode."""
+    image.tile = [
+        tile._replace(args=(raw_mode, *tile.args[1:]) if isinstance(tile.args, tuple) else raw_mode) for tile in image.tile
+    ]
+    image.info.pop("transparency", None)
+    return np.asarray(_loaded(image)).astype(np.uint16)
+
+
+def _of_video_frame(image: Image.Image, content: bytes, bits: int) -> np.ndarray | None:
+    """Those of a HEIC or, where the extra `formats` is installed, of an AVIF."""
+    if image.format == "HEIF":
+        samples = np.asarray(pillow_heif.open_heif(io.BytesIO(content), convert_hdr_to_8bit=False, hdr_to_16bit=False))
+    else:
+        try:
+            import imagecodecs
+        except ImportError:
+            return None
+        samples = imagecodecs.avif_decode(content)
+    return to_unit(samples, 2**bits - 1) if samples.dtype == np.uint16 else None
+
+
+def _loaded(image: Image.Image) -> Image.Image:
+    image.load()
+    return image
 
 
 def _peak(values: np.ndarray) -> float:
     """The largest value that is finite."""
     return float(values.max(initial=0, where=np.isfinite(values)))
-
-
-def _to_bytes(values: np.ndarray, white: float, peak: float, inverted: bool = False) -> np.ndarray:
-    """`values` from 0 to `white` as bytes; infinity is `peak`, NaN is 0."""
-    result = np.empty(values.shape, np.uint8)
-    for first in range(0, len(values), STRIP_ROWS):
-        rows = slice(first, first + STRIP_ROWS)
-        relative = np.nan_to_num(values[rows].astype(np.float64), posinf=peak, neginf=0) / white
-        result[rows] = ((1 - relative if inverted else relative) * 255).clip(0, 255).round()
-    return result
 
 
 def _guessed_white(peak: float, notes: Notes) -> float:

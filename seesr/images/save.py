@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +18,10 @@ from seesr.errors import OptionError, OutputError
 from seesr.files import atomic_write
 from seesr.images.icc import to_srgb
 from seesr.images.jpeg_xl import enable_jpeg_xl
+from seesr.images.matrix_profiles import convert_samples
 from seesr.images.metadata import metadata_arguments
+from seesr.images.png import with_16_bit_pixels
+from seesr.images.samples import to_integers, to_unit
 from seesr.images.tiff import write_tiff
 from seesr.notes import Notes
 from seesr.options import SaveOptions
@@ -39,12 +44,26 @@ CHROMA_SUBSAMPLED, FULL_CHROMA_QUALITY = ("JPEG", "AVIF"), 90
 """Formats that subsample chroma to a quarter by default, and the lowest quality at which it is kept in full (4:4:4)."""
 LOSSLESS_QUALITY = 100
 """The quality at which JPEG XL is lossless."""
+DEEP_BITS = {"PNG": (16,), "TIFF": (16,), "AVIF": (10, 12)}
+"""Bits of a channel beyond 8 that can be written, by format."""
+SRGB_PRIMARIES, SRGB_TRANSFER, BT601_MATRIX = 1, 13, 6
+"""Code points of ITU-T H.273."""
 
 
 class Writable(Protocol):
     """A file that is open for writing bytes."""
 
     def write(self, content: bytes, /) -> object: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Deep:
+    """What a picture holds beyond 8 bits."""
+
+    samples: np.ndarray
+    """uint16 `(H, W, C)` up to 65535: grey, grey and alpha, RGB, or RGB and alpha."""
+    bits: int
+    """Bits of a channel that are written."""
 
 
 Target = str | os.PathLike[str] | Writable
@@ -66,6 +85,20 @@ def pillow_format(path: Path) -> str:
     return image_format
 
 
+def check_bits(path: Path, bits: int) -> None:
+    """Checks that the format of `path` holds `bits` a channel.
+
+    Raises:
+        OutputError: it does not, or its suffix is unknown, or a package for it is not installed.
+    """
+    image_format = pillow_format(path)
+    if bits != 8 and bits not in DEEP_BITS.get(image_format, ()):
+        holding = " or ".join(known for known, depths in DEEP_BITS.items() if bits in depths)
+        raise OutputError(f"{path}: {image_format} is not written with {bits} bits a channel; use {holding}, or 8 bits.")
+    if bits != 8 and image_format == "AVIF" and importlib.util.find_spec("imagecodecs") is None:
+        raise OutputError(f"{path}: AVIF of {bits} bits needs the package imagecodecs; pip install 'seesr[formats]'.")
+
+
 def save(
     image: Image.Image,
     target: Target,
@@ -73,6 +106,7 @@ def save(
     settings: dict[str, Any] | None = None,
     name: str | None = None,
     infotext: str | None = None,
+    deep: Deep | None = None,
 ) -> None:
     """Writes `image` to `target`: a path, whose suffix determines the format, or an open file, where `options.format` does.
 
@@ -81,12 +115,13 @@ def save(
         settings: the settings that made the picture, which are written into the file.
         name: the name of the file in error messages; by default its path.
         infotext: the settings of a generated picture as other programs read them; it also marks the picture as synthetic.
+        deep: the samples of `image`, to be written in place of its 8 bits.
 
     Raises:
         OutputError: the suffix is unknown, or the file cannot be written. A file that was there before stays.
         OptionError: of an open file the format is not given.
     """
-    with save_on_success(image, target, options, settings, name, infotext):
+    with save_on_success(image, target, options, settings, name, infotext, deep):
         pass
 
 
@@ -98,6 +133,7 @@ def save_on_success(
     settings: dict[str, Any] | None = None,
     name: str | None = None,
     infotext: str | None = None,
+    deep: Deep | None = None,
 ) -> Iterator[None]:
     """Like `save`, but moves the file into place only after the body of the `with` statement has succeeded."""
     options = options or SaveOptions()
@@ -109,6 +145,7 @@ def save_on_success(
     else:
         path, stream = Path(f"the file.{options.format}"), target
         name = name or "the file"
+    check_bits(path, deep.bits if deep else 8)
     image_format = pillow_format(path)
     if image_format in NO_ALPHA and image.mode in ("LA", "RGBA"):
         opaque = image.convert(image.mode.removesuffix("A"))
@@ -129,8 +166,8 @@ def save_on_success(
         arguments["lossless"] = options.quality >= LOSSLESS_QUALITY
     try:
         with atomic_write(path) if stream is None else _whole_write(stream) as destination:
-            if image_format == "TIFF":
-                _save_tiff(image, destination, arguments)
+            if deep or image_format == "TIFF":
+                _write_ourselves(image, destination, image_format, arguments, deep)
             else:
                 image.save(destination, format=image_format, **arguments)
             yield
@@ -140,9 +177,34 @@ def save_on_success(
         raise OutputError(f"{name} cannot be written as {image_format} of {image.width}x{image.height}: {error}.") from error
 
 
-def _save_tiff(image: Image.Image, destination: Path | io.BytesIO, arguments: dict[str, Any]) -> None:
+def _write_ourselves(
+    image: Image.Image, destination: Path | io.BytesIO, image_format: str, arguments: dict[str, Any], deep: Deep | None
+) -> None:
+    """Writes what Pillow does not: TIFF with EXIF and deflate, and more than 8 bits."""
+    samples = np.asarray(image) if deep is None else deep.samples
     with destination.open("wb") if isinstance(destination, Path) else nullcontext(destination) as file:
-        write_tiff(file, np.asarray(image), arguments.get("exif"), arguments["icc_profile"])
+        if image_format == "TIFF":
+            write_tiff(file, samples, arguments.get("exif"), arguments["icc_profile"])
+        elif image_format == "PNG":
+            with io.BytesIO() as small:
+                Image.new(image.mode, (1, 1)).save(small, "PNG", **arguments)
+                file.writelines(with_16_bit_pixels(small.getvalue(), samples))
+        elif deep is not None:
+            file.write(_avif(samples, arguments["icc_profile"], arguments["quality"], deep.bits))
+
+
+def _avif(samples: np.ndarray, profile: bytes | None, quality: int, bits: int) -> bytes:
+    """The file, whose colours become sRGB, for imagecodecs writes no profile."""
+    import imagecodecs
+
+    unit, is_grey = to_unit(samples, 65535), samples.shape[2] < 3
+    colours = unit[..., :1].repeat(3, axis=2) if is_grey else unit[..., :3]
+    converted = convert_samples(colours, profile, None)
+    alpha = unit[..., 1 if is_grey else 3 :]
+    numbers = to_integers(np.concatenate([colours if converted is None else converted, alpha], axis=2), bits)
+    points: dict[str, Any] = {"primaries": SRGB_PRIMARIES, "transfer": SRGB_TRANSFER, "matrix": BT601_MATRIX}
+    pixel_format = "yuv444" if quality >= FULL_CHROMA_QUALITY else "yuv420"
+    return bytes(imagecodecs.avif_encode(numbers, level=quality, bitspersample=bits, pixelformat=pixel_format, **points))
 
 
 @contextmanager

@@ -52,7 +52,11 @@ def test_rare_samples_are_read(kind: str) -> None:
     samples = (relative * (np.iinfo(kind).max if kind == "uint32" else 1)).astype(kind)
     picture = read_picture(tiff(samples, photometric="rgb"), LIMITS)
     assert np.abs(np.asarray(picture.rgb, float) - relative * 255).max() <= 1
-    assert any("bits a channel" in note for note in picture.notes)
+    assert picture.bits == 8 * samples.itemsize
+    assert picture.deep is not None
+    assert (
+        np.abs(picture.deep - relative).max() < 1e-3 if kind == "float16" else np.abs(picture.deep - relative).max() < 1e-6
+    )
 
 
 def test_what_is_not_read_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,8 +39,7 @@ def test_every_format_and_mode_is_decoded(kind: str, mode: str) -> None:
     assert picture.rgb.mode == "RGB"
     expected = photo_in_mode(40, 30, {"1": "1", "P": "P"}.get(mode, "L" if mode in ("L", "LA", "I;16", "F") else "RGB"))
     assert is_close(picture.rgb, expected, 6)
-    bits = {"I;16": ["16 bits a channel, the result has 8"], "F": ["32 bits a channel, the result has 8"]}
-    assert [text for text in picture.notes if "bits" in text] == bits.get(mode, [])
+    assert picture.bits == {"I;16": 16, "F": 32}.get(mode, 8)
 
 
 def png_of(width: int, bits: int, colour: int, row: bytes, transparent: bytes | None = None) -> bytes:
@@ -55,11 +54,13 @@ def png_of(width: int, bits: int, colour: int, row: bytes, transparent: bytes | 
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in [*parts, (b"IEND", b"")])
 
 
-def test_16_bit_colour_is_said_to_become_8_bit() -> None:
+def test_16_bit_colour_is_read_whole() -> None:
     # Pillow opens such files as 8-bit and says nothing.
     content = png_of(2, 16, 2, np.array([[65535, 0, 32768], [0, 65535, 257]], dtype=">u2").tobytes())
     picture = read_picture(content, LIMITS)
-    assert list(picture.notes) == ["16 bits a channel, the result has 8"]
+    assert picture.bits == 16
+    assert picture.deep is not None
+    assert (picture.deep[0] * 65535).round().tolist() == [[65535, 0, 32768], [0, 65535, 257]]
     assert np.asarray(picture.rgb)[0].tolist() == [[255, 0, 128], [0, 255, 1]]
 
 
@@ -84,10 +85,10 @@ def packed_12_bits(values: np.ndarray) -> bytes:
 @pytest.mark.parametrize(
     ("content", "expected", "note"),
     [
-        (tiff_of(np.array([0, 1024, 2048, 4095]), 12), [0, 64, 128, 255], "12 bits a channel, the result has 8"),
-        (tiff_of(np.array([0, 13107, 65535], "<u2"), 16), [0, 51, 255], "16 bits a channel, the result has 8"),
-        (tiff_of(np.array([0, 13107, 65535], "<u2"), 16, white_is_zero=True), [255, 204, 0], "16 bits a channel"),
-        (tiff_of(np.array([0, 2**31, 2**32 - 1], "<u4"), 32), [0, 128, 255], "32 bits a channel"),
+        (tiff_of(np.array([0, 1024, 2048, 4095]), 12), [0, 64, 128, 255], ""),
+        (tiff_of(np.array([0, 13107, 65535], "<u2"), 16), [0, 51, 255], ""),
+        (tiff_of(np.array([0, 13107, 65535], "<u2"), 16, white_is_zero=True), [255, 204, 0], ""),
+        (tiff_of(np.array([0, 2**31, 2**32 - 1], "<u4"), 32), [0, 128, 255], ""),
         (tiff_of(np.array([0, 0.2, np.inf, np.nan, 1], "<f4"), 32, floating=True), [0, 51, 255, 0, 255], "reach 1, 1 was"),
         (tiff_of(np.array([0, 0.2, 1], "<f4"), 32, floating=True, white_is_zero=True), [255, 204, 0], "reach 1, 1 was"),
     ],
@@ -366,11 +367,13 @@ def test_no_pixels_are_no_picture(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(
     ("array", "words"),
     [
-        (np.zeros((2, 2, 3), np.float32), r"the array is float32 of shape \(2, 2, 3\); give uint8"),
+        (np.full((2, 2, 3), 255.0), r"the array's values go from 255 to 255; give them from 0 to 1"),
+        (np.full((2, 2, 3), np.nan), r"the array's values go from nan to nan"),
+        (np.zeros((2, 2, 3), np.int32), r"the array is int32 of shape \(2, 2, 3\); give uint8"),
         (np.zeros((2, 2, 2), np.uint8), r"the array is uint8 of shape \(2, 2, 2\); give uint8"),
         (np.zeros((1, 2, 2, 3), np.uint8), r"the array is uint8 of shape \(1, 2, 2, 3\); give uint8"),
     ],
-    ids=["floating point", "two channels", "a batch"],
+    ids=["0 to 255", "not a number", "signed", "two channels", "a batch"],
 )
 def test_an_array_that_is_no_picture_is_refused(array: np.ndarray, words: str) -> None:
     with pytest.raises(InputError, match=words):
