@@ -51,7 +51,7 @@ def atomic_write(target: Path, mode: int | None = None) -> Iterator[Path]:
     """Yields an empty temporary file in the folder of `target`, which replaces `target` if the block raises nothing.
 
     What a link at `target` points to is replaced, not the link. The new file has the permissions `mode`, else
-    those of the one before.
+    those of the one before, and its owner and group where this user may give it away.
     """
     if target.is_symlink():
         target = Path(os.path.realpath(target))
@@ -59,12 +59,15 @@ def atomic_write(target: Path, mode: int | None = None) -> Iterator[Path]:
     # Not named after `target`, whose name may already have the maximum length.
     temporary = target.parent / f".seesr-{secrets.token_hex(8)}.part"
     # Created here, so that its permissions follow the user's umask; what replaces a file is private while it is written.
-    if mode is None and target.exists():
-        mode = target.stat().st_mode & 0o777
+    before = target.stat() if target.exists() else None
+    if mode is None and before:
+        mode = before.st_mode & 0o777
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666 if mode is None else 0o600))
     mode = temporary.stat().st_mode & 0o777 if mode is None else mode
     try:
         yield temporary
+        if before:
+            _give(temporary, before.st_uid, before.st_gid)
         if temporary.stat().st_mode & 0o777 != mode:  # or a library has replaced it by a new file
             temporary.chmod(mode)
         with temporary.open("rb+") as file:
@@ -72,3 +75,15 @@ def atomic_write(target: Path, mode: int | None = None) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _give(path: Path, owner: int, group: int) -> None:
+    """Changes owner and group, as far as this user may."""
+    status = path.stat()
+    if hasattr(os, "chown") and (status.st_uid, status.st_gid) != (owner, group):
+        for user in (owner, -1):  # who may not change the owner may still give it to a group of its own
+            try:
+                os.chown(path, user, group)
+                return
+            except PermissionError:
+                continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import logging
 import struct
@@ -75,6 +76,23 @@ def _is_reduced(image: TiffImageFile) -> bool:
     if isinstance(kind, int):
         return bool(kind & (REDUCED | MASK))
     return image.tag_v2.get(OLD_SUBFILE_TYPE) == OLD_REDUCED
+
+
+@contextmanager
+def silent_libtiff() -> Iterator[None]:
+    """Keeps libtiff, which Pillow brings along, from writing what is wrong with a file to standard error by itself."""
+    # A library's handle also finds the functions of those that it needs.
+    libraries = ctypes.CDLL(Image.core.__file__)
+    before = []
+    for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+        if (set_handler := getattr(libraries, name, None)) is not None:
+            set_handler.restype, set_handler.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+            before.append((set_handler, set_handler(None)))
+    try:
+        yield
+    finally:
+        for set_handler, handler in before:
+            set_handler(handler)
 
 
 def develop_raw(content: bytes, name: str, notes: Notes) -> Image.Image:

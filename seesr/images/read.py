@@ -27,7 +27,15 @@ from seesr.images.jpeg_xl import JXL_SIGNATURES, enable_jpeg_xl
 from seesr.images.matrix_profiles import convert_samples
 from seesr.images.metadata import exif_for_output
 from seesr.images.png import PNG_SIGNATURE
-from seesr.images.rare_files import TIFF_SIGNATURES, RareTiff, develop_raw, is_raw, needs_libtiff, seek_picture
+from seesr.images.rare_files import (
+    TIFF_SIGNATURES,
+    RareTiff,
+    develop_raw,
+    is_raw,
+    needs_libtiff,
+    seek_picture,
+    silent_libtiff,
+)
 from seesr.images.repair import with_jpeg_end, without_damaged_texts
 from seesr.images.samples import (
     Pixels,
@@ -365,7 +373,7 @@ def _has_equal_channels(rgb: Image.Image | np.ndarray) -> bool:
 
 @contextmanager
 def _pillow_settings(use_libtiff: bool = False) -> Iterator[None]:
-    """Pillow's own limits off, for `Limits.input_pixels` is checked instead, before any pixel is decoded.
+    """Pillow's own limits off, for `Limits.input_pixels` is checked instead, before any pixel is decoded; libtiff silent.
 
     Args:
         use_libtiff: decode TIFF files by libtiff that Pillow would decode by itself.
@@ -375,7 +383,8 @@ def _pillow_settings(use_libtiff: bool = False) -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = None, MAX_TEXT
         TiffImagePlugin.READ_LIBTIFF = use_libtiff
         try:
-            yield
+            with silent_libtiff():
+                yield
         finally:
             Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK, TiffImagePlugin.READ_LIBTIFF = before
 

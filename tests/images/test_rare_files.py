@@ -178,3 +178,11 @@ def test_jpeg_xl_is_read_by_an_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setitem(sys.modules, "pillow_jxl", None)
     with pytest.raises(InputError, match=r"photo.jxl is a JPEG XL; pip install 'seesr\[jxl\]' to read it"):
         read_picture(tmp_path / "photo.jxl", LIMITS)
+
+
+@pytest.mark.parametrize("compression", ["lzw", "deflate", "jpeg"])
+def test_a_damaged_tiff_writes_nothing_to_the_terminal(compression: str, capfd: pytest.CaptureFixture[str]) -> None:
+    content = tiff((gradient() >> 8).astype(np.uint8), photometric="rgb", compression=compression)
+    with pytest.raises(InputError, match="is damaged or cut short"):
+        read_picture(content[: len(content) // 2], LIMITS)
+    assert capfd.readouterr() == ("", "")

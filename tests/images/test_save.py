@@ -103,6 +103,16 @@ def test_a_replaced_file_keeps_its_permissions_and_a_link_its_place(tmp_path: Pa
     assert len([*tmp_path.rglob("*")]) == 6
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files to others")
+def test_a_replaced_file_keeps_its_owner(tmp_path: Path) -> None:
+    path = tmp_path / "theirs.png"
+    path.touch(0o640)
+    os.chown(path, 1234, 4321)
+    save(photo_in_mode(8, 8), path)
+    status = path.stat()
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (1234, 4321, 0o640)
+
+
 @pytest.mark.parametrize("kind", ["png", "JPEG", ".tif", "webp", "avif", "bmp"])
 def test_an_open_file_gets_the_same_bytes_as_a_path(upscaler: Upscaler, tmp_path: Path, kind: str) -> None:
     made = upscaler.upscale(photo_in_mode(20, 20), scale=1, steps=1, seed=1)
