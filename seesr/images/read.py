@@ -24,7 +24,7 @@ from seesr.images.alpha import bleed
 from seesr.images.colour_tags import heif_bits, stated_colours, tone_map
 from seesr.images.icc import convert, is_grey_profile, to_working_space
 from seesr.images.jpeg_xl import JXL_SIGNATURES, enable_jpeg_xl
-from seesr.images.metadata import exif_for_output
+from seesr.images.metadata import Metadata, read_metadata
 from seesr.images.png import PNG_SIGNATURE
 from seesr.images.rare_files import TIFF_SIGNATURES, RareTiff, develop_raw, is_raw, needs_libtiff, seek_picture
 from seesr.images.repair import with_jpeg_end, without_damaged_texts
@@ -116,8 +116,8 @@ class Picture:
     """Whether all its channels are equal."""
     mode: str = "RGB"
     """That of the output without alpha: L for an input of that kind, else RGB."""
-    exif: bytes | None = None
-    """The part of the input's EXIF that the output keeps."""
+    metadata: Metadata = field(default_factory=Metadata)
+    """What the input's file holds beside its pixels."""
     notes: Notes = field(default_factory=Notes)
     """Conversions of the input that the user should know about."""
 
@@ -263,7 +263,7 @@ def _convert(image: Image.Image, limits: Limits, name: str, keep_numbers: bool, 
     _check_dimensions(image.size, limits, name)  # decoding a HEIC can change its size
     if transparent is not None and content:
         image = _with_alpha_of_16_bit_colour(image, content, transparent)
-    exif = _read_exif(image, notes)  # before `_upright`, whose copy lacks a TIFF's EXIF
+    metadata = read_metadata(image, content, _orientation(image), notes)  # before `_upright`, whose copy lacks a TIFF's EXIF
     colours = stated_colours(image, content, notes)
     image = _upright(image)
     if image.mode.startswith(("I", "F")):
@@ -283,7 +283,7 @@ def _convert(image: Image.Image, limits: Limits, name: str, keep_numbers: bool, 
     is_grey = mode == "L" or _has_equal_channels(rgb)
     if mode == "L" and seen.profile is not None and not is_grey_profile(seen.profile):
         mode = "RGB"
-    return Picture(rgb, alpha, seen.profile, seen.working, is_grey, mode, exif, notes)
+    return Picture(rgb, alpha, seen.profile, seen.working, is_grey, mode, metadata, notes)
 
 
 def _has_equal_channels(rgb: Image.Image) -> bool:
@@ -324,20 +324,18 @@ def _check_dimensions(size: tuple[int, int], limits: Limits, name: str) -> None:
         )
 
 
-def _read_exif(image: Image.Image, notes: Notes) -> bytes | None:
+def _orientation(image: Image.Image) -> int:
+    """EXIF's orientation, 1 to 8; 1 where it is none of these, or cannot be read."""
     try:
-        return exif_for_output(image)
-    except ValueError as error:  # such as "its EXIF has 70,000 bytes"
-        notes.add(f"{error} and was left out")
-        return None
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except DECODE_ERRORS:
+        return 1
+    return orientation if orientation in UPRIGHT_TRANSPOSE else 1
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """A copy that is turned by its EXIF orientation, if that can be read."""
-    try:
-        transpose = UPRIGHT_TRANSPOSE.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except DECODE_ERRORS:
-        transpose = None
+    """A copy that is turned by its EXIF orientation."""
+    transpose = UPRIGHT_TRANSPOSE.get(_orientation(image))
     return image.copy() if transpose is None else image.transpose(transpose)
 
 
