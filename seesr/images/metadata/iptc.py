@@ -13,8 +13,8 @@ APPLICATION, PREVIEW = 2, range(200, 203)
 """The record that describes the picture, and the datasets in it that hold a preview."""
 DROPPED_RECORDS = (3, 7, 8, 9)
 """Size and coding of the picture (NewsPhoto), and a picture as data."""
-RAW_PROFILE = re.compile(r"\s*(\w+)\s+(\d+)\s+([0-9a-fA-F\s]*)")
-"""ImageMagick's text for metadata in PNG: a name, the count of the bytes, the bytes in hexadecimal."""
+RAW_PROFILE = re.compile(r"\s*([^\n]+)\n\s*(\d+)\n([0-9a-fA-F\s]*)")
+"""ImageMagick's text for metadata in PNG, in lines: a name, the count of the bytes, the bytes in hexadecimal."""
 
 
 def checked(content: bytes) -> bytes:

@@ -29,6 +29,8 @@ EXTENSION_PREFIX = b"http://ns.adobe.com/xmp/extension/\0"
 UPRIGHT, FIRST_TRANSPOSED = 1, 5
 """Orientations: from the second on width and height are exchanged."""
 MAX_DOTS_PER_INCH = 1_000_000
+METRES = 0.0254
+"""Those of an inch."""
 
 Content = TypeVar("Content")
 
@@ -109,8 +111,14 @@ def _resolution(image: Image.Image, exif: Exif) -> Resolution | None:
     """Dots an inch of the format, else of EXIF. Pillow invents 72 for a JPEG without any."""
     is_stated = image.format in ("PNG", "BMP", "DIB") or image.info.get("jfif_unit") in (1, 2)
     stated = image.info.get("dpi") if is_stated else None
-    values = resolution(exif) if stated is None else (float(stated[0]), float(stated[1]))
+    values = resolution(exif) if stated is None else (_whole(stated[0]), _whole(stated[1]))
     return values if values and all(0 < value <= MAX_DOTS_PER_INCH for value in values) else None
+
+
+def _whole(dots_per_inch: float) -> float:
+    """The whole number that is the same number of dots a metre, where PNG and BMP hold it as that."""
+    nearest = round(dots_per_inch)
+    return float(nearest if round(nearest / METRES) == round(dots_per_inch / METRES) else dots_per_inch)
 
 
 def _xmp(image: Image.Image, stored: bytes | None, orientation: int, notes: Notes) -> bytes | None:
