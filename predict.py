@@ -146,7 +146,9 @@ class Predictor(BasePredictor):
         output_quality: int = Input(
             description="Quality of jpg, webp and avif: 100 is best and gives the largest file.", default=95, ge=1, le=100
         ),
-        keep_metadata: bool = Input(description="Keep the input's EXIF: camera, date, author, GPS position.", default=False),
+        keep_metadata: bool = Input(
+            description="Keep the input's metadata: camera, date, author, place, keywords.", default=False
+        ),
     ) -> Path:
         """Returns the picture file."""
         inputs = locals() | {"steps": num_inference_steps}
@@ -156,14 +158,14 @@ class Predictor(BasePredictor):
             check_bits(LocalPath(f"the result.{output_format}"), bits)
             saving = SaveOptions.make(format=output_format, quality=output_quality, metadata=keep_metadata)
             result = self.thread.run(lambda: self.upscaler.upscale(source, options, _log_step))
-            for line in result.log():
-                print(line)
-            for name, value in result.metrics().items():
-                self.record_metric(name, value)
             # In a folder of its own, where `_fetched` finds nothing.
             target = self.folder / "result" / f"upscaled.{output_format}"
             target.parent.mkdir()
             result.save(target, saving, name="the result")
+            for line in result.log():
+                print(line)
+            for name, value in result.metrics().items():
+                self.record_metric(name, value)
         return Path(target)
 
     @contextmanager

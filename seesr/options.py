@@ -193,7 +193,7 @@ class SaveOptions(OptionModel):
     quality: int = Field(
         default=95, ge=1, le=100, description="Quality of jpg, webp and avif: 100 is best and gives the largest file."
     )
-    metadata: bool = Field(default=True, description="Keep the input's EXIF: camera, date, author, GPS position.")
+    metadata: bool = Field(default=True, description="Keep the input's metadata: camera, date, author, place, keywords.")
 
     @field_validator("format", mode="before")
     @classmethod

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from PIL import Image
 
 from seesr.errors import Attempt
-from seesr.images.save import Deep, Target, save
+from seesr.images.metadata import Metadata
+from seesr.images.save import Deep, Target, save_on_success
 from seesr.images.sizes import Sizes
 from seesr.options import OptionModel, Options, SaveOptions
 from seesr.tagging.prompt import Tag
@@ -38,7 +41,7 @@ class Result(Generic[AnyOptions]):
     seconds: dict[str, float]
     """Time of each stage, in the order in which the stages ran; for pictures of one batch, the time of the batch."""
     notes: list[str]
-    """What the user should know about the conversion of the input and about the computation."""
+    """What the user should know about the conversion of the input, the computation, and the files that were written."""
     rung: str
     """Name of the memory plan: `whole`, `tiled VAE` and so on, as in docs/memory.md."""
     attempts: list[Attempt]
@@ -50,21 +53,32 @@ class Result(Generic[AnyOptions]):
     """`WeightsFolder.digest`, which tells weights of the same name apart."""
     deep: Deep | None = field(default=None, kw_only=True)
     """The samples of `image` where more than 8 bits were asked for."""
+    metadata: Metadata = field(default_factory=Metadata, kw_only=True)
+    """What the input's file holds beside its pixels, as far as it is true of `image`; `save` writes it."""
     peak_memory: int
     """Peak of the process in bytes, weights included: of the GPU's memory, or on a CPU of resident memory."""
 
     def save(self, target: Target, options: SaveOptions | None = None, name: str | None = None) -> None:
-        """Writes the picture with its profile, its settings and, unless `options` excludes it, the input's EXIF.
+        """Writes the picture with its profile, its settings and, unless `options` excludes it, the input's metadata.
 
-        `target` is a path, whose suffix determines the format, or a file that is open for writing bytes, whose format is
-        `options.format`. On an error an existing file stays as it was. Error messages use `name`.
+        What of the metadata the format does not hold is added to `notes`. `target` is a path, whose suffix determines the
+        format, or a file that is open for writing bytes, whose format is `options.format`. On an error an existing file
+        stays as it was. Error messages use `name`.
 
         Raises:
             OutputError: the suffix is unknown, or the file cannot be written.
             OptionError: of an open file the format is not given.
         """
+        with self.save_on_success(target, options, name):
+            pass
+
+    @contextmanager
+    def save_on_success(self, target: Target, options: SaveOptions | None = None, name: str | None = None) -> Iterator[None]:
+        """Like `save`, but moves the file into place only after the body of the `with` statement has succeeded."""
         settings, infotext = self._written(options or SaveOptions())
-        save(self.image, target, options, settings, name, infotext, self.deep)
+        with save_on_success(self.image, target, options, settings, name, infotext, self.metadata, self.deep) as notes:
+            yield
+        self.notes.extend(note for note in notes if note not in self.notes)
 
     def _written(self, options: SaveOptions) -> tuple[dict[str, Any] | None, str | None]:
         """The settings and the infotext that go into a file."""

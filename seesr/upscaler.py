@@ -240,9 +240,12 @@ class Upscaler:
         output.notes.add(*execution.notes)
         if vae == "estimated tiles":
             output.notes.add("too large for an exact tiled VAE: its statistics were estimated from sample tiles")
+        metadata = picture.metadata.enlarged(sizes.input, sizes.output)
+        output.image.info |= metadata.pillow_info()
         return UpscaleResult(
             image=output.image,
             deep=output.deep,
+            metadata=metadata,
             input=picture.srgb,
             seed=seed,
             prompt=output.prompt,

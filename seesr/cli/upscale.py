@@ -35,7 +35,7 @@ from seesr.cli.inputs import STANDARD, FileJob, keep_input, plan_in_place, plan_
 from seesr.cli.names import FIELDS, ResultNames
 from seesr.debug import is_debugging
 from seesr.errors import OptionError, OutputError, SeeSRError
-from seesr.images.save import Writable, check_bits, save, save_on_success
+from seesr.images.save import Writable, check_bits, save
 from seesr.notes import Notes
 from seesr.options import Options, SaveOptions
 
@@ -211,7 +211,7 @@ def _write(job: FileJob, result: UpscaleResult, options: SaveOptions, overwrite:
         return
     if job.target.exists() and not (overwrite or job.in_place):
         raise OutputError(f"{job.target} was created in the meantime and was not replaced; use --overwrite to replace it.")
-    with save_on_success(result.image, job.target, options, result.settings(), deep=result.deep):
+    with result.save_on_success(job.target, options):
         if job.comparison is not None:
             save(_comparison(result), job.comparison)
         if job.in_place:

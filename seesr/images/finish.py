@@ -16,11 +16,11 @@ from seesr.images.sizes import Sizes
 
 
 def finish(image: Image.Image, picture: Picture, sizes: Sizes, strength: float) -> Image.Image:
-    """Resizes `image` to the output size, sharpens it with `strength`, and restores alpha, colour profile and EXIF.
+    """Resizes `image` to the output size, sharpens it with `strength`, and restores alpha and colour profile.
 
     Args:
         image: RGB in the picture's `working` space, of the working size; of a grey picture all channels are equal.
-        picture: the input, whose alpha, profile and EXIF are restored.
+        picture: the input, whose alpha and profile are restored.
     """
     image = convert(sharpen(resize(image, sizes.output), strength), picture.working, picture.profile)
     if picture.mode == "L" and image.mode != "L":
@@ -50,11 +50,9 @@ def finish_deep(values: np.ndarray, picture: Picture, sizes: Sizes, strength: fl
 
 
 def _restore(image: Image.Image, picture: Picture, sizes: Sizes) -> Image.Image:
-    """Writes profile, EXIF and alpha of the input into `image`."""
+    """Writes profile and alpha of the input into `image`."""
     if picture.profile:
         image.info["icc_profile"] = picture.profile
-    if picture.exif:
-        image.info["exif"] = picture.exif
     if picture.alpha:
         image.putalpha(enlarge_alpha(picture.alpha, sizes.output))
     return image

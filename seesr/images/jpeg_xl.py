@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 
+from PIL import Image
+
 JXL_SIGNATURES = (b"\xff\x0a", b"\0\0\0\x0cJXL ")
 """First bytes of a codestream and of a container."""
 
@@ -15,3 +17,23 @@ def enable_jpeg_xl() -> bool:
     except ImportError:
         return False
     return True
+
+
+def xmp_of_jpeg_xl(image: Image.Image) -> bytes | None:
+    """The XMP of a JPEG XL that the plug-in opened, which does not read it; None where there is none.
+
+    It is a box of the container (ISO/IEC 18181-2); one that is compressed (`brob`) is not read.
+    """
+    content = getattr(image, "fc", b"") if image.format == "JXL" else b""
+    if not content.startswith(JXL_SIGNATURES[1]):
+        return None
+    place = 0
+    while place + 8 <= len(content):
+        length, kind, header = int.from_bytes(content[place : place + 4]), content[place + 4 : place + 8], 8
+        if length == 1:
+            length, header = int.from_bytes(content[place + 8 : place + 16]), 16
+        end = place + length if length else len(content)
+        if kind == b"xml ":
+            return content[place + header : end]
+        place = max(end, place + header)
+    return None

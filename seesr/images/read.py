@@ -25,7 +25,7 @@ from seesr.images.colour_tags import heif_bits, stated_colours, tone_map
 from seesr.images.icc import Colours, convert, is_grey_profile, to_working_space
 from seesr.images.jpeg_xl import JXL_SIGNATURES, enable_jpeg_xl
 from seesr.images.matrix_profiles import convert_samples
-from seesr.images.metadata import exif_for_output
+from seesr.images.metadata import Metadata, read_metadata
 from seesr.images.png import PNG_SIGNATURE
 from seesr.images.rare_files import (
     TIFF_SIGNATURES,
@@ -135,8 +135,8 @@ class Picture:
     """Whether all its channels are equal."""
     mode: str = "RGB"
     """That of the output without alpha: L for an input of that kind, else RGB."""
-    exif: bytes | None = None
-    """The part of the input's EXIF that the output keeps."""
+    metadata: Metadata = field(default_factory=Metadata)
+    """What the input's file holds beside its pixels."""
     notes: Notes = field(default_factory=Notes)
     """Conversions of the input that the user should know about."""
     deep: np.ndarray | None = None
@@ -322,9 +322,10 @@ def _convert(
             if sample_format.bits > 8:
                 notes.add(f"{sample_format.bits} bits a channel, of which 8 are read")
     _check_dimensions(image.size, limits, name)  # decoding a HEIC can change its size
-    exif = _read_exif(image, notes)  # before it is turned upright, for a copy lacks a TIFF's EXIF
+    # Before it is turned upright, for a copy lacks a TIFF's EXIF.
+    orientation = _orientation(image)
+    metadata, transpose, values = read_metadata(image, content, orientation, notes), UPRIGHT_TRANSPOSE.get(orientation), None
     colours = stated_colours(image, content, notes)
-    transpose, values = _upright_transpose(image), None
     if samples is None:
         image = image.copy() if transpose is None else image.transpose(transpose)
     else:
@@ -349,7 +350,7 @@ def _convert(
     if mode == "L" and seen.profile is not None and not is_grey_profile(seen.profile):
         mode = "RGB"
     bits = 8 if deep is None or samples is None else samples.bits
-    return Picture(rgb, alpha, seen.profile, seen.working, is_grey, mode, exif, notes, deep, bits)
+    return Picture(rgb, alpha, seen.profile, seen.working, is_grey, mode, metadata, notes, deep, bits)
 
 
 def _deep(values: np.ndarray, seen: Colours, rgb: Image.Image, alpha: Image.Image | None, notes: Notes) -> np.ndarray | None:
@@ -405,20 +406,13 @@ def _check_dimensions(size: tuple[int, int], limits: Limits, name: str) -> None:
         )
 
 
-def _read_exif(image: Image.Image, notes: Notes) -> bytes | None:
+def _orientation(image: Image.Image) -> int:
+    """EXIF's orientation, 1 to 8; 1 where it is none of these, or cannot be read."""
     try:
-        return exif_for_output(image)
-    except ValueError as error:  # such as "its EXIF has 70,000 bytes"
-        notes.add(f"{error} and was left out")
-        return None
-
-
-def _upright_transpose(image: Image.Image) -> Image.Transpose | None:
-    """What turns a picture by its EXIF orientation, if that can be read."""
-    try:
-        return UPRIGHT_TRANSPOSE.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except DECODE_ERRORS:
-        return None
+        return 1
+    return orientation if orientation in UPRIGHT_TRANSPOSE else 1
 
 
 def _transparent_colour_to_8_bit(image: Image.Image) -> None:

@@ -19,7 +19,7 @@ from seesr.files import atomic_write
 from seesr.images.icc import to_srgb
 from seesr.images.jpeg_xl import enable_jpeg_xl
 from seesr.images.matrix_profiles import convert_samples
-from seesr.images.metadata import metadata_arguments
+from seesr.images.metadata import Metadata, metadata_arguments
 from seesr.images.png import with_16_bit_pixels
 from seesr.images.samples import to_integers, to_unit
 from seesr.images.tiff import write_tiff
@@ -106,23 +106,27 @@ def save(
     settings: dict[str, Any] | None = None,
     name: str | None = None,
     infotext: str | None = None,
+    metadata: Metadata | None = None,
     deep: Deep | None = None,
-) -> None:
+) -> list[str]:
     """Writes `image` to `target`: a path, whose suffix determines the format, or an open file, where `options.format` does.
 
     Args:
-        options: quality, and whether the EXIF in `image.info` is written; its ICC profile always is.
+        options: quality, and whether `metadata` is written; its resolution and the ICC profile in `image.info` always are.
         settings: the settings that made the picture, which are written into the file.
         name: the name of the file in error messages; by default its path.
         infotext: the settings of a generated picture as other programs read them; it also marks the picture as synthetic.
+        metadata: what the file gets of its input's.
         deep: the samples of `image`, to be written in place of its 8 bits.
+
+    Returns: notes on what of the metadata the format does not hold.
 
     Raises:
         OutputError: the suffix is unknown, or the file cannot be written. A file that was there before stays.
         OptionError: of an open file the format is not given.
     """
-    with save_on_success(image, target, options, settings, name, infotext, deep):
-        pass
+    with save_on_success(image, target, options, settings, name, infotext, metadata, deep) as notes:
+        return list(notes)
 
 
 @contextmanager
@@ -133,9 +137,13 @@ def save_on_success(
     settings: dict[str, Any] | None = None,
     name: str | None = None,
     infotext: str | None = None,
+    metadata: Metadata | None = None,
     deep: Deep | None = None,
-) -> Iterator[None]:
-    """Like `save`, but moves the file into place only after the body of the `with` statement has succeeded."""
+) -> Iterator[list[str]]:
+    """Like `save`, but moves the file into place only after the body of the `with` statement has succeeded.
+
+    Yields the notes that `save` returns.
+    """
     options = options or SaveOptions()
     if isinstance(target, str | os.PathLike):
         path, stream = Path(target), None
@@ -158,9 +166,13 @@ def save_on_success(
         image, _ = to_srgb(image, Notes())
         if alpha is not None:
             image.putalpha(alpha)
-    metadata = metadata_arguments(image_format, image.info.get("exif") if options.metadata else None, settings, infotext)
+    metadata, notes = metadata or Metadata(), Notes()
+    written = metadata if options.metadata else metadata.anonymous()
     full_chroma = image_format in CHROMA_SUBSAMPLED and options.quality >= FULL_CHROMA_QUALITY
-    arguments: dict[str, Any] = metadata | ({"subsampling": "4:4:4"} if full_chroma else {})
+    arguments: dict[str, Any] = {"subsampling": "4:4:4"} if full_chroma else {}
+    arguments |= metadata_arguments(image_format, written, settings, infotext, notes)
+    if deep and image_format == "AVIF":
+        notes.add(f"AVIF of {deep.bits} bits is written in sRGB, without metadata and settings")
     arguments |= {"quality": options.quality, "icc_profile": image.info.get("icc_profile")}
     if image_format == "JXL":
         arguments["lossless"] = options.quality >= LOSSLESS_QUALITY
@@ -170,7 +182,7 @@ def save_on_success(
                 _write_ourselves(image, destination, image_format, arguments, deep)
             else:
                 image.save(destination, format=image_format, **arguments)
-            yield
+            yield list(notes)
     except OSError as error:
         raise OutputError(f"{name} cannot be written: {error.strerror or error}.") from error
     except (ValueError, RuntimeError) as error:  # WebP and AVIF raise these where a side is too long for the format

@@ -1,54 +1,55 @@
-"""Writes TIFF with deflate, by the TIFF 6.0 specification: with Pillow's own compression EXIF would be lost."""
+"""Writes TIFF with deflate, by the TIFF 6.0 specification: Pillow would lose EXIF, or the types of its values."""
 
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 from typing import IO
 
 import numpy as np
-from PIL import ExifTags, Image, TiffImagePlugin, TiffTags
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
+from PIL import ExifTags
+
+from seesr.images.metadata.ifd import EXIF_PREFIX, LONG, SHORT, UNDEFINED, Exif, Field
 
 STRIP_BYTES = 1 << 20
 ADOBE_DEFLATE, HORIZONTAL_DIFFERENCES, UNASSOCIATED_ALPHA = 8, 2, 2
 BLACK_IS_ZERO, RGB = 1, 2
 
 
-def write_tiff(file: IO[bytes], pixels: np.ndarray, exif: Image.Exif | None, icc_profile: bytes | None) -> None:
+def write_tiff(file: IO[bytes], pixels: np.ndarray, exif: Exif | None, icc_profile: bytes | None) -> None:
     """Writes one picture without loss.
 
     Args:
         file: empty.
+        exif: metadata, whose fields are written beside those of the pixels.
         pixels: uint8 or uint16 of shape (H, W) or (H, W, C): grey, grey and alpha, RGB, or RGB and alpha.
     """
     pixels = pixels.reshape(*pixels.shape[:2], -1)
     height, width, channels = pixels.shape
+    exif = (exif or Exif()).little_endian()
     rows = max(1, STRIP_BYTES // (width * channels * pixels.itemsize))
     strips = [_compressed(pixels[first : first + rows]) for first in range(0, height, rows)]
-    ifd = ImageFileDirectory_v2()
-    if exif:
-        for tag in exif:
-            ifd[tag] = exif.get_ifd(tag) if tag in TiffTags.TAGS_V2_GROUPS else exif[tag]
-    if icc_profile:
-        ifd.tagtype[TiffImagePlugin.ICCPROFILE] = TiffTags.UNDEFINED
-        ifd[TiffImagePlugin.ICCPROFILE] = icc_profile
-    ifd[ExifTags.Base.ImageWidth], ifd[ExifTags.Base.ImageLength] = width, height
-    ifd[ExifTags.Base.BitsPerSample] = (8 * pixels.itemsize,) * channels
-    ifd[ExifTags.Base.SamplesPerPixel] = channels
-    ifd[ExifTags.Base.PhotometricInterpretation] = RGB if channels > 2 else BLACK_IS_ZERO
+    tags = {
+        ExifTags.Base.ImageWidth: exif.numbers(LONG, [width]),
+        ExifTags.Base.ImageLength: exif.numbers(LONG, [height]),
+        ExifTags.Base.BitsPerSample: exif.numbers(SHORT, [8 * pixels.itemsize] * channels),
+        ExifTags.Base.Compression: exif.numbers(SHORT, [ADOBE_DEFLATE]),
+        ExifTags.Base.PhotometricInterpretation: exif.numbers(SHORT, [RGB if channels > 2 else BLACK_IS_ZERO]),
+        ExifTags.Base.StripOffsets: exif.numbers(LONG, [0] * len(strips)),
+        ExifTags.Base.SamplesPerPixel: exif.numbers(SHORT, [channels]),
+        ExifTags.Base.RowsPerStrip: exif.numbers(LONG, [rows]),
+        ExifTags.Base.StripByteCounts: exif.numbers(LONG, [len(strip) for strip in strips]),
+        ExifTags.Base.PlanarConfiguration: exif.numbers(SHORT, [1]),
+        ExifTags.Base.Predictor: exif.numbers(SHORT, [HORIZONTAL_DIFFERENCES]),
+    }
     if channels in (2, 4):
-        ifd[ExifTags.Base.ExtraSamples] = UNASSOCIATED_ALPHA
-    ifd[ExifTags.Base.PlanarConfiguration] = 1
-    ifd[ExifTags.Base.Compression], ifd[ExifTags.Base.Predictor] = ADOBE_DEFLATE, HORIZONTAL_DIFFERENCES
-    ifd[ExifTags.Base.RowsPerStrip] = rows
-    lengths = [len(strip) for strip in strips]
-    for tag, values in (
-        (ExifTags.Base.StripByteCounts, lengths),
-        (ExifTags.Base.StripOffsets, np.cumsum([0, *lengths[:-1]]).tolist()),  # `save` adds where they begin
-    ):
-        ifd.tagtype[tag] = TiffTags.LONG
-        ifd[tag] = tuple(values)
-    ifd.save(file)
+        tags[ExifTags.Base.ExtraSamples] = exif.numbers(SHORT, [UNASSOCIATED_ALPHA])
+    if icc_profile:
+        tags[ExifTags.Base.InterColorProfile] = Field(UNDEFINED, icc_profile)
+    whole = replace(exif, base=exif.base | tags)
+    ends = np.cumsum([len(whole.content()) - len(EXIF_PREFIX), *map(len, strips)]).tolist()
+    whole.base[ExifTags.Base.StripOffsets] = exif.numbers(LONG, ends[:-1])
+    file.write(whole.content().removeprefix(EXIF_PREFIX))
     for strip in strips:
         file.write(strip)
 

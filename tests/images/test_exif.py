@@ -43,7 +43,7 @@ def test_exif_is_carried_over_upright_and_without_what_is_wrong_now(upscaler: Up
     result = upscaler.upscale(encoded(photo_in_mode(40, 30), "JPEG", exif=exif), scale=1, steps=1, seed=0)
     assert result.image.size == (30, 40)
     for suffix in (".jpg", ".png", ".webp", ".tiff", ".avif"):
-        save(result.image, tmp_path / f"out{suffix}", settings=result.settings())
+        result.save(tmp_path / f"out{suffix}")
         written = Image.open(tmp_path / f"out{suffix}").getexif()
         details = written.get_ifd(ExifTags.IFD.Exif)
         assert written.get(ExifTags.Base.Orientation, 1) == 1, suffix
@@ -66,7 +66,7 @@ def test_names_in_any_letters_come_back_as_they_were(kind: str, tmp_path: Path) 
     result = finish(picture.rgb, picture, Sizes((40, 30), (40, 30), (40, 30), (40, 30), 0), 0)
     for suffix in (".jpg", ".png", ".webp", ".tiff", ".avif"):
         for said in (None, {"seed": 1}):
-            save(result, tmp_path / f"out{suffix}", settings=said)
+            save(result, tmp_path / f"out{suffix}", settings=said, metadata=picture.metadata)
             written = Image.open(tmp_path / f"out{suffix}").getexif()
             details, gps = written.get_ifd(ExifTags.IFD.Exif), written.get_ifd(ExifTags.IFD.GPSInfo)
             assert written[ExifTags.Base.Artist].encode("latin-1") == artist, suffix
@@ -74,7 +74,7 @@ def test_names_in_any_letters_come_back_as_they_were(kind: str, tmp_path: Path) 
             assert gps[ExifTags.GPS.GPSMapDatum].encode("latin-1") == place, suffix
             assert gps[ExifTags.GPS.GPSLatitudeRef] == "N"
             read_again = Image.Exif()
-            read_again.load(read_picture(tmp_path / f"out{suffix}", LIMITS).exif)
+            read_again.load(read_picture(tmp_path / f"out{suffix}", LIMITS).metadata.exif)
             assert read_again[ExifTags.Base.Artist].encode("latin-1") == artist, suffix
 
 
@@ -92,7 +92,7 @@ def test_a_tiff_says_as_much_as_any_other() -> None:
     exif[ExifTags.IFD.GPSInfo] = {ExifTags.GPS.GPSLatitudeRef: "N"}
     picture = read_picture(encoded(photo_in_mode(40, 30), "TIFF", exif=exif.tobytes()), LIMITS)
     kept = Image.Exif()
-    kept.load(picture.exif)
+    kept.load(picture.metadata.exif)
     assert picture.rgb.size == (30, 40)
     assert kept[ExifTags.Base.Model] == "Brownie"
     assert kept.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] == "N"
@@ -103,5 +103,6 @@ def test_a_tiff_says_as_much_as_any_other() -> None:
 def test_damaged_exif_does_not_matter(kind: str, exif: bytes) -> None:
     dpi = {"dpi": (72, 72)} if kind == "JPEG" else {}  # without, Pillow itself looks into EXIF for it
     picture = read_picture(encoded(photo_in_mode(40, 30), kind, exif=exif, **dpi), LIMITS)
-    assert picture.exif is None
+    assert picture.metadata.exif is None
+    assert any("EXIF is damaged" in note for note in picture.notes)
     assert picture.rgb.size == (40, 30)
