@@ -94,14 +94,12 @@ def rich_tiff() -> bytes:
     return buffer.getvalue()
 
 
-def written(
-    picture: Picture, path: Path, metadata: Metadata | None = None, **arguments: object
-) -> tuple[Picture, list[str]]:
+def written(picture: Picture, path: Path, metadata: Metadata | None = None) -> tuple[Picture, list[str]]:
     """The picture's metadata in a file, twice as large, and read again."""
     width, height = picture.rgb.size
     larger = picture.rgb.resize((2 * width, 2 * height))
     metadata = metadata or picture.metadata.enlarged(picture.rgb.size, larger.size)
-    notes = save(larger, path, settings=OURS, metadata=metadata, **arguments)  # pyright: ignore[reportArgumentType]
+    notes = save(larger, path, settings=OURS, metadata=metadata)
     with Image.open(path) as image:
         assert read_settings(image) == OURS
     return read_picture(path, LIMITS), notes
