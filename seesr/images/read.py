@@ -8,7 +8,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from struct import error as struct_error
@@ -24,7 +24,7 @@ from seesr.images.alpha import bleed
 from seesr.images.colour_tags import heif_bits, stated_colours, tone_map
 from seesr.images.icc import convert, is_grey_profile, to_working_space
 from seesr.images.jpeg_xl import JXL_SIGNATURES, enable_jpeg_xl
-from seesr.images.metadata import Metadata, read_metadata
+from seesr.images.metadata import Metadata, read_metadata, read_metadata_of_tiff
 from seesr.images.png import PNG_SIGNATURE
 from seesr.images.rare_files import TIFF_SIGNATURES, RareTiff, develop_raw, is_raw, needs_libtiff, seek_picture
 from seesr.images.repair import with_jpeg_end, without_damaged_texts
@@ -189,11 +189,14 @@ def _decode(content: bytes, limits: Limits, name: str, keep_numbers: bool = Fals
     if content.startswith(JXL_SIGNATURES) and not enable_jpeg_xl():
         raise InputError(f"{name} is a JPEG XL; pip install 'seesr[jxl]' to read it.")
     if is_raw(content):
-        return _to_picture(develop_raw(content, name, notes), limits, name, keep_numbers, b"", notes)
+        return _with_metadata(
+            _to_picture(develop_raw(content, name, notes), limits, name, keep_numbers, b"", notes), content
+        )
     try:
         image = _open(content)
         if isinstance(image, TiffImagePlugin.TiffImageFile) and not seek_picture(image, notes):
-            return _to_picture(develop_raw(content, name, notes), limits, name, keep_numbers, b"", notes)
+            developed = _to_picture(develop_raw(content, name, notes), limits, name, keep_numbers, b"", notes)
+            return _with_metadata(developed, content)
         return _to_picture(image, limits, name, keep_numbers, content, notes)
     except DECODE_ERRORS as error:
         if content.startswith(PNG_SIGNATURE) and (repaired := without_damaged_texts(content)):
@@ -206,7 +209,13 @@ def _decode(content: bytes, limits: Limits, name: str, keep_numbers: bool = Fals
         raise InputError(f"{name} is not a picture in a known format (PNG, JPEG, WebP, TIFF, BMP, GIF, HEIC, AVIF).")
     rare = RareTiff(content, name)
     _check_dimensions(rare.size, limits, name)
-    return _to_picture(samples_to_8_bit(rare.samples(), name, notes), limits, name, keep_numbers, b"", notes)
+    samples = samples_to_8_bit(rare.samples(), name, notes)
+    return _with_metadata(_to_picture(samples, limits, name, keep_numbers, b"", notes), content)
+
+
+def _with_metadata(picture: Picture, content: bytes) -> Picture:
+    """A picture that Pillow did not read, with the metadata of its file."""
+    return replace(picture, metadata=read_metadata_of_tiff(content, picture.notes))
 
 
 def _open(content: bytes) -> Image.Image:
