@@ -1,4 +1,4 @@
-"""Counts by exiftool what results keep of every field that exiftool can write, and prints it as the tables of docs/pictures.md.
+"""Counts by exiftool what results keep of every field that it can write: the table of docs/pictures.md.
 
 python -m scripts.check_metadata
 """
@@ -28,20 +28,9 @@ VALUES = ("1", "2020:01:02 03:04:05", "1 1 1 1")
 """Tried in turn, until a field takes one."""
 SENSIBLE = (
     *("-EXIF:Orientation#=1", "-XMP-tiff:Orientation#=1", "-EXIF:XResolution=72", "-EXIF:YResolution=72"),
-    *("-EXIF:ResolutionUnit=inches", "-XMP-tiff:XResolution=72", "-XMP-tiff:YResolution=72"),
-    *(
-        "-XMP-GPano:FullPanoWidthPixels=128",
-        "-XMP-GPano:CroppedAreaImageWidthPixels=64",
-        "-XMP-GPano:ProjectionType=equirectangular",
-    ),
-    *(
-        "-EXIF:UserComment=fine light",
-        "-XMP-dc:Creator=Jörg",
-        "-XMP-crs:Exposure2012=1",
-        "-XMP-crs:CropTop=0.1",
-        "-XMP-dc:Subject=cat",
-        "-XMP:Rating=4",
-    ),
+    *("-EXIF:ResolutionUnit=inches", "-XMP-tiff:XResolution=72", "-XMP-tiff:YResolution=72", "-XMP-dc:Subject=cat"),
+    *("-XMP-GPano:FullPanoWidthPixels=128", "-XMP-GPano:CroppedAreaImageWidthPixels=64", "-XMP-crs:CropTop=0.1"),
+    *("-EXIF:UserComment=fine light", "-XMP-dc:Creator=Jörg", "-XMP-crs:Exposure2012=1", "-XMP:Rating=4"),
     *("-EXIF:Rating=4", "-EXIF:XPKeywords=cat", "-EXIF:GPSLatitude=50.5", "-EXIF:GPSLatitudeRef=N", "-Comment=of the file"),
 )
 """Values that mean something."""

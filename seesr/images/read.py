@@ -25,7 +25,7 @@ from seesr.images.colour_tags import heif_bits, stated_colours, tone_map
 from seesr.images.icc import Colours, convert, is_grey_profile, to_working_space
 from seesr.images.jpeg_xl import JXL_SIGNATURES, enable_jpeg_xl
 from seesr.images.matrix_profiles import convert_samples
-from seesr.images.metadata import Metadata, read_metadata
+from seesr.images.metadata import Metadata, read_metadata, read_metadata_of_tiff
 from seesr.images.png import PNG_SIGNATURE
 from seesr.images.rare_files import (
     TIFF_SIGNATURES,
@@ -229,11 +229,14 @@ def _decode(content: bytes, limits: Limits, name: str, keep_numbers: bool = Fals
     if content.startswith(JXL_SIGNATURES) and not enable_jpeg_xl():
         raise InputError(f"{name} is a JPEG XL; pip install 'seesr[jxl]' to read it.")
     if is_raw(content):
-        return _to_picture(develop_raw(content, name, notes), limits, name, keep_numbers, b"", notes)
+        return _with_metadata(
+            _to_picture(develop_raw(content, name, notes), limits, name, keep_numbers, b"", notes), content
+        )
     try:
         image = _open(content)
         if isinstance(image, TiffImagePlugin.TiffImageFile) and not seek_picture(image, notes):
-            return _to_picture(develop_raw(content, name, notes), limits, name, keep_numbers, b"", notes)
+            developed = _to_picture(develop_raw(content, name, notes), limits, name, keep_numbers, b"", notes)
+            return _with_metadata(developed, content)
         return _to_picture(image, limits, name, keep_numbers, content, notes)
     except DECODE_ERRORS as error:
         if content.startswith(PNG_SIGNATURE) and (repaired := without_damaged_texts(content)):
@@ -247,7 +250,13 @@ def _decode(content: bytes, limits: Limits, name: str, keep_numbers: bool = Fals
     rare = RareTiff(content, name)
     _check_dimensions(rare.size, limits, name)
     samples = samples_of_array(rare.samples(), name, notes)
-    return _to_picture(to_8_bit_image(samples.values), limits, name, keep_numbers, b"", notes, samples)
+    image = to_8_bit_image(samples.values)
+    return _with_metadata(_to_picture(image, limits, name, keep_numbers, b"", notes, samples), content)
+
+
+def _with_metadata(picture: Picture, content: bytes) -> Picture:
+    """A picture that Pillow did not read, with the metadata of its file."""
+    return replace(picture, metadata=read_metadata_of_tiff(content, picture.notes))
 
 
 def _open(content: bytes) -> Image.Image:

@@ -9,6 +9,7 @@ import struct
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers import encoded, photo_in_mode
 from hypothesis import given, settings
@@ -94,14 +95,12 @@ def rich_tiff() -> bytes:
     return buffer.getvalue()
 
 
-def written(
-    picture: Picture, path: Path, metadata: Metadata | None = None, **arguments: object
-) -> tuple[Picture, list[str]]:
+def written(picture: Picture, path: Path, metadata: Metadata | None = None) -> tuple[Picture, list[str]]:
     """The picture's metadata in a file, twice as large, and read again."""
     width, height = picture.rgb.size
     larger = picture.rgb.resize((2 * width, 2 * height))
     metadata = metadata or picture.metadata.enlarged(picture.rgb.size, larger.size)
-    notes = save(larger, path, settings=OURS, metadata=metadata, **arguments)  # pyright: ignore[reportArgumentType]
+    notes = save(larger, path, settings=OURS, metadata=metadata)
     with Image.open(path) as image:
         assert read_settings(image) == OURS
     return read_picture(path, LIMITS), notes
@@ -361,6 +360,20 @@ def test_fields_that_share_their_bytes_do_not_grow() -> None:
     parsed = Exif.parse(exif)
     assert len(parsed.content()) <= 2 * len(exif)
     assert parsed.damaged > count / 2
+
+
+def test_a_tiff_that_pillow_does_not_know_keeps_its_metadata_too(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    pytest.importorskip("imagecodecs")
+    tags = [(ExifTags.Base.Artist, 2, 0, "Emile", True), (700, 1, len(PACKET), PACKET, True)]
+    pixels = np.linspace(0, 1, 8 * 8 * 3, dtype=np.float32).reshape(8, 8, 3)
+    path = tmp_path / "float.tif"
+    tifffile.imwrite(path, pixels, photometric="rgb", extratags=tags, resolution=(150, 150), resolutionunit="INCH")
+    again, _ = written(read_picture(path, LIMITS), tmp_path / "out.jpg")
+    exif = Exif.parse(again.metadata.exif or b"")
+    assert exif.base[ExifTags.Base.Artist].content == b"Emile\0"
+    assert "Käse".encode() in (again.metadata.xmp or b"")
+    assert again.metadata.dots_per_inch == (300, 300)
 
 
 def test_a_gif_and_a_bmp_keep_what_they_hold(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ EXTENSION_PREFIX = b"http://ns.adobe.com/xmp/extension/\0"
 UPRIGHT, FIRST_TRANSPOSED = 1, 5
 """Orientations: from the second on width and height are exchanged."""
 MAX_DOTS_PER_INCH = 1_000_000
+RESOLUTION_TAGS = (ExifTags.Base.XResolution, ExifTags.Base.YResolution, ExifTags.Base.ResolutionUnit)
 METRES = 0.0254
 """Those of an inch."""
 
@@ -53,7 +54,7 @@ def read_metadata(image: Image.Image, content: bytes, orientation: int, notes: N
     in_tiff = {tag: item.content for tag, item in exif.base.items()}
     of_file = _resolution(image, exif)
     keep_what_stays_true(exif, is_transposed)
-    for tag in (ExifTags.Base.XResolution, ExifTags.Base.YResolution, ExifTags.Base.ResolutionUnit):
+    for tag in RESOLUTION_TAGS:
         exif.base.pop(tag, None)
     comment = exif.exif.get(ExifTags.Base.UserComment)
     if comment and (settings_in_comment(comment.content) or {}).keys() >= SETTINGS_KEYS:
@@ -64,10 +65,28 @@ def read_metadata(image: Image.Image, content: bytes, orientation: int, notes: N
     return Metadata(
         exif=exif.content() or None,
         xmp=_or_note("XMP", lambda: _xmp(image, in_tiff.get(XMP_TAG) or raw.get("xmp"), orientation, notes), notes),
-        iptc=_or_note("IPTC", lambda: _iptc(image, in_tiff, raw.get("iptc")), notes),
+        iptc=_or_note("IPTC", lambda: _iptc(in_tiff, image.info.get("photoshop"), raw.get("iptc")), notes),
         comment=_comment(image) if text is None else text.encode("utf-8", "replace"),
         texts=texts,
         dots_per_inch=(of_file[1], of_file[0]) if of_file and is_transposed else of_file,
+    )
+
+
+def read_metadata_of_tiff(content: bytes, notes: Notes) -> Metadata:
+    """The metadata of a TIFF or a camera's raw file that Pillow cannot read; a raw file of another structure gets a note."""
+    exif = _or_note("metadata", lambda: Exif.parse(content), notes) or Exif()
+    orientation = int(exif.number(exif.base.get(ExifTags.Base.Orientation)) or UPRIGHT)
+    in_tiff = {tag: item.content for tag, item in exif.base.items()}
+    of_file = resolution(exif)
+    keep_what_stays_true(exif, orientation >= FIRST_TRANSPOSED)
+    for tag in RESOLUTION_TAGS:
+        exif.base.pop(tag, None)
+    packet = in_tiff.get(XMP_TAG)
+    return Metadata(
+        exif=exif.content() or None,
+        xmp=_or_note("XMP", lambda: xmp.upright(packet, None, orientation != UPRIGHT) if packet else None, notes),
+        iptc=_or_note("IPTC", lambda: _iptc(in_tiff, None, None), notes),
+        dots_per_inch=_plausible(of_file),
     )
 
 
@@ -112,6 +131,10 @@ def _resolution(image: Image.Image, exif: Exif) -> Resolution | None:
     is_stated = image.format in ("PNG", "BMP", "DIB") or image.info.get("jfif_unit") in (1, 2)
     stated = image.info.get("dpi") if is_stated else None
     values = resolution(exif) if stated is None else (_whole(stated[0]), _whole(stated[1]))
+    return _plausible(values)
+
+
+def _plausible(values: Resolution | None) -> Resolution | None:
     return values if values and all(0 < value <= MAX_DOTS_PER_INCH for value in values) else None
 
 
@@ -145,9 +168,8 @@ def _extension(image: Image.Image) -> bytes | None:
     return packet or None
 
 
-def _iptc(image: Image.Image, in_tiff: dict[int, bytes], raw_profile: bytes | None) -> bytes | None:
+def _iptc(in_tiff: dict[int, bytes], photoshop: object, raw_profile: bytes | None) -> bytes | None:
     content = in_tiff.get(IPTC_TAG) or iptc.from_resources(in_tiff.get(PHOTOSHOP_TAG, b""))
-    photoshop = image.info.get("photoshop")
     if isinstance(photoshop, dict) and isinstance(photoshop.get(iptc.IPTC_RESOURCE), bytes):
         content = photoshop[iptc.IPTC_RESOURCE]
     if raw_profile is not None:
