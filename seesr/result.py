@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import Any, Generic, TypeVar
 
 from PIL import Image
 
 from seesr.errors import Attempt
+from seesr.images.animation import FrameWriter, write_frames
+from seesr.images.frames import FrameSequence
 from seesr.images.save import Target, save
 from seesr.images.sizes import Sizes
 from seesr.options import OptionModel, Options, SaveOptions
@@ -115,6 +119,22 @@ class UpscaleResult(Result[Options]):
     sizes: Sizes
     input: Image.Image
     """The decoded input: RGB, upright, sRGB."""
+    duration: Fraction | None = None
+    """Seconds for which it is shown, where it is a frame of an animation."""
+    frames: int = 1
+    """Frames of which it tells; more than one only in what `UpscaledFrames.write` returns."""
+
+    def with_frame(self, result: UpscaleResult) -> UpscaleResult:
+        """This result, which tells of the frame `result` too: seconds add up, what is new is added; the rest stays."""
+        stages = self.seconds | result.seconds
+        return replace(
+            self,
+            frames=self.frames + result.frames,
+            seconds={stage: self.seconds.get(stage, 0) + result.seconds.get(stage, 0) for stage in stages},
+            notes=list(dict.fromkeys([*self.notes, *result.notes])),
+            attempts=list(dict.fromkeys([*self.attempts, *result.attempts])),
+            peak_memory=max(self.peak_memory, result.peak_memory),
+        )
 
     def settings(self) -> dict[str, Any]:
         """`Result.settings`, with the user's own part of the prompt as `words`."""
@@ -124,6 +144,7 @@ class UpscaleResult(Result[Options]):
         """`Result.record` with tags, and with sizes as (width, height); the working size is what the networks compute."""
         return super().record() | {
             "steps": self.options.steps,
+            "frames": self.frames,
             "tags": {tag.name: round(tag.confidence, 4) for tag in self.tags},
             "input_size": self.sizes.input,
             "output_size": self.sizes.output,
@@ -139,6 +160,7 @@ class UpscaleResult(Result[Options]):
             f"tags: {', '.join(tag.name for tag in self.tags) or 'none'}",
             f"prompt: {self.prompt}",
             f"size: {width}x{height}, memory plan: {self.rung}, VAE: {self.vae}",
+            *([f"frames: {self.frames}"] if self.frames > 1 else []),
             *(f"memory did not suffice for {attempt.rung}: {attempt.reason}" for attempt in self.attempts),
             *(f"note: {note}" for note in self.notes),
             f"seconds: {sum(self.seconds.values()):.1f} ({stages})",
@@ -148,5 +170,44 @@ class UpscaleResult(Result[Options]):
         """The metrics of a prediction that a service reports, by name."""
         record, (width, height) = self.record(), self.sizes.output
         metrics = {"seed": self.seed, "output_width": width, "output_height": height, "rung": self.rung}
-        metrics |= {"attempts": len(self.attempts), "peak_memory_bytes": self.peak_memory}
+        metrics |= {"frames": self.frames, "attempts": len(self.attempts), "peak_memory_bytes": self.peak_memory}
         return metrics | {f"seconds.{stage}": seconds for stage, seconds in record["seconds"].items()}
+
+
+class UpscaledFrames(Iterator[UpscaleResult]):
+    """The frames of an input, each upscaled when it is asked for, once.
+
+    Raises:
+        SeeSRError: of a frame as `Upscaler.upscale`; no frame follows it.
+    """
+
+    def __init__(self, sequence: FrameSequence, results: Iterator[UpscaleResult]) -> None:
+        self.sequence, self._results = sequence, results
+
+    def __next__(self) -> UpscaleResult:
+        return next(self._results)
+
+    def save(self, target: Target, options: SaveOptions | None = None, name: str | None = None) -> UpscaleResult:
+        """Upscales all frames and writes each as it comes, as an animation or as pages; otherwise as `Result.save`.
+
+        PNG (APNG), WebP and GIF hold an animation, TIFF pages; one frame goes into every format.
+
+        Returns:
+            The first result, with seconds, notes and memory of all frames and their number.
+
+        Raises:
+            OutputError: the format does not hold several frames; or as `Result.save`, and nothing is written then.
+            SeeSRError: of a frame as `Upscaler.upscale`, and nothing is written then.
+        """
+        with write_frames(target, self.sequence, options, name) as writer:
+            return self.write(writer)
+
+    def write(self, writer: FrameWriter) -> UpscaleResult:
+        """Upscales all frames and hands each to `writer`; returns what `save` returns."""
+        summary: UpscaleResult | None = None
+        for result in self:
+            writer.add(result.image, result.duration, result.settings())
+            summary = result if summary is None else summary.with_frame(result)
+        if summary is None:
+            raise ValueError("all frames were taken before")
+        return summary

@@ -37,6 +37,8 @@ DROPPED_TAGS = (
 ASCII_PREFIX = b"ASCII\0\0\0"
 """Character code at the start of EXIF's UserComment."""
 UNICODE_PREFIX = b"UNICODE\0"
+GIF_PREFIX = b"seesr "
+"""What a GIF's comment begins with that holds settings."""
 PNG_KEY, INFOTEXT_KEY = "seesr", "parameters"
 XMP_NAMESPACE = "https://seesr/ns/1.0/"
 SYNTHETIC = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -150,6 +152,11 @@ def xmp_packet(settings: dict[str, Any] | None = None) -> bytes:
     ).encode()
 
 
+def gif_comment(settings: dict[str, Any]) -> bytes:
+    """The comment of a GIF, its only metadata, with the settings as JSON."""
+    return GIF_PREFIX + json.dumps(settings).encode("ascii")
+
+
 def read_infotext(image: Image.Image) -> str | None:
     """The infotext of a picture, as A1111 and compatible programs write it; None where it has none."""
     text = image.info.get(INFOTEXT_KEY)
@@ -187,8 +194,10 @@ def _with_settings(content: bytes | None, settings: dict[str, Any]) -> bytes:
 
 
 def read_settings(image: Image.Image) -> dict[str, Any] | None:
-    """The settings that made a picture, as `metadata_arguments` wrote them; None where it has none."""
+    """The settings that made a picture, as `metadata_arguments` or `gif_comment` wrote them; None where it has none."""
     text = image.info.get(PNG_KEY)
+    if text is None and image.format == "GIF" and image.info.get("comment", b"").startswith(GIF_PREFIX):
+        text = image.info["comment"].removeprefix(GIF_PREFIX).decode("ascii", "replace")
     if text is None:
         text = _settings_in_xmp(image)
     if text is None:

@@ -51,12 +51,16 @@ Target = str | os.PathLike[str] | Writable
 """Where a picture is written to."""
 
 
-def pillow_format(path: Path) -> str:
-    """Pillow's name of the format that belongs to the suffix of `path`.
+def pillow_format(path: Path, all_frames: bool = False) -> str:
+    """Pillow's name of the format that belongs to the suffix of `path`; GIF only where all frames of an input are written.
 
     Raises:
         OutputError: the suffix is unknown, or the format needs a package that is not installed.
     """
+    if path.suffix.lower() == ".gif":
+        if all_frames:
+            return "GIF"
+        raise OutputError(f"{path}: GIF is written for animations only; take all frames (--frames all), or write PNG.")
     try:
         image_format = PILLOW_FORMATS[path.suffix.lower()]
     except KeyError:

@@ -18,7 +18,8 @@ def write_tiff(file: IO[bytes], pixels: np.ndarray, exif: Image.Exif | None, icc
     """Writes one picture without loss.
 
     Args:
-        file: empty.
+        file: empty, or at its end, which is at an even place: there the page of a picture is added, to which nothing
+            points yet.
         pixels: uint8 or uint16 of shape (H, W) or (H, W, C): grey, grey and alpha, RGB, or RGB and alpha.
     """
     pixels = pixels.reshape(*pixels.shape[:2], -1)
