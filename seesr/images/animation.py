@@ -142,7 +142,9 @@ class _Checked:
             size = f"{image.width}x{image.height}"
             raise OutputError(f"{self.name} cannot be written as {self.image_format} of {size}: {error}.") from error
         if too_large:
-            raise OutputError(f"{self.name} is larger than {MAX_FILE:,} bytes, {self.image_format}'s limit; use fewer frames.")
+            raise OutputError(
+                f"{self.name} is larger than {MAX_FILE:,} bytes, {self.image_format}'s limit; use fewer frames."
+            )
 
     def close(self) -> None:
         self.writer.close()

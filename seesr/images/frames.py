@@ -87,7 +87,7 @@ def _pages(image: TiffImageFile, most: int, name: str) -> list[int]:
     """Pages that are no reduced copies and no masks; one for a camera's raw file."""
     if is_raw_tiff(image):
         return [0]
-    pages = []
+    pages, first = list[int](), image.tell()
     with suppress(EOFError):
         for page in count():
             _check_count(page, most, name)  # of a file that has a million, no more are read
@@ -95,6 +95,7 @@ def _pages(image: TiffImageFile, most: int, name: str) -> list[int]:
                 image.seek(page)
             if not is_reduced(image):
                 pages.append(page)
+    image.seek(first)
     return pages
 
 

@@ -195,9 +195,7 @@ def _picture_alone(source: ImageSource, limits: Limits) -> Iterator[Frame]:
     yield Frame(read_picture(source, limits))
 
 
-def _read_pages(
-    image: Image.Image, content: bytes, sequence: FrameSequence, limits: Limits, name: str
-) -> Iterator[Frame]:
+def _read_pages(image: Image.Image, content: bytes, sequence: FrameSequence, limits: Limits, name: str) -> Iterator[Frame]:
     for number, page in enumerate(sequence.numbers):
         title = f"page {number + 1} of {name}"
         try:
