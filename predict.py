@@ -13,6 +13,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path as LocalPath
 
 from cog import BasePredictor, Input, Path
@@ -162,8 +163,8 @@ class Predictor(BasePredictor):
             target = self.folder / "result" / f"upscaled.{output_format}"
             target.parent.mkdir()
             if all_frames:
-                sequence = self.upscaler.upscale_frames(source, options, _log_step)
-                result = self.thread.run(lambda: sequence.save(target, saving, name="the result"))
+                run = partial(self.upscaler.upscale_frames, source, options, _log_step)
+                result = self.thread.run(lambda: run().save(target, saving, name="the result"))
             else:
                 result = self.thread.run(lambda: self.upscaler.upscale(source, options, _log_step))
             for line in result.log():

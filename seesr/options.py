@@ -194,7 +194,7 @@ class SaveOptions(OptionModel):
 
     format: Literal["png", "jpg", "webp", "gif", "tiff", "bmp", "avif", "jxl"] | None = Field(
         default=None,
-        description="png, jpg, webp, tiff, bmp, avif or jxl, with all frames also gif; by default the output's suffix, or png.",
+        description="png, jpg, webp, tiff, bmp, avif or jxl, gif with all frames; by default the output's suffix, or png.",
     )
     quality: int = Field(
         default=95, ge=1, le=100, description="Quality of jpg, webp and avif: 100 is best and gives the largest file."

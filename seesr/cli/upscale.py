@@ -259,13 +259,16 @@ def _refuse_created(job: FileJob, overwrite: bool) -> None:
 
 
 def _write_to(stream: Writable, result: UpscaleResult | UpscaledFrames, options: SaveOptions) -> UpscaleResult:
-    from seesr.result import UpscaleResult
+    from seesr.result import UpscaledFrames
 
     try:
         options = options.model_copy(update={"format": options.format or "png"})
-        summary = result.save(stream, options, name="standard output")
+        if isinstance(result, UpscaledFrames):
+            result = result.save(stream, options, name="standard output")
+        else:
+            result.save(stream, options, name="standard output")
         sys.stdout.flush()
-        return result if isinstance(result, UpscaleResult) else summary
+        return result
     except OSError as error:
         discard_standard_output()  # else Python would try again at its end
         raise OutputError(f"standard output cannot be written: {error.strerror or error}.") from error

@@ -7,7 +7,6 @@ each frame; its own writers of animations would keep all of them.
 from __future__ import annotations
 
 import io
-import json
 import os
 import shutil
 import struct
@@ -142,9 +141,7 @@ class _Checked:
             size = f"{image.width}x{image.height}"
             raise OutputError(f"{self.name} cannot be written as {self.image_format} of {size}: {error}.") from error
         if too_large:
-            raise OutputError(
-                f"{self.name} is larger than {MAX_FILE:,} bytes, {self.image_format}'s limit; use fewer frames."
-            )
+            raise OutputError(f"{self.name} is larger than {MAX_FILE:,} bytes, {self.image_format}'s limit; take fewer.")
 
     def close(self) -> None:
         self.writer.close()
@@ -319,7 +316,7 @@ class _Gif:
         paletted = rgb.quantize(self.TRANSPARENT)
         colours = paletted.getpalette() or []
         paletted.putpalette(colours + [0] * (3 * 256 - len(colours)))  # so that the transparent one is among them
-        hidden = image.getchannel("A").point(lambda alpha: 255 * (alpha < 128), "1") if "A" in image.getbands() else None
+        hidden = image.getchannel("A").point([255] * 128 + [0] * 128) if "A" in image.getbands() else None
         if is_transparent := hidden is not None and hidden.getbbox() is not None:
             paletted.paste(self.TRANSPARENT, mask=hidden)
         if self.waiting is None:
@@ -347,7 +344,7 @@ class _Gif:
         paletted, hundredths, is_transparent = self.waiting
         disposal = self.CLEAR if is_transparent or next_is_transparent else self.KEEP
         # Programs such as Pillow take an animation for opaque whose first frame has no transparent colour.
-        arguments = {"duration": 10 * hundredths, "disposal": disposal, "transparency": self.TRANSPARENT}
+        arguments: dict[str, Any] = {"duration": 10 * hundredths, "disposal": disposal, "transparency": self.TRANSPARENT}
         self.file.write(b"".join(GifImagePlugin.getdata(paletted, include_color_table=True, **arguments)))
 
 
