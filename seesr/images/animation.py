@@ -345,7 +345,9 @@ class _Gif:
         disposal = self.CLEAR if is_transparent or next_is_transparent else self.KEEP
         # Programs such as Pillow take an animation for opaque whose first frame has no transparent colour.
         arguments: dict[str, Any] = {"duration": 10 * hundredths, "disposal": disposal, "transparency": self.TRANSPARENT}
-        self.file.write(b"".join(GifImagePlugin.getdata(paletted, include_color_table=True, **arguments)))
+        blocks = GifImagePlugin.getdata(paletted, include_color_table=True, **arguments)
+        self.file.writelines(blocks)
+        blocks.clear()  # it is in a cycle of references, which would keep it for a while
 
 
 class _Tiff:

@@ -210,7 +210,8 @@ def _read_pages(image: Image.Image, content: bytes, sequence: FrameSequence, lim
 
 def _seek_page(image: Image.Image, content: bytes, page: int) -> Image.Image:
     """`image` at a page, or a new one where only libtiff can decode that page."""
-    image.info.pop("icc_profile", None)  # Pillow would leave it to pages that have none
+    if image.tell() != page:
+        image.info.pop("icc_profile", None)  # Pillow would leave it to pages that have none
     with _pillow_settings():
         image.seek(page)
     if not (content and needs_libtiff(image)):
