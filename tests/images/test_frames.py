@@ -136,9 +136,9 @@ def test_disposal_blending_and_a_default_picture_are_as_a_viewer_shows_them() ->
     assert (sequence.count, sequence.plays) == (3, 5)
     assert [one.duration for one in frames] == [Fraction(4, 100), Fraction(5, 100), Fraction(6, 100)]
     assert read_picture(content, LIMITS).rgb.getpixel((0, 0)) == (255, 255, 255), "alone it is what it always was"
-    gif = encoded(shown[0], "GIF", save_all=True, append_images=shown[1:], disposal=2, duration=100, transparency=0)
-    for read in (frames, frames_of(gif)[1]):
-        for one, expected in zip(read, shown, strict=True):
+    gif = encoded(shown[2], "GIF", save_all=True, append_images=shown[1::-1], disposal=2, duration=100)
+    for read, images in ((frames, shown), (frames_of(gif)[1], shown[::-1])):
+        for one, expected in zip(read, images, strict=True):
             alpha = one.picture.alpha or Image.new("L", (20, 10), 255)
             assert is_close(alpha, expected.getchannel("A"), 0)
             visible = Image.new("RGB", (20, 10))
