@@ -171,7 +171,7 @@ def test_all_frames_come_out_as_an_animation(predictor: Any, capsys: pytest.Capt
     (path,) = (predictor.folder / "result").iterdir()
     assert (path.name, Image.open(path).n_frames) == ("upscaled.gif", 2)
     assert "frames: 2" in capsys.readouterr().out.splitlines()
-    with pytest.raises(OutputError, match="the result.gif: GIF is written for animations only"):
+    with pytest.raises(OutputError, match=r"the result\.gif: GIF is written for animations only"):
         predict(predictor, output_format="gif")
     assert not (predictor.folder / "result").exists()
 
