@@ -118,7 +118,7 @@ class RareTiff:
         self.name = name
         with self._errors():
             self._page = tifffile.TiffFile(io.BytesIO(content)).pages[page].aspage()
-            self.size = self._page.imagewidth, self._page.imagelength
+            self.size = int(self._page.imagewidth), int(self._page.imagelength)  # a damaged file can have several
             known = self._page.photometric in (0, 1, 2) and self._page.dtype is not None and self._page.dtype.kind in "uf"
         if not known:
             kind = getattr(self._page.photometric, "name", "an unknown colour space")

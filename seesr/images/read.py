@@ -43,7 +43,7 @@ PICTURE_SUFFIXES = {
 """Suffixes of the files that are read from a folder; a file that the user names is read whatever its suffix."""
 DECODE_ERRORS = (
     *(OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError),
-    *(RuntimeError, struct_error, zlib_error, Image.DecompressionBombError),
+    *(RuntimeError, ZeroDivisionError, struct_error, zlib_error, Image.DecompressionBombError),
 )
 """What Pillow's decoders raise on damaged files: each format raises other errors."""
 
