@@ -91,8 +91,12 @@ def _pages(image: TiffImageFile, most: int, name: str) -> list[int]:
     with suppress(EOFError):
         for page in count():
             _check_count(page, most, name)  # of a file that has a million, no more are read
-            with suppress(SyntaxError):  # its samples are of a kind that Pillow does not know; its tags are read
+            try:
                 image.seek(page)
+            except SyntaxError:
+                if image.tell() != page:
+                    raise
+                # Its samples are of a kind that Pillow does not know; its tags are read.
             if not is_reduced(image):
                 pages.append(page)
     image.seek(first)
