@@ -13,6 +13,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path as LocalPath
 
 from cog import BasePredictor, Input, Path
@@ -20,13 +21,13 @@ from PIL import Image
 
 from seesr import Options, Upscaler
 from seesr.errors import InputError
-from seesr.images.read import EncodedImage
-from seesr.images.save import check_bits
+from seesr.images.read import FIRST_FRAME, EncodedImage
+from seesr.images.save import check_bits, pillow_format
 from seesr.machine.allocator import single_malloc_arena, trim_heap
 from seesr.machine.device import dtype_name
 from seesr.machine.temporary_folder import make_temporary_folder
 from seesr.machine.worker_thread import WorkerThread
-from seesr.options import Limits, SaveOptions
+from seesr.options import Limits, ReadOptions, SaveOptions
 from seesr.public_error import sanitize_errors
 
 
@@ -140,8 +141,15 @@ class Predictor(BasePredictor):
             ge=0,
             le=4294967295,
         ),
+        frames: str = Input(
+            description="all: every frame of an animation, to png, webp or gif, and every page of a TIFF, to tiff.",
+            default="first",
+            choices=["first", "all"],
+        ),
         output_format: str = Input(
-            description="File format of the result.", default="png", choices=["png", "jpg", "webp", "tiff", "bmp", "avif"]
+            description="File format of the result; gif only with all frames.",
+            default="png",
+            choices=["png", "jpg", "webp", "gif", "tiff", "bmp", "avif"],
         ),
         output_quality: int = Input(
             description="Quality of jpg, webp and avif: 100 is best and gives the largest file.", default=95, ge=1, le=100
@@ -157,13 +165,21 @@ class Predictor(BasePredictor):
             options = Options.make(preset, **{name: inputs[name] for name in Options.model_fields if name in inputs})
             check_bits(LocalPath(f"the result.{output_format}"), bits)
             saving = SaveOptions.make(format=output_format, quality=output_quality, metadata=keep_metadata)
-            result = self.thread.run(lambda: self.upscaler.upscale(source, options, _log_step))
+            all_frames = ReadOptions.make(frames=frames).frames == "all"
+            pillow_format(LocalPath(f"the result.{output_format}"), all_frames)
             # In a folder of its own, where `_fetched` finds nothing.
             target = self.folder / "result" / f"upscaled.{output_format}"
             target.parent.mkdir()
-            result.save(target, saving, name="the result")
+            if all_frames:
+                run = partial(self.upscaler.upscale_frames, source, options, _log_step)
+                result = self.thread.run(lambda: run().save(target, saving, name="the result"))
+            else:
+                result = self.thread.run(lambda: self.upscaler.upscale(source, options, _log_step))
+                result.save(target, saving, name="the result")
             for line in result.log():
                 print(line)
+            if FIRST_FRAME in result.notes and not all_frames:
+                print("note: the input frames=all takes all of them")
             for name, value in result.metrics().items():
                 self.record_metric(name, value)
         return Path(target)
@@ -199,6 +215,8 @@ class Predictor(BasePredictor):
 
 
 def _log_step(stage: str, done: int, total: int) -> None:
-    """A line for each denoising step."""
+    """A line for each denoising step, and before each of several frames."""
     if stage == "denoise":
         print(f"step {done} of {total}")
+    elif stage == "frame" and total > 1:
+        print(f"frame {done + 1} of {total}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic.fields import FieldInfo
 
 from seesr.generation.options import GenerationOptions
-from seesr.options import OptionModel, Options, SaveOptions
+from seesr.options import OptionModel, Options, ReadOptions, SaveOptions
 
 DOCS = Path(__file__).parents[1] / "docs"
 BEGIN, END = "<!-- options: written by scripts/make_options_table.py -->", "<!-- end of options -->"
@@ -30,7 +30,7 @@ NO_FLAG = ("prompt", "styles", "outpaint")
 def upscaling_table() -> str:
     """The options of `seesr upscale`."""
     lines = ["| option | default | values | in the service | what it does |", "|---|---|---|---|---|"]
-    for model in (Options, SaveOptions):
+    for model in (Options, ReadOptions, SaveOptions):
         for name, field in model.model_fields.items():
             flag, default, values = _cells(model, name, field)
             service = "" if name in NOT_IN_SERVICE else f"`{SERVICE_NAMES.get(name, name)}`"

@@ -183,12 +183,21 @@ class Options(OptionModel):
         return super().make(**(PRESETS.get(preset or "", {}) | explicit))
 
 
+class ReadOptions(OptionModel):
+    """The options for reading an input."""
+
+    frames: Literal["first", "all"] = Field(
+        default="first",
+        description="all: every frame of an animation, to png, webp or gif, and every page of a TIFF, to tiff.",
+    )
+
+
 class SaveOptions(OptionModel):
     """The options for writing a result."""
 
-    format: Literal["png", "jpg", "webp", "tiff", "bmp", "avif", "jxl"] | None = Field(
+    format: Literal["png", "jpg", "webp", "gif", "tiff", "bmp", "avif", "jxl"] | None = Field(
         default=None,
-        description="png, jpg, webp, tiff, bmp, avif or jxl; by default the suffix of the output file, or png in a folder.",
+        description="png, jpg, webp, tiff, bmp, avif or jxl, gif with all frames; by default the output's suffix, or png.",
     )
     quality: int = Field(
         default=95, ge=1, le=100, description="Quality of jpg, webp and avif: 100 is best and gives the largest file."
@@ -221,10 +230,12 @@ class Limits:
     """Maximum of the longer side of an output, in pixels."""
     seconds: int = 86_400
     """Maximum time per picture, checked at each stage and denoising step."""
+    frames: int = 10_000
+    """Maximum number of frames or pages of an input of which all are taken; the other limits hold for each of them."""
 
     @classmethod
     def from_environment(cls) -> Limits:
-        """The limits that `SEESR_INPUT_BYTES`, `SEESR_INPUT_PIXELS`, `SEESR_OUTPUT_SIDE` and `SEESR_SECONDS` set.
+        """The limits that variables such as `SEESR_INPUT_BYTES` set.
 
         Raises:
             OptionError: one of these variables is not a positive whole number.

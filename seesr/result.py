@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import Any, Generic, TypeVar
 
 from PIL import Image
 
 from seesr.errors import Attempt
+from seesr.images.animation import write_frames
+from seesr.images.frame_writers import FrameWriter, OutputFrame
+from seesr.images.frames import FrameSequence
 from seesr.images.metadata import Metadata
 from seesr.images.save import Deep, Target, save_on_success
 from seesr.images.sizes import Sizes
+from seesr.notes import Notes
 from seesr.options import OptionModel, Options, SaveOptions
 from seesr.tagging.prompt import Tag
 from seesr.version import __version__
@@ -131,6 +136,22 @@ class UpscaleResult(Result[Options]):
     sizes: Sizes
     input: Image.Image
     """The decoded input: RGB, upright, sRGB."""
+    duration: Fraction | None = None
+    """Seconds for which it is shown, where it is a frame of an animation."""
+    frames: int = 1
+    """Frames of which it tells; more than one only in what `UpscaledFrames.save` returns."""
+
+    def with_frame(self, result: UpscaleResult) -> UpscaleResult:
+        """This result, which tells of the frame `result` too: seconds add up, what is new is added; the rest stays."""
+        stages = self.seconds | result.seconds
+        return replace(
+            self,
+            frames=self.frames + result.frames,
+            seconds={stage: self.seconds.get(stage, 0) + result.seconds.get(stage, 0) for stage in stages},
+            notes=list(dict.fromkeys([*self.notes, *result.notes])),
+            attempts=list(dict.fromkeys([*self.attempts, *result.attempts])),
+            peak_memory=max(self.peak_memory, result.peak_memory),
+        )
 
     def settings(self) -> dict[str, Any]:
         """`Result.settings`, with the user's own part of the prompt as `words`."""
@@ -140,6 +161,7 @@ class UpscaleResult(Result[Options]):
         """`Result.record` with tags, and with sizes as (width, height); the working size is what the networks compute."""
         return super().record() | {
             "steps": self.options.steps,
+            "frames": self.frames,
             "tags": {tag.name: round(tag.confidence, 4) for tag in self.tags},
             "input_size": self.sizes.input,
             "output_size": self.sizes.output,
@@ -155,6 +177,7 @@ class UpscaleResult(Result[Options]):
             f"tags: {', '.join(tag.name for tag in self.tags) or 'none'}",
             f"prompt: {self.prompt}",
             f"size: {width}x{height}, memory plan: {self.rung}, VAE: {self.vae}",
+            *([f"frames: {self.frames}"] if self.frames > 1 else []),
             *(f"memory did not suffice for {attempt.rung}: {attempt.reason}" for attempt in self.attempts),
             *(f"note: {note}" for note in self.notes),
             f"seconds: {sum(self.seconds.values()):.1f} ({stages})",
@@ -164,5 +187,55 @@ class UpscaleResult(Result[Options]):
         """The metrics of a prediction that a service reports, by name."""
         record, (width, height) = self.record(), self.sizes.output
         metrics = {"seed": self.seed, "output_width": width, "output_height": height, "rung": self.rung}
-        metrics |= {"attempts": len(self.attempts), "peak_memory_bytes": self.peak_memory}
+        metrics |= {"frames": self.frames, "attempts": len(self.attempts), "peak_memory_bytes": self.peak_memory}
         return metrics | {f"seconds.{stage}": seconds for stage, seconds in record["seconds"].items()}
+
+
+class UpscaledFrames(Iterator[UpscaleResult]):
+    """The frames of an input, each upscaled when it is asked for, once.
+
+    Raises:
+        SeeSRError: of a frame as `Upscaler.upscale`; no frame follows it.
+    """
+
+    def __init__(self, sequence: FrameSequence, results: Iterator[UpscaleResult]) -> None:
+        self.sequence, self._results = sequence, results
+
+    def __next__(self) -> UpscaleResult:
+        return next(self._results)
+
+    def save(self, target: Target, options: SaveOptions | None = None, name: str | None = None) -> UpscaleResult:
+        """Upscales all frames and writes each as it comes, as an animation or as pages; otherwise as `Result.save`.
+
+        PNG (APNG), WebP and GIF hold an animation, TIFF pages; one frame goes into every format.
+
+        Returns:
+            The first result, with seconds, notes and memory of all frames and their number.
+
+        Raises:
+            OutputError: the format does not hold several frames; or as `Result.save`, and nothing is written then.
+            SeeSRError: of a frame as `Upscaler.upscale`, and nothing is written then.
+        """
+        with self.save_on_success(target, options, name) as summary:
+            return summary
+
+    @contextmanager
+    def save_on_success(
+        self, target: Target, options: SaveOptions | None = None, name: str | None = None
+    ) -> Iterator[UpscaleResult]:
+        """Like `save`, but moves the file into place only after the body of the `with` statement has succeeded."""
+        notes = Notes()
+        with write_frames(target, self.sequence, options, name, notes) as writer:
+            summary = self._write(writer)
+            summary.notes.extend(note for note in notes if note not in summary.notes)
+            yield summary
+
+    def _write(self, writer: FrameWriter) -> UpscaleResult:
+        summary: UpscaleResult | None = None
+        for result in self:
+            frame = OutputFrame(result.image, result.duration, result.settings(), result.metadata, result.deep)
+            writer.add(frame)
+            summary = result if summary is None else summary.with_frame(result)
+        if summary is None:
+            raise ValueError("all frames were taken before")
+        return summary

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -21,7 +21,7 @@ from seesr.errors import OptionError
 from seesr.images.colour import COLOR_FIXES
 from seesr.images.edges import enhance_edges
 from seesr.images.finish import finish, finish_deep
-from seesr.images.read import ImageSource, Picture, read_picture
+from seesr.images.read import Frame, ImageSource, Picture, read_frames, read_picture
 from seesr.images.resize import crop, network_input, to_array, to_image
 from seesr.images.save import Deep
 from seesr.images.sizes import Sizes, plan_sizes
@@ -30,7 +30,7 @@ from seesr.networks import SeeSRNetworks, network_costs, seesr_networks
 from seesr.notes import Notes, add_to_all
 from seesr.options import Limits, Options
 from seesr.planning.plan import MemoryPlan, TileSettings, Workload
-from seesr.result import UpscaleResult
+from seesr.result import UpscaledFrames, UpscaleResult
 from seesr.stages import Progress, Stages
 from seesr.tagging.prompt import Tag, load_tag_list
 from seesr.weights.resolve import WeightsFolder, resolve_weights
@@ -135,26 +135,52 @@ class Upscaler:
         """
         if options is not None and values:
             raise OptionError(f"give options, or {', '.join(values)} by name, not both.")
-        options, engine, results = self.with_defaults(options or Options.make(**values)), self.engine, []
+        options, engine = self.with_defaults(options or Options.make(**values)), self.engine
         with engine.exclusive():
             stages, began = engine.stages(), engine.clock()
             with stages.stage("read"):
                 pictures = [read_picture(image, engine.limits) for image in images]
             reading = (engine.clock() - began) / max(1, len(images))
-            groups = [list(same) for _, same in groupby(pictures, key=lambda picture: picture.rgb.size)]
-            for group, sizes in [(group, self._plan_sizes(group[0], options)) for group in groups]:
-                work = self._workload(sizes, options)
-                count = engine.max_batch(work, min(len(group), together or engine.preferred_batch))
-                for first in range(0, len(group), count):
-                    batch = group[first : first + count]
-                    report = engine.deadline(len(batch), spent=reading * len(batch)).checked(progress)
-                    seeds = [secrets.randbits(32) if options.seed is None else options.seed for _ in batch]
-                    run = partial(self._run, sizes, options, report)
-                    jobs = list(zip(batch, seeds, strict=True))
-                    made = zip(jobs, engine.run(jobs, work, run, stages), strict=True)
-                    results += [self._result(*job, *output, sizes, work, options) for job, output in made]
-                    stages = engine.stages()
-        return results
+            return self._upscale_pictures(pictures, options, progress, together, reading, stages)
+
+    def upscale_frames(
+        self, image: ImageSource, options: Options | None = None, progress: Progress | None = None, **values: Any
+    ) -> UpscaledFrames:
+        """Upscales all frames of an animation, or all pages of a file, each when it is asked for; `save` writes them.
+
+        All have one seed, which is drawn where none is given. Otherwise as `upscale`, for each frame.
+
+        Args:
+            progress: called also with `frame`, the frames that are done, and their number, before each of them.
+
+        Raises:
+            InputError: there are more frames than the operator allows, or the source cannot be used.
+            OptionError: as of `upscale`.
+        """
+        if options is not None and values:
+            raise OptionError(f"give options, or {', '.join(values)} by name, not both.")
+        options = self.with_defaults(options or Options.make(**values))
+        if options.seed is None:
+            options = options.model_copy(update={"seed": secrets.randbits(32)})
+        sequence, frames = read_frames(image, self.engine.limits)
+        if options.bits > 8 and sequence.kind == "animation" and sequence.count > 1:
+            raise OptionError(f"bits is {options.bits}, and an animation has 8 bits a channel; leave out bits.")
+        return UpscaledFrames(sequence, self._upscale_each(frames, sequence.count, options, progress))
+
+    def _upscale_each(
+        self, frames: Iterator[Frame], count: int, options: Options, progress: Progress | None
+    ) -> Iterator[UpscaleResult]:
+        engine = self.engine
+        for number in range(count):
+            if progress is not None:
+                progress("frame", number, count)
+            with engine.exclusive():
+                stages, began = engine.stages(), engine.clock()
+                with stages.stage("read"):
+                    frame = next(frames)
+                reading = engine.clock() - began
+                (result,) = self._upscale_pictures([frame.picture], options, progress, 1, reading, stages)
+            yield replace(result, duration=frame.duration)
 
     def tags(self, image: ImageSource) -> list[Tag]:
         """What RAM finds in a picture, in the order of its tag list.
@@ -179,6 +205,32 @@ class Upscaler:
         """Forgets prompts and pictures seen before."""
         with self.engine.exclusive():
             self.conditioner.clear()
+
+    def _upscale_pictures(
+        self,
+        pictures: list[Picture],
+        options: Options,
+        progress: Progress | None,
+        together: int | None,
+        reading: float,
+        stages: Stages,
+    ) -> list[UpscaleResult]:
+        """Upscales what was read; `reading` is the seconds that took for each, `stages` those of the first batch."""
+        engine, results = self.engine, []
+        groups = [list(same) for _, same in groupby(pictures, key=lambda picture: picture.rgb.size)]
+        for group, sizes in [(group, self._plan_sizes(group[0], options)) for group in groups]:
+            work = self._workload(sizes, options)
+            count = engine.max_batch(work, min(len(group), together or engine.preferred_batch))
+            for first in range(0, len(group), count):
+                batch = group[first : first + count]
+                report = engine.deadline(len(batch), spent=reading * len(batch)).checked(progress)
+                seeds = [secrets.randbits(32) if options.seed is None else options.seed for _ in batch]
+                run = partial(self._run, sizes, options, report)
+                jobs = list(zip(batch, seeds, strict=True))
+                made = zip(jobs, engine.run(jobs, work, run, stages), strict=True)
+                results += [self._result(*job, *output, sizes, work, options) for job, output in made]
+                stages = engine.stages()
+        return results
 
     def _run(
         self, sizes: Sizes, options: Options, report: Progress, jobs: list[Job], plan: MemoryPlan, stages: Stages

@@ -6,22 +6,24 @@ import io
 import json
 import threading
 import time
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from diffusers.models.resnet import ResnetBlock2D
-from helpers import PHOTOS, difference, hooked, photograph, sharing, thumbnail, watching
+from helpers import PHOTOS, difference, encoded, hooked, photograph, sharing, thumbnail, watching
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms, ImageFilter
+from PIL import Image, ImageCms, ImageFilter, ImageSequence
 from torch import Tensor, nn
 
 from seesr import InputError, OptionError, Options, Upscaler
 from seesr.evaluation.seams import seam_ratio, tile_borders
 from seesr.images.colour import COLOR_FIXES
 from seesr.kernels.inplace import InplaceResnet
+from seesr.options import Limits
 from seesr.tiling import Tiles
 from seesr.weights.resolve import WeightsFolder
 
@@ -312,3 +314,49 @@ def test_batches_agree_in_float32(upscaler: Upscaler) -> None:
             upscaler.upscale(part, scale=2, steps=2, seed=1, color_fix="none")
     together, *alone = captured
     assert (together - torch.cat(alone)).abs().max() <= 1e-4
+
+
+def test_each_frame_is_what_it_is_alone_and_all_have_one_seed(upscaler: Upscaler, tmp_path: Path) -> None:
+    frames = [photograph("chelsea.png", (150 + 8 * number, 80, 182 + 8 * number, 104)) for number in range(3)]
+    content = encoded(frames[0], "PNG", save_all=True, append_images=frames[1:], duration=[70, 30, 500], loop=2)
+    progress = list[tuple[str, int, int]]()
+    made = upscaler.upscale_frames(content, progress=lambda *said: progress.append(said), scale=2, steps=1, tags=False)
+    assert (made.sequence.kind, made.sequence.count, made.sequence.plays) == ("animation", 3, 2)
+    assert not progress, "nothing is done before a frame is asked for"
+    results = list(made)
+    assert [said for said in progress if said[0] == "frame"] == [("frame", number, 3) for number in range(3)]
+    (seed,) = {result.seed for result in results}
+    assert [result.duration for result in results] == [Fraction(7, 100), Fraction(3, 100), Fraction(1, 2)]
+    for frame, result in zip(frames, results, strict=True):
+        alone = upscaler.upscale(frame, scale=2, steps=1, tags=False, seed=seed)
+        assert alone.image.tobytes() == result.image.tobytes()
+    assert next(made, None) is None
+    summary = upscaler.upscale_frames(content, scale=2, steps=1, tags=False, seed=seed).save(tmp_path / "out.png")
+    opened = Image.open(tmp_path / "out.png")
+    shown = [(page.convert("RGB").tobytes(), page.info["duration"]) for page in ImageSequence.Iterator(opened)]
+    assert shown == [(result.image.tobytes(), 1000 * float(result.duration or 0)) for result in results]
+    assert (summary.frames, summary.record()["frames"], summary.metrics()["frames"]) == (3, 3, 3)
+    assert summary.seconds["denoise"] > 0
+    assert "frames: 3" in summary.log()
+
+
+def test_the_time_limit_holds_for_each_frame_and_a_stop_writes_nothing(upscaler: Upscaler, tmp_path: Path) -> None:
+    frames = [photograph("chelsea.png", (150, 80 + number, 174, 104 + number)) for number in range(3)]
+    content, now = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]), [0.0]
+    timed = sharing(upscaler, limits=Limits(seconds=10), clock=lambda: now[0])
+
+    def wait(stage: str, done: int, total: int) -> None:
+        now[0] += 8 if stage == "encode" else 0
+
+    options = Options(scale=2, steps=1, tags=False, seed=1)
+    timed.upscale_frames(content, options, wait).save(tmp_path / "out.webp")
+    assert now[0] == 24
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if (stage, done) == ("frame", 2):
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        upscaler.upscale_frames(content, options, stop).save(tmp_path / "stopped.webp")
+    assert [path.name for path in tmp_path.iterdir()] == ["out.webp"]
+    assert upscaler.upscale(frames[0], options).frames == 1, "the engine is free again"

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from seesr.generation.options import GenerationOptions
-from seesr.options import PRESETS, OptionModel, Options, SaveOptions, parse_bytes
+from seesr.options import PRESETS, OptionModel, Options, ReadOptions, SaveOptions, parse_bytes
 
 Command = Callable[..., None]
 
@@ -68,12 +68,19 @@ def with_generation_option_flags(*exclude: str) -> Callable[[Command], Command]:
     return decorate
 
 
+def with_read_option_flags(command: Command) -> Command:
+    """Decorator that replaces the parameter `read_options: ReadOptions` of a command by a flag for each option."""
+    return _with_flags(command, "read_options", ReadOptions)
+
+
 def with_save_option_flags(command: Command) -> Command:
     """Decorator that replaces the parameter `save_options: SaveOptions` of a command by a flag for each option."""
-    flags = _option_flags(SaveOptions)
-    return _replace_parameter(
-        command, "save_options", flags, lambda arguments: SaveOptions.make(**_pop_values(arguments, flags))
-    )
+    return _with_flags(command, "save_options", SaveOptions)
+
+
+def _with_flags(command: Command, name: str, model: type[OptionModel]) -> Command:
+    flags = _option_flags(model)
+    return _replace_parameter(command, name, flags, lambda arguments: model.make(**_pop_values(arguments, flags)))
 
 
 def _replace_parameter(

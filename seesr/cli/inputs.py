@@ -68,6 +68,7 @@ def plan_jobs(
     output_format: str | None = None,
     compare: bool = False,
     names: ResultNames | None = None,
+    all_frames: bool = False,
 ) -> list[FileJob]:
     """The jobs for `inputs` (files, folders, glob patterns, `-` for standard input).
 
@@ -102,9 +103,9 @@ def plan_jobs(
         targets = _targets(relatives, output, names or ResultNames(), output_format) if into_folder else [output]
         jobs = []
         for (source, _), target in zip(sources, targets, strict=True):
-            _check_suffix(target, output_format)
+            _check_suffix(target, output_format, all_frames)
             jobs.append(FileJob(source, target, target.with_name(f"{target.stem}_compare.png") if compare else None))
-        _check_outputs(jobs)
+        _check_outputs(jobs, all_frames)
         if skip_existing:
             jobs = [job for job in jobs if not job.target.exists()]
         if not overwrite:
@@ -117,7 +118,7 @@ def plan_jobs(
     return _with_standard_input(jobs)
 
 
-def plan_standard_output(inputs: list[str], output_format: str | None) -> list[FileJob]:
+def plan_standard_output(inputs: list[str], output_format: str | None, all_frames: bool = False) -> list[FileJob]:
     """The job for one picture that is written to standard output.
 
     Raises:
@@ -130,12 +131,17 @@ def plan_standard_output(inputs: list[str], output_format: str | None) -> list[F
         raise InputError(f"standard output holds one picture, and there are {len(sources)} inputs; give a folder.")
     if sys.stdout.isatty():
         raise OutputError("standard output is a terminal; redirect it to a file or a program.")
-    pillow_format(Path(f"standard output.{output_format or 'png'}"))
+    pillow_format(Path(f"standard output.{output_format or 'png'}"), all_frames)
     return _with_standard_input([FileJob(sources[0], Path("standard output"), stream=sys.stdout.buffer)])
 
 
 def plan_in_place(
-    inputs: list[str], recursive: bool, skip_existing: bool, output_format: str | None, keep_original: bool
+    inputs: list[str],
+    recursive: bool,
+    skip_existing: bool,
+    output_format: str | None,
+    keep_original: bool,
+    all_frames: bool = False,
 ) -> list[FileJob]:
     """The jobs for `inputs` whose results replace them. An original is kept beside its result as `<stem>.orig<suffix>`.
 
@@ -161,10 +167,11 @@ def plan_in_place(
             jobs[_file_id(target)] = FileJob(source, target, in_place=True, original=original)
     with _os_errors_as(OutputError, "written"):
         for job in jobs.values():
-            if job.target.suffix.lower() not in PILLOW_FORMATS:
-                kinds = ", ".join(PILLOW_FORMATS)
+            suffixes = [*PILLOW_FORMATS, *([".gif"] if all_frames else [])]
+            if job.target.suffix.lower() not in suffixes:
+                kinds = ", ".join(suffixes)
                 raise OutputError(f"{job.source} cannot be replaced: only {kinds} can be written; give an output.")
-            _check_suffix(job.target, output_format)
+            _check_suffix(job.target, output_format, all_frames)
         done = [job for job in jobs.values() if job.original and job.original.exists() and not _is_begun(job)]
         if done and not skip_existing:
             advice = "use --skip-existing, or move it away to enlarge the result again"
@@ -247,8 +254,8 @@ def plan_outputs(output: Path, stem: str, count: int, output_format: str | None,
     return paths
 
 
-def _check_suffix(output: Path, output_format: str | None) -> None:
-    if output_format and pillow_format(output) != pillow_format(Path(f"x.{output_format}")):
+def _check_suffix(output: Path, output_format: str | None, all_frames: bool = False) -> None:
+    if output_format and pillow_format(output, all_frames) != pillow_format(Path(f"x.{output_format}"), all_frames):
         raise OutputError(f"{output} does not match --format {output_format}; change one or leave out --format.")
 
 
@@ -331,13 +338,13 @@ def _pictures_in(folder: Path, recursive: bool, exclude: Path | None) -> Iterato
                 yield path
 
 
-def _check_outputs(jobs: list[FileJob]) -> None:
+def _check_outputs(jobs: list[FileJob], all_frames: bool) -> None:
     sources: dict[Path, Path] = {}
     collisions: list[tuple[Path, Path, Path]] = []
     input_ids = {_file_id(job.source) for job in jobs if job.source is not STANDARD_INPUT}
     for job in jobs:
         for path in job.outputs:
-            pillow_format(path)
+            pillow_format(path, all_frames)
             if path in sources:
                 collisions.append((sources[path], job.source, path))
             sources[path] = job.source

@@ -29,20 +29,22 @@ from seesr.cli.flags import (
     MemoryLimitFlag,
     WeightsFlag,
     with_option_flags,
+    with_read_option_flags,
     with_save_option_flags,
 )
 from seesr.cli.inputs import STANDARD, FileJob, keep_input, plan_in_place, plan_jobs, plan_standard_output
 from seesr.cli.names import FIELDS, ResultNames
 from seesr.debug import is_debugging
 from seesr.errors import OptionError, OutputError, SeeSRError
+from seesr.images.read import FIRST_FRAME
 from seesr.images.save import Writable, check_bits, save
 from seesr.notes import Notes
-from seesr.options import Options, SaveOptions
+from seesr.options import Options, ReadOptions, SaveOptions
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from seesr.result import UpscaleResult
+    from seesr.result import UpscaledFrames, UpscaleResult
     from seesr.stages import Progress
     from seesr.upscaler import Upscaler
 
@@ -51,6 +53,7 @@ UNWRITABLE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @with_option_flags()
+@with_read_option_flags
 @with_save_option_flags
 def upscale(
     context: typer.Context,
@@ -85,6 +88,7 @@ def upscale(
     device: DeviceFlag = "auto",
     dtype: DtypeFlag = "auto",
     weights: WeightsFlag = None,
+    read_options: ReadOptions,
     save_options: SaveOptions,
     overwrite: Annotated[bool, typer.Option(help="Replace output files that exist.")] = False,
     skip_existing: Annotated[bool, typer.Option(help="Skip pictures whose output file exists.")] = False,
@@ -93,19 +97,22 @@ def upscale(
 ) -> None:
     """Upscale pictures."""
     names = ResultNames.of(name, options) if name is not None else None
+    all_frames = read_options.frames == "all"
+    if all_frames:
+        _refuse_beside("--frames all", compare=compare)
     if in_place:
         _refuse_beside("--in-place", output=output, overwrite=overwrite, compare=compare, name=name)
-        jobs = plan_in_place(inputs, recursive, skip_existing, save_options.format, keep_original)
+        jobs = plan_in_place(inputs, recursive, skip_existing, save_options.format, keep_original, all_frames)
     elif output == STANDARD:
         _refuse_beside(
             "--output -", overwrite=overwrite, skip_existing=skip_existing, compare=compare, name=name, json=as_json
         )
-        jobs = plan_standard_output(inputs, save_options.format)
+        jobs = plan_standard_output(inputs, save_options.format, all_frames)
     elif output is None:
         raise OptionError("give --output, or --in-place.")
     else:
-        folder_or_file = Path(output)
-        jobs = plan_jobs(inputs, folder_or_file, recursive, overwrite, skip_existing, save_options.format, compare, names)
+        existing = recursive, overwrite, skip_existing
+        jobs = plan_jobs(inputs, Path(output), *existing, save_options.format, compare, names, all_frames)
     if not jobs:
         print_status("nothing to do: every output exists.")
         return
@@ -116,12 +123,15 @@ def upscale(
     done, failures = 0, list[str]()
     try:
         with _progress(len(jobs)) as progress_for:
-            batch_size = upscaler.engine.preferred_batch
-            for job, result in _upscale_each(upscaler, jobs, batch_size, options, progress_for):
+            if all_frames:
+                results = _open_each(upscaler, jobs, options, progress_for)
+            else:
+                results = _upscale_each(upscaler, jobs, upscaler.engine.preferred_batch, options, progress_for)
+            for job, result in results:
                 try:
                     if isinstance(result, Exception):
                         raise result
-                    _write(job, result, save_options, overwrite)
+                    result = _write(job, result, save_options, overwrite)
                 except Exception as error:  # reported, and the other pictures are still upscaled
                     if len(jobs) == 1:
                         raise
@@ -131,7 +141,7 @@ def upscale(
                         break
                 else:
                     done += 1
-                    _report(job, result, as_json)
+                    _report(job, result, as_json, all_frames)
     except KeyboardInterrupt:
         print_status("interrupted; finished pictures are complete.")
         _print_failures(failures, done, len(jobs))
@@ -168,6 +178,19 @@ def _upscale_each(
         yield from _upscale_each(upscaler, batch, 1, options, progress_for)
 
 
+def _open_each(
+    upscaler: Upscaler, jobs: list[FileJob], options: Options, progress_for: Callable[[list[FileJob]], Progress]
+) -> Iterator[tuple[FileJob, UpscaledFrames | Exception]]:
+    """Each job with its frames, which are upscaled when they are written, or its error."""
+    for job in jobs:
+        try:
+            frames = upscaler.upscale_frames(job.image, options, progress_for([job]))
+        except Exception as error:  # noqa: BLE001  # raised again by the caller
+            yield job, error
+        else:
+            yield job, frames
+
+
 def _report_failure(job: FileJob, error: Exception, as_json: bool) -> str:
     """Reports the failure of one of several pictures at once, since the run may take hours; returns its message."""
     message = str(error) if isinstance(error, SeeSRError) else f"internal error ({type(error).__name__}: {error})."
@@ -188,40 +211,65 @@ def _print_failures(failures: list[str], done: int, total: int) -> None:
         print_status(f"  {failure}")
 
 
-def _report(job: FileJob, result: UpscaleResult, as_json: bool) -> None:
+def _report(job: FileJob, result: UpscaleResult, as_json: bool, all_frames: bool) -> None:
     if as_json:
         print_record({"input": str(job.source), "output": str(job.target), **result.record()})
         return
     width, height = result.sizes.output
     notes = list(result.notes)
+    if FIRST_FRAME in notes and not all_frames:
+        notes.append("--frames all takes all of them")
     if result.attempts:
         plans = ", ".join(attempt.rung for attempt in result.attempts)
         notes.append(f"memory did not suffice for {plans}; the memory plan {result.rung} was used")
     suffix = "".join(f"; {note}" for note in notes)
-    print_status(f"{job.target}: {width}x{height}, seed {result.seed}, {sum(result.seconds.values()):.1f} s{suffix}")
+    frames = f", {result.frames} frames" if result.frames > 1 else ""
+    print_status(f"{job.target}: {width}x{height}{frames}, seed {result.seed}, {sum(result.seconds.values()):.1f} s{suffix}")
 
 
-def _write(job: FileJob, result: UpscaleResult, options: SaveOptions, overwrite: bool) -> None:
-    """Writes the result, and before it the comparison and the original's second name.
+def _write(job: FileJob, result: UpscaleResult | UpscaledFrames, options: SaveOptions, overwrite: bool) -> UpscaleResult:
+    """Writes the result, and before it the comparison and the original's second name; frames are upscaled meanwhile.
 
     The result comes last, because --skip-existing takes it as done.
+
+    Returns:
+        The result, of frames that of all of them.
     """
+    from seesr.result import UpscaledFrames
+
     if job.stream is not None:
-        _write_to(job.stream, result, options)
-        return
-    if job.target.exists() and not (overwrite or job.in_place):
-        raise OutputError(f"{job.target} was created in the meantime and was not replaced; use --overwrite to replace it.")
+        return _write_to(job.stream, result, options)
+    _refuse_created(job, overwrite)
+    if isinstance(result, UpscaledFrames):
+        with result.save_on_success(job.target, options) as summary:
+            _refuse_created(job, overwrite)
+            if job.in_place:
+                keep_input(job)
+        return summary
     with result.save_on_success(job.target, options):
         if job.comparison is not None:
             save(_comparison(result), job.comparison)
         if job.in_place:
             keep_input(job)
+    return result
 
 
-def _write_to(stream: Writable, result: UpscaleResult, options: SaveOptions) -> None:
+def _refuse_created(job: FileJob, overwrite: bool) -> None:
+    if job.target.exists() and not (overwrite or job.in_place):
+        raise OutputError(f"{job.target} was created in the meantime and was not replaced; use --overwrite to replace it.")
+
+
+def _write_to(stream: Writable, result: UpscaleResult | UpscaledFrames, options: SaveOptions) -> UpscaleResult:
+    from seesr.result import UpscaledFrames
+
     try:
-        result.save(stream, options.model_copy(update={"format": options.format or "png"}), name="standard output")
+        options = options.model_copy(update={"format": options.format or "png"})
+        if isinstance(result, UpscaledFrames):
+            result = result.save(stream, options, name="standard output")
+        else:
+            result.save(stream, options, name="standard output")
         sys.stdout.flush()
+        return result
     except OSError as error:
         discard_standard_output()  # else Python would try again at its end
         raise OutputError(f"standard output cannot be written: {error.strerror or error}.") from error
@@ -260,9 +308,14 @@ def _progress(pictures: int) -> Iterator[Callable[[list[FileJob]], Progress]]:
             bars.update(overall, completed=len(started))  # before those of this batch
             started.update(job.source for job in batch)
             name = batch[0].source.name + (f" and {len(batch) - 1} more" if len(batch) > 1 else "")
+            frame = ""
 
             def progress(stage: str, done: int, total: int) -> None:
-                bars.update(current, description=f"{name}: {stage}", completed=done, total=total)
+                nonlocal frame
+                if stage == "frame":
+                    frame = f"frame {done + 1} of {total}, " if total > 1 else ""
+                    return
+                bars.update(current, description=f"{name}: {frame}{stage}", completed=done, total=total)
 
             return progress
 

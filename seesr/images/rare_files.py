@@ -50,9 +50,9 @@ def needs_libtiff(image: Image.Image) -> bool:
 def seek_picture(image: TiffImageFile, notes: Notes) -> bool:
     """Goes to the first page that is no reduced copy and no mask; False where it is a camera's raw file."""
     tags = image.tag_v2
-    if DNG_VERSION in tags or tags.get(PHOTOMETRIC_INTERPRETATION) in (CFA, LINEAR_RAW):
+    if is_raw_tiff(image):
         return False
-    if not _is_reduced(image):
+    if not is_reduced(image):
         return True
     if SUB_IFDS in tags and not getattr(image, "is_animated", False):
         return False  # as most cameras' raw files are made
@@ -61,7 +61,7 @@ def seek_picture(image: TiffImageFile, notes: Notes) -> bool:
             image.seek(page)
         except EOFError:
             break
-        if not _is_reduced(image):
+        if not is_reduced(image):
             notes.add(f"page {page + 1} is used, for those before it are reduced copies or masks")
             return True
     image.seek(0)
@@ -71,7 +71,14 @@ def seek_picture(image: TiffImageFile, notes: Notes) -> bool:
     return True
 
 
-def _is_reduced(image: TiffImageFile) -> bool:
+def is_raw_tiff(image: TiffImageFile) -> bool:
+    """Whether a TIFF is a camera's raw file by the tags of its first page."""
+    tags = image.tag_v2
+    return DNG_VERSION in tags or tags.get(PHOTOMETRIC_INTERPRETATION) in (CFA, LINEAR_RAW)
+
+
+def is_reduced(image: TiffImageFile) -> bool:
+    """Whether the page of a TIFF is a reduced copy of another, or a mask."""
     kind = image.tag_v2.get(NEW_SUBFILE_TYPE)
     if isinstance(kind, int):
         return bool(kind & (REDUCED | MASK))
@@ -115,21 +122,21 @@ def develop_raw(content: bytes, name: str, notes: Notes) -> Image.Image:
 
 
 class RareTiff:
-    """The first page of a TIFF that Pillow does not know, such as one of floating point RGB.
+    """A page of a TIFF, by default the first, that Pillow does not know, such as one of floating point RGB.
 
     Raises:
         InputError: the extra `formats` is not installed, or the file is of a kind that nothing here reads.
     """
 
-    def __init__(self, content: bytes, name: str) -> None:
+    def __init__(self, content: bytes, name: str, page: int = 0) -> None:
         try:
             import tifffile
         except ImportError:
             raise InputError(f"{name} is a TIFF of a kind that Pillow does not read; {NEEDS} to read it.") from None
         self.name = name
         with self._errors():
-            self._page = tifffile.TiffFile(io.BytesIO(content)).pages.first
-            self.size = self._page.imagewidth, self._page.imagelength
+            self._page = tifffile.TiffFile(io.BytesIO(content)).pages[page].aspage()
+            self.size = int(self._page.imagewidth), int(self._page.imagelength)  # a damaged file can have several
             known = self._page.photometric in (0, 1, 2) and self._page.dtype is not None and self._page.dtype.kind in "uf"
         if not known:
             kind = getattr(self._page.photometric, "name", "an unknown colour space")

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from functools import cached_property, partial
 from pathlib import Path
 from struct import error as struct_error
@@ -22,6 +23,7 @@ from PIL import ExifTags, Image, ImageChops, PngImagePlugin, TiffImagePlugin, Un
 from seesr.errors import InputError, first_line
 from seesr.images.alpha import bleed
 from seesr.images.colour_tags import heif_bits, stated_colours, tone_map
+from seesr.images.frames import FrameSequence, find_frames, frame_duration
 from seesr.images.icc import Colours, convert, is_grey_profile, to_working_space
 from seesr.images.jpeg_xl import JXL_SIGNATURES, enable_jpeg_xl
 from seesr.images.matrix_profiles import convert_samples
@@ -60,7 +62,7 @@ PICTURE_SUFFIXES = {
 """Suffixes of the files that are read from a folder; a file that the user names is read whatever its suffix."""
 DECODE_ERRORS = (
     *(OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError),
-    *(RuntimeError, struct_error, zlib_error, Image.DecompressionBombError),
+    *(RuntimeError, ZeroDivisionError, struct_error, zlib_error, Image.DecompressionBombError),
 )
 """What Pillow's decoders raise on damaged files: each format raises other errors."""
 
@@ -80,6 +82,9 @@ GREY_STEP = {"L;2": 85, "L;4": 17}
 
 MAX_TEXT = 64 << 20
 """Bytes to which a text or a profile in a PNG may unpack; Pillow allows 1 MiB, and profiles of 2 MB are in use."""
+
+FIRST_FRAME = "several frames, the first is used"
+"""The note of a picture that is one of several frames; who offers all of them may say how."""
 
 _PILLOW_LOCK = threading.RLock()
 
@@ -155,6 +160,15 @@ class Picture:
         return convert(self.rgb, self.working, None)
 
 
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """A decoded frame of an animation, or a page."""
+
+    picture: Picture
+    duration: Fraction | None = None
+    """Seconds for which it is shown; None outside animations."""
+
+
 def read_picture(source: ImageSource, limits: Limits, keep_numbers: bool = False) -> Picture:
     """Reads a path, the bytes of a file, an open file, a PIL image, or an array.
 
@@ -168,7 +182,99 @@ def read_picture(source: ImageSource, limits: Limits, keep_numbers: bool = False
     if isinstance(source, np.ndarray):
         return _of_array(source, limits, keep_numbers)
     if isinstance(source, Image.Image):
-        return _to_picture(source, limits, "the image", keep_numbers)
+        return _to_picture(source, limits, "the image", keep_numbers, notes=_frame_notes(source, Notes()))
+    source = _encoded(source, limits)
+    return _decode(source.content, limits, source.name, keep_numbers)
+
+
+def read_frames(source: ImageSource, limits: Limits) -> tuple[FrameSequence, Iterator[Frame]]:
+    """All frames of a source of `read_picture`, each of which is decoded when it is asked for.
+
+    Raises:
+        InputError: there are more frames than the limit; when a frame is asked for, as `read_picture`.
+    """
+    if isinstance(source, np.ndarray):
+        return FrameSequence(), _picture_alone(source, limits)
+    if isinstance(source, Image.Image):
+        image, content, name = source, b"", "the image"
+    else:
+        source = _encoded(source, limits)
+        _check_file_size(len(source.content), limits, source.name)
+        content, name = source.content, source.name
+        try:
+            image = _open(content)
+        except DECODE_ERRORS:
+            if content.startswith(PNG_SIGNATURE) and (repaired := without_damaged_texts(content)):
+                return read_frames(EncodedImage(repaired, name), limits)
+            return FrameSequence(), _picture_alone(source, limits)  # of a kind that `read_picture` knows, or an error
+    try:
+        with _pillow_settings():
+            sequence = find_frames(image, content, limits.frames, name)
+    except DECODE_ERRORS as error:
+        raise _damaged(name, error) from error
+    if sequence.kind == "picture":
+        return sequence, _picture_alone(source, limits)
+    if sequence.kind == "pages":
+        return sequence, _read_pages(image, content, sequence, limits, name)
+    return sequence, _read_animation(image, content, sequence, limits, name)
+
+
+def _picture_alone(source: ImageSource, limits: Limits) -> Iterator[Frame]:
+    yield Frame(read_picture(source, limits))
+
+
+def _read_pages(image: Image.Image, content: bytes, sequence: FrameSequence, limits: Limits, name: str) -> Iterator[Frame]:
+    for number, page in enumerate(sequence.numbers):
+        title = f"page {number + 1} of {name}"
+        try:
+            seen = _seek_page(image, content, page)
+        except DECODE_ERRORS as error:
+            if not (isinstance(error, SyntaxError) and content.startswith(TIFF_SIGNATURES)):
+                raise _damaged(title, error) from error
+            yield Frame(_read_rare(content, limits, title, page=page))
+        else:
+            yield Frame(_to_picture(seen, limits, title, False, content))
+
+
+def _seek_page(image: Image.Image, content: bytes, page: int) -> Image.Image:
+    """`image` at a page, or a new one where only libtiff can decode that page."""
+    if image.tell() != page:
+        image.info.pop("icc_profile", None)  # Pillow would leave it to pages that have none
+    with _pillow_settings():
+        image.seek(page)
+    if not (content and needs_libtiff(image)):
+        return image
+    with _pillow_settings(use_libtiff=True):
+        image = Image.open(io.BytesIO(content), formats=READABLE_FORMATS)
+        image.seek(page)
+    return image
+
+
+def _read_animation(
+    image: Image.Image, content: bytes, sequence: FrameSequence, limits: Limits, name: str
+) -> Iterator[Frame]:
+    size = image.size
+    _transparent_colour_to_8_bit(image)
+    for number, place in enumerate(sequence.numbers):
+        title = f"frame {number + 1} of {name}"
+        try:
+            with _pillow_settings():
+                image.seek(place)
+                _check_dimensions(image.size, limits, title)  # a GIF's frame may reach beyond the screen
+                image.load()
+                frame = image.crop((0, 0, *size)) if image.size != size else image.copy()
+        except DECODE_ERRORS as error:
+            raise _damaged(title, error) from error
+        frame.format = image.format
+        picture = _to_picture(frame, limits, title, False, content)
+        if number == 0:  # a copy lacks a PNG's texts
+            picture = replace(picture, metadata=read_metadata(image, content, _orientation(image), picture.notes))
+        yield Frame(picture, frame_duration(image))
+
+
+def _encoded(
+    source: str | os.PathLike[str] | bytes | bytearray | memoryview | Readable | EncodedImage, limits: Limits
+) -> EncodedImage:
     if isinstance(source, bytes | bytearray | memoryview):
         source = EncodedImage(bytes(source))
     elif isinstance(source, str | os.PathLike):
@@ -180,7 +286,7 @@ def read_picture(source: ImageSource, limits: Limits, keep_numbers: bool = False
         if not isinstance(content, bytes):
             raise InputError(f"the open file gives {type(content).__name__}; open it in binary mode.")
         source = EncodedImage(content, "the file")
-    return _decode(source.content, limits, source.name, keep_numbers)
+    return source
 
 
 def load_image(source: EncodedImage, limits: Limits) -> Image.Image:
@@ -237,7 +343,7 @@ def _decode(content: bytes, limits: Limits, name: str, keep_numbers: bool = Fals
         if isinstance(image, TiffImagePlugin.TiffImageFile) and not seek_picture(image, notes):
             developed = _to_picture(develop_raw(content, name, notes), limits, name, keep_numbers, b"", notes)
             return _with_metadata(developed, content)
-        return _to_picture(image, limits, name, keep_numbers, content, notes)
+        return _to_picture(image, limits, name, keep_numbers, content, _frame_notes(image, notes))
     except DECODE_ERRORS as error:
         if content.startswith(PNG_SIGNATURE) and (repaired := without_damaged_texts(content)):
             picture = _decode(repaired, limits, name, keep_numbers)
@@ -247,7 +353,14 @@ def _decode(content: bytes, limits: Limits, name: str, keep_numbers: bool = Fals
             raise _damaged(name, error) from error
     if not content.startswith(TIFF_SIGNATURES):
         raise InputError(f"{name} is not a picture in a known format (PNG, JPEG, WebP, TIFF, BMP, GIF, HEIC, AVIF).")
-    rare = RareTiff(content, name)
+    return _read_rare(content, limits, name, keep_numbers, notes=notes)
+
+
+def _read_rare(
+    content: bytes, limits: Limits, name: str, keep_numbers: bool = False, page: int = 0, notes: Notes | None = None
+) -> Picture:
+    """A page of a TIFF that Pillow does not know."""
+    rare, notes = RareTiff(content, name, page), notes or Notes()
     _check_dimensions(rare.size, limits, name)
     samples = samples_of_array(rare.samples(), name, notes)
     image = to_8_bit_image(samples.values)
@@ -318,10 +431,6 @@ def _convert(
     sample_format = SampleFormat.of(image)
     if image.format in ("HEIF", "AVIF"):
         sample_format = replace(sample_format, bits=heif_bits(content))
-    # In a camera's MPO the further frames are previews, which no user would miss.
-    # Frames are not counted: for that Pillow would read the whole file, which takes hours if it has many tiny frames.
-    if image.format != "MPO" and getattr(image, "is_animated", False):
-        notes.add("several frames, the first is used")
     with _pillow_settings():  # Pillow checks the size of a TIFF again here
         if samples is None:
             samples = read_samples(image, content, partial(_open_again, content, image), sample_format, notes)
@@ -372,6 +481,15 @@ def _deep(values: np.ndarray, seen: Colours, rgb: Image.Image, alpha: Image.Imag
         hidden = np.asarray(alpha) == 0
         deep = np.where(hidden[..., None], np.asarray(rgb) / np.float32(255), deep)
     return deep
+
+
+def _frame_notes(image: Image.Image, notes: Notes) -> Notes:
+    """`notes` with that of an image of several frames."""
+    # In a camera's MPO the further frames are previews, which no user would miss.
+    # Frames are not counted: for that Pillow would read the whole file, which takes hours if it has many tiny frames.
+    if image.format != "MPO" and getattr(image, "is_animated", False):
+        notes.add(FIRST_FRAME)
+    return notes
 
 
 def _has_equal_channels(rgb: Image.Image | np.ndarray) -> bool:

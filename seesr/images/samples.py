@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pillow_heif
-from PIL import Image
+from PIL import Image, ImageFile
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, PLANAR_CONFIGURATION, SAMPLEFORMAT
 
 from seesr.errors import InputError
@@ -88,7 +88,7 @@ def read_samples(
     """
     if image.mode.startswith(("I", "F")):
         values = _grey(_loaded(image), sample_format, notes)
-    elif not content or sample_format.bits <= 8:
+    elif not content or sample_format.bits <= 8 or not isinstance(image, ImageFile.ImageFile):  # or a copy of a frame
         return None
     elif image.format in ("HEIF", "AVIF"):
         values = _of_video_frame(_loaded(image), content, sample_format.bits)
@@ -198,7 +198,8 @@ def _decoded_as(image: Any, raw_mode: str) -> np.ndarray:
 def _of_video_frame(image: Image.Image, content: bytes, bits: int) -> np.ndarray | None:
     """Those of a HEIC or, where the extra `formats` is installed, of an AVIF."""
     if image.format == "HEIF":
-        samples = np.asarray(pillow_heif.open_heif(io.BytesIO(content), convert_hdr_to_8bit=False, hdr_to_16bit=False))
+        pages = pillow_heif.open_heif(io.BytesIO(content), convert_hdr_to_8bit=False, hdr_to_16bit=False)
+        samples = np.asarray(pages[image.tell()])
     else:
         try:
             import imagecodecs

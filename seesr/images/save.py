@@ -70,12 +70,16 @@ Target = str | os.PathLike[str] | Writable
 """Where a picture is written to."""
 
 
-def pillow_format(path: Path) -> str:
-    """Pillow's name of the format that belongs to the suffix of `path`.
+def pillow_format(path: Path, all_frames: bool = False) -> str:
+    """Pillow's name of the format that belongs to the suffix of `path`; GIF only where all frames of an input are written.
 
     Raises:
         OutputError: the suffix is unknown, or the format needs a package that is not installed.
     """
+    if path.suffix.lower() == ".gif":
+        if all_frames:
+            return "GIF"
+        raise OutputError(f"{path}: GIF is written for animations only; take all frames (--frames all), or write PNG.")
     try:
         image_format = PILLOW_FORMATS[path.suffix.lower()]
     except KeyError:
@@ -91,11 +95,13 @@ def check_bits(path: Path, bits: int) -> None:
     Raises:
         OutputError: it does not, or its suffix is unknown, or a package for it is not installed.
     """
-    image_format = pillow_format(path)
-    if bits != 8 and bits not in DEEP_BITS.get(image_format, ()):
+    if bits == 8:
+        return
+    image_format = pillow_format(path, all_frames=True)
+    if bits not in DEEP_BITS.get(image_format, ()):
         holding = " or ".join(known for known, depths in DEEP_BITS.items() if bits in depths)
         raise OutputError(f"{path}: {image_format} is not written with {bits} bits a channel; use {holding}, or 8 bits.")
-    if bits != 8 and image_format == "AVIF" and importlib.util.find_spec("imagecodecs") is None:
+    if image_format == "AVIF" and importlib.util.find_spec("imagecodecs") is None:
         raise OutputError(f"{path}: AVIF of {bits} bits needs the package imagecodecs; pip install 'seesr[formats]'.")
 
 

@@ -9,18 +9,21 @@ from typing import IO
 import numpy as np
 from PIL import ExifTags
 
-from seesr.images.metadata.ifd import EXIF_PREFIX, LONG, SHORT, UNDEFINED, Exif, Field
+from seesr.images.metadata.ifd import LONG, SHORT, UNDEFINED, Exif, Field
 
 STRIP_BYTES = 1 << 20
 ADOBE_DEFLATE, HORIZONTAL_DIFFERENCES, UNASSOCIATED_ALPHA = 8, 2, 2
 BLACK_IS_ZERO, RGB = 1, 2
+TIFF_HEADER = b"II*\0\x08\0\0\0"
+"""Little endian; the first directory follows."""
 
 
 def write_tiff(file: IO[bytes], pixels: np.ndarray, exif: Exif | None, icc_profile: bytes | None) -> None:
     """Writes one picture without loss.
 
     Args:
-        file: empty.
+        file: empty, or at its end, which is at an even place: there the page of a picture is added, to which nothing
+            points yet.
         exif: metadata, whose fields are written beside those of the pixels.
         pixels: uint8 or uint16 of shape (H, W) or (H, W, C): grey, grey and alpha, RGB, or RGB and alpha.
     """
@@ -46,10 +49,11 @@ def write_tiff(file: IO[bytes], pixels: np.ndarray, exif: Exif | None, icc_profi
         tags[ExifTags.Base.ExtraSamples] = exif.numbers(SHORT, [UNASSOCIATED_ALPHA])
     if icc_profile:
         tags[ExifTags.Base.InterColorProfile] = Field(UNDEFINED, icc_profile)
-    whole = replace(exif, base=exif.base | tags)
-    ends = np.cumsum([len(whole.content()) - len(EXIF_PREFIX), *map(len, strips)]).tolist()
+    whole, header = replace(exif, base=exif.base | tags), b"" if file.tell() else TIFF_HEADER
+    start = file.tell() + len(header)
+    ends = np.cumsum([start + len(whole.directories(start)), *map(len, strips)]).tolist()
     whole.base[ExifTags.Base.StripOffsets] = exif.numbers(LONG, ends[:-1])
-    file.write(whole.content().removeprefix(EXIF_PREFIX))
+    file.write(header + whole.directories(start))
     for strip in strips:
         file.write(strip)
 

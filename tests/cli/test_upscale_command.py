@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import Run, hooked, sharing, swapped_profile, watching
+from helpers import Run, encoded, hooked, photograph, sharing, swapped_profile, watching
 from PIL import ExifTags, Image
 
 from seesr import OptionError, OutputError
@@ -536,3 +536,92 @@ def test_who_ends_it_finds_finished_pictures_whole(tmp_path: Path, small_photo: 
     for path in made:
         Image.open(path).load()
         assert path.suffix == ".png"
+
+
+def animation(kind: str, count: int = 3) -> bytes:
+    """Frames of 24x20 pixels, each of another photograph's part."""
+    frames = [photograph("chelsea.png", (150 + 9 * number, 80, 174 + 9 * number, 100)) for number in range(count)]
+    return encoded(frames[0], kind, save_all=True, append_images=frames[1:], **{} if kind == "TIFF" else {"duration": 80})
+
+
+def test_all_frames_of_what_has_several(seesr: Run, photo_file: Path, tmp_path: Path) -> None:
+    album, output = tmp_path / "album", tmp_path / "out"
+    album.mkdir()
+    (album / "a.gif").write_bytes(animation("GIF"))
+    (album / "b.tif").write_bytes(animation("TIFF", 2))
+    (album / "c.png").write_bytes(photo_file.read_bytes())
+    outcome = seesr("upscale", album, "-o", output, "--frames", "all", "--json", *QUICK)
+    assert outcome.code == 1
+    records = [json.loads(line) for line in outcome.out.splitlines()]
+    assert [record.get("frames") for record in records] == [3, None, 1]
+    assert "PNG holds one picture, and the input has 2 pages; write TIFF" in records[1]["error"]
+    moving = Image.open(output / "a.png")
+    assert (moving.n_frames, moving.size, moving.info["duration"], moving.info["seesr"].count('"seed": 7')) == (
+        3,
+        (48, 40),
+        80,
+        1,
+    )
+    alone = seesr("upscale", photo_file, "-o", tmp_path / "alone.png", *QUICK)
+    assert alone.code == 0
+    assert (tmp_path / "alone.png").read_bytes() == (output / "c.png").read_bytes(), "as without --frames"
+    pages = seesr("upscale", album, "-o", output, "--frames", "all", "--format", "tiff", *QUICK)
+    assert "b.tiff: 48x40, 2 frames, seed 7" in pages.err
+    assert [Image.open(output / name).n_frames for name in ("a.tiff", "b.tiff", "c.tiff")] == [3, 2, 1]
+    again = seesr("upscale", album, "-o", output, "--frames", "all", "--format", "tiff", "--skip-existing", *QUICK)
+    assert "nothing to do" in again.err
+
+
+def test_an_animation_in_place_and_through_pipes(seesr: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, content = tmp_path / "a.gif", animation("GIF", 2)
+    path.write_bytes(content)
+    assert "a.gif cannot be replaced: only .png, " in seesr("upscale", path, "--in-place", *QUICK).err
+    outcome = seesr("upscale", path, "--in-place", "--frames", "all", *QUICK)
+    assert outcome.code == 0, outcome.err
+    assert (tmp_path / "a.orig.gif").read_bytes() == content
+    made = Image.open(path)
+    assert (made.n_frames, made.size, made.info["duration"]) == (2, (48, 40), 80)
+
+    class Binary:
+        def __init__(self, content: bytes = b"") -> None:
+            self.buffer = io.BytesIO(content)
+
+        def isatty(self) -> bool:
+            return False
+
+        def flush(self) -> None:
+            pass
+
+        def write(self, text: str) -> None:
+            raise AssertionError(text)
+
+    with monkeypatch.context() as patch:
+        given, taken = Binary(content), Binary()
+        patch.setattr(sys, "stdin", given)
+        patch.setattr(sys, "stdout", taken)
+        piped = seesr("upscale", "-", "-o", "-", "--frames", "all", "--format", "gif", *QUICK)
+    assert "standard output: 48x40, 2 frames" in piped.err
+    assert taken.buffer.getvalue() == path.read_bytes()
+
+
+def test_a_later_frame_that_is_damaged_leaves_nothing(seesr: Run, tmp_path: Path) -> None:
+    content = animation("GIF")
+    (tmp_path / "cut.gif").write_bytes(content[: len(content) - 200])
+    outcome = seesr("upscale", tmp_path / "cut.gif", "-o", tmp_path / "out" / "x.png", "--frames", "all", *QUICK)
+    assert outcome.code == 2
+    assert "frame 3 of " in outcome.err.splitlines()[-1]
+    assert "cut.gif is damaged or cut short" in outcome.err.splitlines()[-1]
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_the_first_frame_alone_says_how_to_get_all(seesr: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.gif").write_bytes(animation("GIF"))
+    outcome = seesr("upscale", tmp_path / "a.gif", "-o", tmp_path / "a.png", *QUICK)
+    assert "; several frames, the first is used; --frames all takes all of them" in outcome.err
+    assert not getattr(Image.open(tmp_path / "a.png"), "is_animated", True)
+    both = seesr("upscale", tmp_path / "a.gif", "-o", tmp_path / "b.png", "--frames", "all", "--compare", *QUICK)
+    assert "--compare does not go together with --frames all; leave one out" in both.err
+    wrong = seesr("upscale", tmp_path / "a.gif", "-o", tmp_path / "b.png", "--frames", "last", *QUICK)
+    assert "frames is 'last'" in wrong.err
+    gif = seesr("upscale", tmp_path / "a.gif", "-o", tmp_path / "b.gif", *QUICK)
+    assert "b.gif: GIF is written for animations only; take all frames (--frames all), or write PNG" in gif.err

@@ -18,15 +18,17 @@ from helpers import ROOT
 from packaging.requirements import Requirement
 from PIL import Image
 
-from seesr import Options, Result
+from seesr import Options, OutputError, Result
+from seesr.images.frames import FrameSequence
 from seesr.images.read import EncodedImage
 from seesr.images.sizes import Sizes
 from seesr.machine.worker_thread import WorkerThread
-from seesr.options import PRESETS, Limits, SaveOptions
-from seesr.result import UpscaleResult
+from seesr.options import PRESETS, Limits, ReadOptions, SaveOptions
+from seesr.result import UpscaledFrames, UpscaleResult
 
 RENAMED = {
     "num_inference_steps": (Options, "steps"),
+    "frames": (ReadOptions, "frames"),
     "output_format": (SaveOptions, "format"),
     "output_quality": (SaveOptions, "quality"),
     "keep_metadata": (SaveOptions, "metadata"),
@@ -42,7 +44,7 @@ OTHERS: dict[str, Any] = {
     **{"conditioning_scale": 0.5, "edges": 1.5, "clean": 0.5, "color_fix": "adain", "sharpen": 0.25, "seed": 7},
     **{"kds": True, "kds_particles": 4, "kds_bandwidth": 0.75, "kds_patch": 3},
     **{"tile": 48, "tile_overlap": 8, "tile_tags": True, "vae_tile": 32},
-    **{"output_format": "webp", "output_quality": 80, "keep_metadata": True},
+    **{"frames": "all", "output_format": "webp", "output_quality": 80, "keep_metadata": True},
 }
 """A value other than the default of every input but the picture."""
 BUILD_KEYS = {"cuda", "cudnn", "gpu", "python_requirements", "python_version", "run", "system_packages", "sdk_version"}
@@ -105,9 +107,7 @@ def test_inputs_are_described_as_in_options() -> None:
         assert tuple(field.choices or ()) == tuple(one for one in model.choices(option) if one not in left_out), name
     (longest,) = [item.max_length for item in Options.model_fields["prompt"].metadata if hasattr(item, "max_length")]
     assert inputs["prompt"].max_length == longest
-    left_out = {(Options, name) for name in Options.model_fields} | {
-        (SaveOptions, name) for name in SaveOptions.model_fields
-    }
+    left_out = {(model, name) for model in (Options, ReadOptions, SaveOptions) for name in model.model_fields}
     assert left_out - described == {(Options, "max_side")}
 
 
@@ -127,6 +127,10 @@ class Asked:
         pictures = {"image": image, "input": image, "sizes": Sizes(size, size, size, size, 0), "options": options}
         words = {"prompt": "", "weights": "tiny", "dtype": "float32", "rung": "whole", "vae": "whole"}
         return UpscaleResult(**pictures, **words, seed=1, tags=[], seconds={}, notes=[], attempts=[], peak_memory=0)
+
+    def upscale_frames(self, source: EncodedImage, options: Options, progress: object) -> UpscaledFrames:
+        results = (self.upscale(source, options, progress) for _ in range(2))
+        return UpscaledFrames(FrameSequence("animation", range(2)), results)
 
 
 @pytest.fixture
@@ -152,12 +156,24 @@ def predict(predictor: Any, **given: object) -> None:
 def test_each_input_becomes_the_option_of_its_name(predictor: Any, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     saved = list[SaveOptions]()
     monkeypatch.setattr(Result, "save", lambda self, path, options, name: saved.append(options))
+    if name == "frames":
+        monkeypatch.setattr(UpscaledFrames, "save", lambda self, path, options, name: saved.append(options) or next(self))
     predict(predictor, **{name: OTHERS[name]})
     model, option = RENAMED.get(name, (Options, name))
-    wanted = {Options: {}, SaveOptions: {"format": "png", "metadata": False}}
+    wanted: dict[type, dict] = {Options: {}, ReadOptions: {}, SaveOptions: {"format": "png", "metadata": False}}
     wanted[model] |= {option: OTHERS[name]}
     assert predictor.upscaler.options == Options.make(**wanted[Options])
     assert saved == [SaveOptions(**wanted[SaveOptions])]
+
+
+def test_all_frames_come_out_as_an_animation(predictor: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    predict(predictor, frames="all", output_format="gif")
+    (path,) = (predictor.folder / "result").iterdir()
+    assert (path.name, Image.open(path).n_frames) == ("upscaled.gif", 2)
+    assert "frames: 2" in capsys.readouterr().out.splitlines()
+    with pytest.raises(OutputError, match=r"the result\.gif: GIF is written for animations only"):
+        predict(predictor, output_format="gif")
+    assert not (predictor.folder / "result").exists()
 
 
 def test_no_input_is_left_out_of_these(predictor: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.server
 import io
 import json
@@ -25,7 +26,7 @@ import pytest
 import requests
 import schemathesis
 from cog_server import Server, content_of, data_url, picture_of, serving
-from helpers import PHOTOS, ROOT, cases, photograph
+from helpers import PHOTOS, ROOT, cases, encoded, photograph
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
@@ -76,6 +77,21 @@ class TestContract:
         assert (metrics["output_width"], metrics["output_height"], metrics["seed"]) == (96, 80, 4)
         assert metrics["seconds"].keys() >= set(STAGES)
         assert metrics["peak_memory_bytes"] > 0
+
+    def test_all_frames_of_an_animation(self, server: Server, photo: Image.Image) -> None:
+        frames = [photo, photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
+        content = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=[70, 90], loop=0)
+        image = "data:image/gif;base64," + base64.b64encode(content).decode()
+        record = server.predict(image=image, frames="all", output_format="webp", **QUICK)
+        assert "frame 2 of 2" in record["logs"]
+        assert record["metrics"]["frames"] == 2
+        assert record["output"].startswith("data:image/webp;")
+        made = Image.open(io.BytesIO(content_of(record)))
+        assert (made.n_frames, made.info["loop"], made.size) == (2, 0, (96, 80))
+        first = server.predict(image=image, **QUICK)
+        assert "note: the input frames=all takes all of them" in first["logs"]
+        refused = server.predict(image=image, frames="all", output_format="jpg", **QUICK)
+        assert "the result: JPEG holds one picture, and the input has 2 frames" in refused["error"]
 
     def test_endpoints(self, server: Server) -> None:
         assert server.get("/").json()["predictions_url"] == "/predictions"

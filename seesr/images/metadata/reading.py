@@ -19,7 +19,7 @@ from seesr.images.metadata.exif import (
     resolution,
 )
 from seesr.images.metadata.ifd import EXIF_PREFIX, ORDERS, Exif
-from seesr.images.metadata.settings import PNG_KEY, SETTINGS_KEYS, settings_in_comment
+from seesr.images.metadata.settings import GIF_PREFIX, PNG_KEY, SETTINGS_KEYS, settings_in_comment
 from seesr.images.metadata.values import Metadata
 from seesr.notes import Notes
 
@@ -182,4 +182,6 @@ def _comment(image: Image.Image) -> bytes | None:
     """That of a JPEG or GIF; several stand below each other."""
     comments = [content for name, content in getattr(image, "applist", ()) if name == "COM"]
     comment = b"\n".join(comments) or image.info.get("comment")
-    return comment.rstrip(b"\0") or None if isinstance(comment, bytes) else None
+    if not isinstance(comment, bytes) or comment.startswith(GIF_PREFIX):  # that of an earlier run
+        return None
+    return comment.rstrip(b"\0") or None

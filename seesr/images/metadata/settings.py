@@ -13,6 +13,8 @@ from seesr.images.metadata.exif import XMP_TAG
 
 ASCII_PREFIX, UNICODE_PREFIX = b"ASCII\0\0\0", b"UNICODE\0"
 """Character codes at the start of EXIF's UserComment."""
+GIF_PREFIX = b"seesr "
+"""What a GIF's comment begins with that holds settings."""
 PNG_KEY, INFOTEXT_KEY = "seesr", "parameters"
 """PNG texts: SeeSR's settings as JSON, and A1111's infotext."""
 SETTINGS_KEYS = {"version", "weights", "seed"}
@@ -33,14 +35,22 @@ def read_infotext(image: Image.Image) -> str | None:
 
 
 def read_settings(image: Image.Image) -> dict[str, Any] | None:
-    """The settings that made a picture: JSON in PNG's text `seesr`, elsewhere in XMP, in files of version 0.1 in EXIF's
-    UserComment; None where it has none."""
+    """The settings that made a picture: JSON in PNG's text `seesr`, in a GIF's comment, elsewhere in XMP, in files of
+    version 0.1 in EXIF's UserComment; None where it has none."""
     text = image.info.get(PNG_KEY)
     if isinstance(text, str):
         return _parsed(text)
+    comment = image.info.get("comment") if image.format == "GIF" else None
+    if isinstance(comment, bytes) and comment.startswith(GIF_PREFIX):
+        return _parsed(comment.removeprefix(GIF_PREFIX).decode("ascii", "replace"))
     packet = image.info.get("xmp") or image.getexif().get(XMP_TAG) or xmp_of_jpeg_xl(image)
     in_xmp = xmp.settings_text(packet) if isinstance(packet, bytes) else None
     return settings_in_comment(_user_comment(image)) if in_xmp is None else _parsed(in_xmp)
+
+
+def gif_comment(settings: dict[str, Any]) -> bytes:
+    """The comment of a GIF, its only metadata, with the settings as JSON."""
+    return GIF_PREFIX + json.dumps(settings).encode("ascii")
 
 
 def settings_in_comment(comment: bytes) -> dict[str, Any] | None:
