@@ -38,7 +38,7 @@ from seesr.images.rare_files import (
     seek_picture,
     silent_libtiff,
 )
-from seesr.images.repair import with_jpeg_end, without_damaged_texts
+from seesr.images.repair import JPEG_START, with_jpeg_end, without_damaged_texts, without_jpeg_metadata
 from seesr.images.samples import (
     Pixels,
     SampleFormat,
@@ -349,6 +349,10 @@ def _decode(content: bytes, limits: Limits, name: str, keep_numbers: bool = Fals
             picture = _decode(repaired, limits, name, keep_numbers)
             picture.notes.add("damaged texts in the input were left out")
             return picture
+        if content.startswith(JPEG_START) and (repaired := without_jpeg_metadata(content)):
+            picture = _decode(repaired, limits, name, keep_numbers)
+            picture.notes.add("damaged metadata in the input was left out")
+            return picture
         if not isinstance(error, UnidentifiedImageError):
             raise _damaged(name, error) from error
     if not content.startswith(TIFF_SIGNATURES):
@@ -404,7 +408,7 @@ def _to_picture(
     try:
         return _convert(image, limits, name, keep_numbers, content, notes or Notes(), samples)
     except DECODE_ERRORS as error:
-        repaired = with_jpeg_end(content) if content.startswith(b"\xff\xd8") and not content.endswith(b"\xff\xd9") else None
+        repaired = with_jpeg_end(content) if content.startswith(JPEG_START) and not content.endswith(b"\xff\xd9") else None
         if repaired is None:
             raise _damaged(name, error) from error
         picture = _decode(repaired, limits, name, keep_numbers)

@@ -1,4 +1,7 @@
-"""Files that other programs show though something of them is wrong: a JPEG without its end, a PNG with a damaged text."""
+"""Files that other programs show though something of them is wrong.
+
+A JPEG without its end, a PNG with a damaged text, a JPEG with damaged metadata at which Pillow gives up.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,10 @@ from PIL import Image
 
 from seesr.images.png import PNG_SIGNATURE, chunks, is_cut
 
-JPEG_END = b"\xff\xd9"
+JPEG_START, JPEG_END, SCAN = b"\xff\xd8", b"\xff\xd9", 0xDA
+PIXEL_APPLICATIONS = (0xE0, 0xE2, 0xEE)
+"""Markers of JFIF, of the colour profile, and of Adobe's, which says what the channels are."""
+APPLICATIONS, COMMENT = range(0xE0, 0xF0), 0xFE
 FILLINGS = (b"\x55" * 64, b"\xaa" * 64, b"\x00" * 64)
 """Made-up picture data: where none is missing, none of them changes a pixel."""
 
@@ -43,3 +49,16 @@ def without_damaged_texts(content: bytes) -> bytes | None:
         else:
             kept.append(chunk)
     return b"".join(kept) if is_changed else None
+
+
+def without_jpeg_metadata(content: bytes) -> bytes | None:
+    """A JPEG without comments and the segments of applications, but those that its pixels need; None where it has none."""
+    kept, place = [JPEG_START], len(JPEG_START)
+    while place + 4 <= len(content) and content[place] == 0xFF and content[place + 1] != SCAN:
+        marker, (length,) = content[place + 1], struct.unpack(">H", content[place + 2 : place + 4])
+        is_metadata = marker == COMMENT or (marker in APPLICATIONS and marker not in PIXEL_APPLICATIONS)
+        if not is_metadata:
+            kept.append(content[place : place + 2 + length])
+        place += 2 + length
+    repaired = b"".join([*kept, content[place:]])
+    return repaired if len(repaired) < len(content) else None

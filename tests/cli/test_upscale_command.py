@@ -24,6 +24,7 @@ from PIL import ExifTags, Image
 
 from seesr import OptionError, OutputError
 from seesr.cli import upscale as command
+from seesr.result import UpscaleResult
 from seesr.upscaler import Upscaler
 
 QUICK = ("--scale", 2, "--steps", 1, "--seed", 7)
@@ -439,16 +440,16 @@ def test_a_full_disk_ends_the_work_and_a_comparison_can_be_resumed(
     folder.mkdir()
     for name in ("a.png", "b.png", "c.png"):
         (folder / name).write_bytes(photo_file.read_bytes())
-    save_on_success, full = command.save_on_success, True
+    save_on_success, full = UpscaleResult.save_on_success, True
 
     @contextmanager
-    def limited(image: Image.Image, path: Path, *arguments: Any) -> Iterator[None]:
+    def limited(result: UpscaleResult, path: Path, *arguments: Any) -> Iterator[None]:
         if path.name == "b.png" and full:
             raise OutputError(f"{path} cannot be written: No space left on device.") from OSError(errno.ENOSPC, "full")
-        with save_on_success(image, path, *arguments):
+        with save_on_success(result, path, *arguments):
             yield
 
-    monkeypatch.setattr(command, "save_on_success", limited)
+    monkeypatch.setattr(UpscaleResult, "save_on_success", limited)
     arguments = ("upscale", folder, "-o", output, *QUICK, "--compare")
     outcome = seesr(*arguments)
     assert outcome.code == 1

@@ -302,7 +302,7 @@ def test_an_open_file_that_cannot_seek_gets_the_whole(tmp_path: Path) -> None:
         pipe = Pipe()
         with write_frames(pipe, FrameSequence("animation", range(2)), SaveOptions.make(format=kind, quality=100)) as writer:
             for image, duration in zip(frames, durations, strict=True):
-                writer.add(image, duration, SETTINGS)
+                writer.add(OutputFrame(image, duration, SETTINGS))
             assert not pipe.content
         assert pipe.content == written(tmp_path / f"out.{kind}", frames, durations, plays=1).read_bytes()
 
@@ -317,7 +317,7 @@ def test_frames_are_not_kept(kind: str, tmp_path: Path) -> None:
             for number in range(count):
                 image = noise.rotate(number)
                 alive.append(weakref.ref(image))
-                writer.add(image, Fraction(1))
+                writer.add(OutputFrame(image, Fraction(1)))
                 del image
                 gc.collect()
                 peaks.append(tracemalloc.get_traced_memory()[0])

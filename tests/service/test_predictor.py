@@ -44,7 +44,7 @@ OTHERS: dict[str, Any] = {
     **{"conditioning_scale": 0.5, "edges": 1.5, "clean": 0.5, "color_fix": "adain", "sharpen": 0.25, "seed": 7},
     **{"kds": True, "kds_particles": 4, "kds_bandwidth": 0.75, "kds_patch": 3},
     **{"tile": 48, "tile_overlap": 8, "tile_tags": True, "vae_tile": 32},
-    **{"frames": "all", "output_format": "webp", "output_quality": 80, "keep_metadata": True},
+    **{"bits": 16, "frames": "all", "output_format": "webp", "output_quality": 80, "keep_metadata": True},
 }
 """A value other than the default of every input but the picture."""
 BUILD_KEYS = {"cuda", "cudnn", "gpu", "python_requirements", "python_version", "run", "system_packages", "sdk_version"}

@@ -182,6 +182,6 @@ def _comment(image: Image.Image) -> bytes | None:
     """That of a JPEG or GIF; several stand below each other."""
     comments = [content for name, content in getattr(image, "applist", ()) if name == "COM"]
     comment = b"\n".join(comments) or image.info.get("comment")
-    if not isinstance(comment, bytes) or comment.startswith(GIF_PREFIX):  # that of an earlier run
+    if not isinstance(comment, bytes) or (image.format == "GIF" and comment.startswith(GIF_PREFIX)):  # of an earlier run
         return None
     return comment.rstrip(b"\0") or None
