@@ -36,7 +36,7 @@ MEDIUM_VAE_TILE, SMALL_VAE_TILE = 48, 24
 """Latent pixels, for `--medvram` and `--lowvram`."""
 
 
-@with_generation_option_flags("prompt", "styles", "outpaint")
+@with_generation_option_flags("prompt", "styles", "loras", "outpaint")
 @with_save_option_flags
 def generate(
     context: typer.Context,
@@ -51,6 +51,10 @@ def generate(
     ] = None,
     style: Annotated[
         list[str] | None, typer.Option(help="Name of a style in styles.csv of the data folder; may be given several times.")
+    ] = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME:WEIGHT", help="LoRA in models/loras of the data folder; may be given several times."),
     ] = None,
     values: dict[str, Any],
     like: Annotated[Path | None, typer.Option(help="Take the settings of this picture; other flags change them.")] = None,
@@ -70,7 +74,8 @@ def generate(
     dry_run: Annotated[bool, typer.Option(help="Say which memory plan it takes and about how long; make nothing.")] = False,
 ) -> None:
     """Make pictures."""
-    values |= {name: value for name, value in {"outpaint": outpaint, "styles": tuple(style or ())}.items() if value}
+    several = {"outpaint": outpaint, "styles": tuple(style or ()), "loras": tuple(lora or ())}
+    values |= {name: value for name, value in several.items() if value}
     settings, infotext = read_both(like) if like is not None else (None, None)
     options = _options(prompt, values, settings, infotext)
     request, pictures = _request(options, checkpoint, image, mask)

@@ -22,6 +22,8 @@ from seesr.errors import OptionError
 from seesr.files import data_folder
 from seesr.generation.canvas import Canvas, make_canvas
 from seesr.generation.checkpoints import BASE_FOLDER, Checkpoint, resolve_checkpoint
+from seesr.generation.library import MODELS
+from seesr.generation.lora_tags import as_tags, split_tags
 from seesr.generation.options import MAX_SIDE, MIN_SIDE, GenerationOptions
 from seesr.generation.passes import Cancelled, Output, Passes, Recipe, Seeds, Watch, count_calls
 from seesr.generation.prompt_embeds import TOKENS
@@ -52,7 +54,7 @@ class Generator:
         checkpoint: what they were read from.
         upscaler: enlarges pictures; None loads one where it is needed.
         vae_tile: side of the VAE's tiles in latent pixels, 0 for none; None leaves it to the memory plan.
-        data: folder with `styles.csv` and `wildcards/`; None is the user's (`data_folder`).
+        data: folder with `models/`, `styles.csv` and `wildcards/`; None is the user's (`data_folder`).
     """
 
     def __init__(
@@ -64,7 +66,8 @@ class Generator:
         data: Path | None = None,
     ) -> None:
         self.engine, self.checkpoint, self._upscaler = engine, checkpoint, upscaler
-        self.passes, self.data = Passes(engine, checkpoint, vae_tile), data or data_folder()
+        self.data = data or data_folder()
+        self.passes = Passes(engine, checkpoint, self.data / MODELS, vae_tile)
         self._loading = threading.Lock()
 
     @classmethod
@@ -123,7 +126,7 @@ class Generator:
                     engine.components.unload()
                 self._upscaler = Upscaler.load(checkpoint.root.parent, dtype=dtype_name(engine.dtype), **like)
                 self.engine = self._upscaler.engine
-                self.passes = Passes(self.engine, checkpoint, self.passes.vae_tile)
+                self.passes = Passes(self.engine, checkpoint, self.passes.models, self.passes.vae_tile)
             return self._upscaler
 
     def text_to_image(
@@ -274,10 +277,11 @@ class Generator:
         return width, height
 
     def _styled(self, options: GenerationOptions) -> tuple[str, str]:
-        """Both prompts with the styles."""
-        if not options.styles:
-            return options.prompt, options.negative_prompt
-        return apply_styles(options.prompt, options.negative_prompt, options.styles, read_styles(self.data / "styles.csv"))
+        """Both prompts with the styles and the LoRAs."""
+        prompt, negative = options.prompt, options.negative_prompt
+        if options.styles:
+            prompt, negative = apply_styles(prompt, negative, options.styles, read_styles(self.data / "styles.csv"))
+        return prompt + as_tags(options.loras), negative
 
     def _prompts(self, styled: tuple[str, str], picture: Seeds) -> tuple[str, str]:
         """Both prompts of a picture: of variants and wildcards those that its seed chooses."""
@@ -293,7 +297,8 @@ class Generator:
             schedule = AUTOMATIC
         guidance = defaults.guidance_scale if options.guidance_scale is None else options.guidance_scale
         steps = options.steps or defaults.steps
-        return Recipe(options, prompt, negative_prompt, sampler, schedule, steps, guidance, size)
+        loras = self.passes.loras.load(split_tags(prompt)[1])
+        return Recipe(options, prompt, negative_prompt, sampler, schedule, steps, guidance, size, loras=loras)
 
     # The pipeline.
 
@@ -339,6 +344,7 @@ class Generator:
                         guidance_scale=recipe.guidance_scale,
                         task=recipe.task,
                         size=canvas.size,
+                        loras={one.lora.name: one.lora.hash for one in recipe.loras},
                     )
 
     def _finish(self, recipe: Recipe, picture: Seeds, canvas: Canvas, output: Output, watch: Watch) -> Image.Image:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +17,11 @@ from seesr.autoencoder.vae import VAETiling, decode, encode, tiling_mode, vae_sc
 from seesr.debug import without_warnings
 from seesr.engine import Deadline, Engine, Execution
 from seesr.errors import CanceledError, OptionError
+from seesr.generation.adapters import adapted
 from seesr.generation.checkpoints import Checkpoint
+from seesr.generation.library import LORAS, Library
+from seesr.generation.lora import Loras, WeightedLora
+from seesr.generation.lora_tags import split_tags
 from seesr.generation.noise import draw_noise
 from seesr.generation.options import GenerationOptions
 from seesr.generation.prompt_embeds import TOKENS, PromptEmbedder
@@ -25,7 +30,7 @@ from seesr.generation.samplers import Sampler, make_scheduler
 from seesr.images.resize import to_image, to_tensor
 from seesr.images.sizes import Size
 from seesr.machine.device import to_device_of
-from seesr.notes import Notes
+from seesr.notes import Notes, add_to_all
 from seesr.planning.nan_guard import run_with_nan_guard
 from seesr.planning.plan import MemoryPlan, TileSettings, Workload
 from seesr.stages import Progress, Stages
@@ -44,7 +49,7 @@ class Recipe:
 
     options: GenerationOptions
     prompt: str
-    """That of the options with its styles, and with one of each of its variants."""
+    """That of the options with its styles and LoRAs, and with one of each of its variants."""
     negative_prompt: str
     sampler: Sampler
     schedule: str
@@ -58,6 +63,8 @@ class Recipe:
     """L, of `size`."""
     latents: Tensor | None = None
     """In place of `image`."""
+    loras: tuple[WeightedLora, ...] = ()
+    """Those that the prompt asks for."""
 
     @property
     def is_guided(self) -> bool:
@@ -117,11 +124,13 @@ class Passes:
     """Runs passes on an engine, each picture of a pass together with others as far as memory and sampler allow.
 
     Args:
+        models: folder of the user's models, with `loras/` in it.
         vae_tile: side of the VAE's tiles in latent pixels, 0 for none; None leaves it to the memory plan.
     """
 
-    def __init__(self, engine: Engine, checkpoint: Checkpoint, vae_tile: int | None = None) -> None:
+    def __init__(self, engine: Engine, checkpoint: Checkpoint, models: Path, vae_tile: int | None = None) -> None:
         self.engine, self.checkpoint, self.vae_tile = engine, checkpoint, vae_tile
+        self.models, self.loras = models, Loras(Library(models / LORAS, "LoRA"), engine.components, checkpoint.name)
         self.embedder = PromptEmbedder(engine.components, checkpoint.digest)
         self.factor = vae_scale_factor(engine.components["vae"])
 
@@ -179,7 +188,7 @@ class Passes:
             with stages.stage("encode") as log, components.running("vae"), self._checked(vae, check):
                 pixels = to_tensor(recipe.image)
                 begun = log(run_with_nan_guard("encode", [vae], lambda: encode(vae, pixels, tiling), notes).float())
-        with stages.stage("denoise") as log, components.running("unet"):
+        with stages.stage("denoise") as log, components.running("unet"), self._adapted(recipe.loras, notes):
             latents = log(self._denoise(recipe, begun, prompts, jobs, report, check, notes))
         report("vae_decode", 0, 1)
         with stages.stage("vae_decode") as log, components.running("vae"), self._checked(vae, check):
@@ -255,6 +264,16 @@ class Passes:
         return run_with_nan_guard("denoise", [unet], compute, notes)
 
     @contextmanager
+    def _adapted(self, loras: tuple[WeightedLora, ...], notes: list[Notes]) -> Iterator[None]:
+        """The UNet with its LoRAs. What is compiled does not see them, and to compile it anew would take minutes a job."""
+        unet, changes = self.engine.components["unet"], [(one.lora.unet, one.unet_weight) for one in loras]
+        eager = self.engine.components.compiled and bool(loras)
+        if eager:
+            add_to_all(notes, "with a LoRA the UNet runs without what was compiled, or it would be compiled for each job")
+        with torch.compiler.set_stance("force_eager") if eager else nullcontext(), adapted(unet, changes):
+            yield
+
+    @contextmanager
     def _checked(self, network: Any, check: Callable[[], None]) -> Iterator[None]:
         """Calls `check` before each convolution, so that a job ends within a call of a network."""
         # What is compiled is not touched, or it would be compiled anew for each job.
@@ -273,7 +292,7 @@ class _Prompts:
 
     def __init__(self, embedder: PromptEmbedder, recipe: Recipe, check: Callable[[], None]) -> None:
         self.recipe, self.embedder, self.skip = recipe, embedder, recipe.options.clip_skip
-        subprompts, negative = parse_prompt(recipe.prompt), parse_negative_prompt(recipe.negative_prompt)
+        subprompts, negative = parse_prompt(split_tags(recipe.prompt)[0]), parse_negative_prompt(recipe.negative_prompt)
         self.weights = [subprompt.weight for subprompt in subprompts]
         self.changes = changes_with_steps([*subprompts, negative])
         steps = range(recipe.steps if self.changes else 1)
@@ -283,7 +302,7 @@ class _Prompts:
         self._embeds, chunks = dict[tuple[Fragment, ...], Tensor](), 0
         for fragments in dict.fromkeys([*self._negative, *(one for row in self._by_step for one in row)]):
             check()
-            self._embeds[fragments] = embedder.embed(list(fragments), self.skip)
+            self._embeds[fragments] = embedder.embed(list(fragments), self.skip, recipe.loras)
             chunks += self._embeds[fragments].shape[1] // TOKENS
             if chunks > MAX_CHUNKS:
                 raise OptionError(f"the prompt and its changes exceed {MAX_CHUNKS} chunks of 75 tokens; shorten it.")
@@ -301,7 +320,7 @@ class _Prompts:
     def pair(self, step: int, unet: Any, count: int) -> tuple[Tensor, Tensor]:
         """The embeddings of the prompt and of the negative prompt at a step, equally long."""
         row, negative = self._row(step), self._embeds[self._negative[min(step, len(self._negative) - 1)]]
-        *row, negative = self.embedder.padded([*row, negative], self.skip)
+        *row, negative = self.embedder.padded([*row, negative], self.skip, self.recipe.loras)
         embeds = row[0]
         if len(row) > 1 and not self.is_composed:  # without guidance the prompts are mixed
             total = sum(self.weights) or 1.0

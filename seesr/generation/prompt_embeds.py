@@ -15,6 +15,8 @@ from torch import Tensor
 
 from seesr.components import Components
 from seesr.diffusion.text import PromptEncoder
+from seesr.generation.adapters import adapted
+from seesr.generation.lora import WeightedLora
 from seesr.generation.prompt_syntax import BREAK, Fragment
 from seesr.lru_cache import LRUCache
 from seesr.machine.device import dtype_of
@@ -83,11 +85,12 @@ class PromptEmbedder:
         """How often an embedding was found in the cache."""
         self._cache: LRUCache[Tensor] = LRUCache(CACHED_CHUNKS, lambda embeds: embeds.shape[1] // TOKENS)
 
-    def embed(self, fragments: list[Fragment], clip_skip: int = 1) -> Tensor:
+    def embed(self, fragments: list[Fragment], clip_skip: int = 1, loras: tuple[WeightedLora, ...] = ()) -> Tensor:
         """`(1, 77 * chunks, width)` on the host.
 
         Args:
             clip_skip: 1 takes the text encoder's last layer, 2 the one before it, and so on.
+            loras: change the text encoder meanwhile.
 
         Raises:
             ComputeError: the text encoder gives NaN or infinity, in float32 too.
@@ -96,15 +99,18 @@ class PromptEmbedder:
 
         def compute() -> Tensor:
             self.hits -= 1
-            with self.components.running("prompt_encoder"):
+            changes = [(one.lora.text_encoder, one.text_weight) for one in loras]
+            with self.components.running("prompt_encoder"), adapted(encoder.text_encoder, changes):
                 embeds = [self._encode(encoder, chunk, clip_skip) for chunk in to_chunks(encoder, fragments)]
             return torch.cat(embeds, dim=1).cpu()
 
-        return self._cache.get((self.key, self.components.runs_on, dtype_of(encoder), tuple(fragments), clip_skip), compute)
+        changed = tuple((one.lora.hash, one.text_weight) for one in loras if one.lora.text_encoder and one.text_weight)
+        where = self.components.runs_on, dtype_of(encoder)
+        return self._cache.get((self.key, *where, tuple(fragments), clip_skip, changed), compute)
 
-    def padded(self, embeds: list[Tensor], clip_skip: int = 1) -> list[Tensor]:
+    def padded(self, embeds: list[Tensor], clip_skip: int = 1, loras: tuple[WeightedLora, ...] = ()) -> list[Tensor]:
         """The embeddings with chunks of an empty prompt at the end, so that all have as many as the longest."""
-        empty, longest = self.embed([], clip_skip), max(tensor.shape[1] for tensor in embeds)
+        empty, longest = self.embed([], clip_skip, loras), max(tensor.shape[1] for tensor in embeds)
         return [torch.cat([tensor, *[empty] * ((longest - tensor.shape[1]) // empty.shape[1])], dim=1) for tensor in embeds]
 
     def clear(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from seesr.generation.infotext import Infotext
@@ -28,6 +28,8 @@ class GenerationResult(Result[GenerationOptions]):
     """`text to image`, `image to image` or `inpainting`."""
     size: Size
     """Width and height before a second pass or `upscale` enlarged it."""
+    loras: dict[str, str] = field(default_factory=dict)
+    """Names of the LoRAs, and digits of their digests (`ModelFile.hash`)."""
 
     def _written(self, options: SaveOptions) -> tuple[dict[str, Any] | None, str | None]:
         """Nothing where `options` exclude metadata: of a generated picture the settings are all there is."""
@@ -48,6 +50,7 @@ class GenerationResult(Result[GenerationOptions]):
                 "schedule": self.schedule,
                 "steps": self.steps,
                 "guidance_scale": self.guidance_scale,
+                "loras": self.loras,
             }
         )
 
@@ -96,5 +99,12 @@ class GenerationResult(Result[GenerationOptions]):
                 values |= {"Inpaint area": "Only masked", "Masked area padding": options.inpaint_padding}
             if options.inpaint_fill != "original":
                 values["Masked content"] = options.inpaint_fill
+        if self.loras:
+            values["Lora hashes"] = ", ".join(f"{_bare(name)}: {hash}" for name, hash in self.loras.items())
         values["Version"] = f"SeeSR {__version__}"
         return str(Infotext(self.prompt, self.negative_prompt, {key: str(value) for key, value in values.items()}))
+
+
+def _bare(name: str) -> str:
+    """The name of a file without what separates names in an infotext."""
+    return name.rpartition("/")[2].replace(":", "").replace(",", "")
