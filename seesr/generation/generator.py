@@ -297,8 +297,12 @@ class Generator:
             schedule = AUTOMATIC
         guidance = defaults.guidance_scale if options.guidance_scale is None else options.guidance_scale
         steps = options.steps or defaults.steps
-        loras = self.passes.loras.load(split_tags(prompt)[1])
-        return Recipe(options, prompt, negative_prompt, sampler, schedule, steps, guidance, size, loras=loras)
+        words, tags = split_tags(prompt)
+        models = {
+            "loras": self.passes.loras.load(tags),
+            "embeddings": self.passes.embeddings.named_in(words, negative_prompt),
+        }
+        return Recipe(options, prompt, negative_prompt, sampler, schedule, steps, guidance, size, **models)
 
     # The pipeline.
 
@@ -345,6 +349,7 @@ class Generator:
                         task=recipe.task,
                         size=canvas.size,
                         loras={one.lora.name: one.lora.hash for one in recipe.loras},
+                        embeddings={one.word: one.hash for one in recipe.embeddings},
                     )
 
     def _finish(self, recipe: Recipe, picture: Seeds, canvas: Canvas, output: Output, watch: Watch) -> Image.Image:

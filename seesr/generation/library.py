@@ -23,6 +23,8 @@ MODELS, LORAS, EMBEDDINGS = "models", "loras", "embeddings"
 """Folder in the user's data folder, and folders in it."""
 ADAPTER_FILE = "adapter_model.safetensors"
 """Of a folder that peft wrote."""
+EMBEDDING_KEY = "emb_params"
+"""The tensor of an embedding in A1111's layout; diffusers names it after the word."""
 PREVIEWS = (".preview.png", ".png", ".jpg", ".jpeg", ".webp")
 MAX_SIDECAR_BYTES = 1 << 20
 MAX_TRIGGER_WORDS, MAX_TRIGGER_LENGTH = 16, 300
@@ -36,7 +38,7 @@ _FROM_PROMPT = re.compile(
     r"attn2[._](?:processor\.)?to_[kv](?:_lora\.down\.weight|\.lora[._](?:down|A)\.weight|\.hada_w1_b)$"
 )
 """Names of the factors that take prompt embeddings."""
-_SECOND_TEXT_ENCODER = re.compile(r"lora_te2_|text_encoder_2\.")
+_SECOND_TEXT_ENCODER = re.compile(r"lora_te2_|text_encoder_2\.|^clip_g$")
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,10 @@ class ModelFile:
 
     @cached_property
     def prompt_width(self) -> int | None:
-        """Of the prompt embeddings that it takes, by the shapes of what changes the attention to them."""
+        """Of the prompt embeddings that it takes, by the shapes of what changes the attention to them, or of its vectors."""
+        if len(self.header.shapes) == 1 or EMBEDDING_KEY in self.header.shapes:
+            shape = self.header.shapes.get(EMBEDDING_KEY) or next(iter(self.header.shapes.values()))
+            return shape[-1] if shape else None
         widths = (shape[1] for key, shape in self.header.shapes.items() if _FROM_PROMPT.search(key) and len(shape) > 1)
         return next(widths, None)
 
@@ -115,6 +120,11 @@ class ModelFile:
             while block := file.read(1 << 20):
                 digest.update(block)
         return digest.hexdigest()[:12]
+
+    @cached_property
+    def file_hash(self) -> str:
+        """SHA-256 of the whole file, in 12 digits: that of A1111's `TI hashes`."""
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()[:12]
 
     def require_family(self, width: int, checkpoint: str) -> None:
         """Checks that it is for a checkpoint whose prompt embeddings have this width.

@@ -19,12 +19,13 @@ from seesr.engine import Deadline, Engine, Execution
 from seesr.errors import CanceledError, OptionError
 from seesr.generation.adapters import adapted
 from seesr.generation.checkpoints import Checkpoint
-from seesr.generation.library import LORAS, Library
+from seesr.generation.embeddings import Embedding, Embeddings
+from seesr.generation.library import EMBEDDINGS, LORAS, Library
 from seesr.generation.lora import Loras, WeightedLora
 from seesr.generation.lora_tags import split_tags
 from seesr.generation.noise import draw_noise
 from seesr.generation.options import GenerationOptions
-from seesr.generation.prompt_embeds import TOKENS, PromptEmbedder
+from seesr.generation.prompt_embeds import TOKENS, PromptEmbedder, TextSettings
 from seesr.generation.prompt_syntax import Fragment, changes_with_steps, parse_negative_prompt, parse_prompt
 from seesr.generation.samplers import Sampler, make_scheduler
 from seesr.images.resize import to_image, to_tensor
@@ -65,6 +66,8 @@ class Recipe:
     """In place of `image`."""
     loras: tuple[WeightedLora, ...] = ()
     """Those that the prompt asks for."""
+    embeddings: tuple[Embedding, ...] = ()
+    """Those that a prompt names."""
 
     @property
     def is_guided(self) -> bool:
@@ -124,13 +127,15 @@ class Passes:
     """Runs passes on an engine, each picture of a pass together with others as far as memory and sampler allow.
 
     Args:
-        models: folder of the user's models, with `loras/` in it.
+        models: folder of the user's models, with `loras/` and `embeddings/` in it.
         vae_tile: side of the VAE's tiles in latent pixels, 0 for none; None leaves it to the memory plan.
     """
 
     def __init__(self, engine: Engine, checkpoint: Checkpoint, models: Path, vae_tile: int | None = None) -> None:
         self.engine, self.checkpoint, self.vae_tile = engine, checkpoint, vae_tile
-        self.models, self.loras = models, Loras(Library(models / LORAS, "LoRA"), engine.components, checkpoint.name)
+        self.models, networks = models, (engine.components, checkpoint.name)
+        self.loras = Loras(Library(models / LORAS, "LoRA"), *networks)
+        self.embeddings = Embeddings(Library(models / EMBEDDINGS, "embedding"), *networks)
         self.embedder = PromptEmbedder(engine.components, checkpoint.digest)
         self.factor = vae_scale_factor(engine.components["vae"])
 
@@ -291,7 +296,8 @@ class _Prompts:
     """The embeddings of a pass: of the negative prompt, and of the prompt at each step."""
 
     def __init__(self, embedder: PromptEmbedder, recipe: Recipe, check: Callable[[], None]) -> None:
-        self.recipe, self.embedder, self.skip = recipe, embedder, recipe.options.clip_skip
+        self.recipe, self.embedder = recipe, embedder
+        self.settings = TextSettings(recipe.options.clip_skip, recipe.loras, recipe.embeddings)
         subprompts, negative = parse_prompt(split_tags(recipe.prompt)[0]), parse_negative_prompt(recipe.negative_prompt)
         self.weights = [subprompt.weight for subprompt in subprompts]
         self.changes = changes_with_steps([*subprompts, negative])
@@ -302,7 +308,7 @@ class _Prompts:
         self._embeds, chunks = dict[tuple[Fragment, ...], Tensor](), 0
         for fragments in dict.fromkeys([*self._negative, *(one for row in self._by_step for one in row)]):
             check()
-            self._embeds[fragments] = embedder.embed(list(fragments), self.skip, recipe.loras)
+            self._embeds[fragments] = embedder.embed(list(fragments), self.settings)
             chunks += self._embeds[fragments].shape[1] // TOKENS
             if chunks > MAX_CHUNKS:
                 raise OptionError(f"the prompt and its changes exceed {MAX_CHUNKS} chunks of 75 tokens; shorten it.")
@@ -320,7 +326,7 @@ class _Prompts:
     def pair(self, step: int, unet: Any, count: int) -> tuple[Tensor, Tensor]:
         """The embeddings of the prompt and of the negative prompt at a step, equally long."""
         row, negative = self._row(step), self._embeds[self._negative[min(step, len(self._negative) - 1)]]
-        *row, negative = self.embedder.padded([*row, negative], self.skip, self.recipe.loras)
+        *row, negative = self.embedder.padded([*row, negative], self.settings)
         embeds = row[0]
         if len(row) > 1 and not self.is_composed:  # without guidance the prompts are mixed
             total = sum(self.weights) or 1.0

@@ -30,6 +30,8 @@ class GenerationResult(Result[GenerationOptions]):
     """Width and height before a second pass or `upscale` enlarged it."""
     loras: dict[str, str] = field(default_factory=dict)
     """Names of the LoRAs, and digits of their digests (`ModelFile.hash`)."""
+    embeddings: dict[str, str] = field(default_factory=dict)
+    """Names of the embeddings, and digits of their digests (`ModelFile.file_hash`)."""
 
     def _written(self, options: SaveOptions) -> tuple[dict[str, Any] | None, str | None]:
         """Nothing where `options` exclude metadata: of a generated picture the settings are all there is."""
@@ -51,6 +53,7 @@ class GenerationResult(Result[GenerationOptions]):
                 "steps": self.steps,
                 "guidance_scale": self.guidance_scale,
                 "loras": self.loras,
+                "embeddings": self.embeddings,
             }
         )
 
@@ -99,8 +102,9 @@ class GenerationResult(Result[GenerationOptions]):
                 values |= {"Inpaint area": "Only masked", "Masked area padding": options.inpaint_padding}
             if options.inpaint_fill != "original":
                 values["Masked content"] = options.inpaint_fill
-        if self.loras:
-            values["Lora hashes"] = ", ".join(f"{_bare(name)}: {hash}" for name, hash in self.loras.items())
+        for key, hashes in {"Lora hashes": self.loras, "TI hashes": self.embeddings}.items():
+            if hashes:
+                values[key] = ", ".join(f"{_bare(name)}: {hash}" for name, hash in hashes.items())
         values["Version"] = f"SeeSR {__version__}"
         return str(Infotext(self.prompt, self.negative_prompt, {key: str(value) for key, value in values.items()}))
 
