@@ -26,6 +26,7 @@ from seesr.generation.library import MODELS
 from seesr.generation.lora_tags import as_tags, split_tags
 from seesr.generation.options import MAX_SIDE, MIN_SIDE, GenerationOptions
 from seesr.generation.passes import Cancelled, Output, Passes, Recipe, Seeds, Watch, count_calls
+from seesr.generation.previews import Preview
 from seesr.generation.prompt_embeds import TOKENS
 from seesr.generation.result import GenerationResult
 from seesr.generation.samplers import AUTOMATIC, parse_sampler, supports
@@ -135,6 +136,7 @@ class Generator:
         options: GenerationOptions | None = None,
         progress: Progress | None = None,
         cancelled: Cancelled | None = None,
+        preview: Preview | None = None,
         **values: Any,
     ) -> list[GenerationResult]:
         """Pictures of a prompt; see `stream`.
@@ -143,7 +145,7 @@ class Generator:
             prompt: in A1111's syntax (`prompt_syntax`); "" takes that of `options`.
             options: all options at once; or give them by name.
         """
-        return list(self.stream(_options(prompt, options, values), progress=progress, cancelled=cancelled))
+        return list(self.stream(_options(prompt, options, values), progress=progress, cancelled=cancelled, preview=preview))
 
     def image_to_image(
         self,
@@ -152,6 +154,7 @@ class Generator:
         options: GenerationOptions | None = None,
         progress: Progress | None = None,
         cancelled: Cancelled | None = None,
+        preview: Preview | None = None,
         **values: Any,
     ) -> list[GenerationResult]:
         """Pictures that begin from another; `strength` 0 returns it as it is. See `text_to_image` and `stream`.
@@ -159,7 +162,7 @@ class Generator:
         Without width and height they have its size, with one of them its proportions. With `outpaint` the picture stays, and
         its surroundings are made.
         """
-        return list(self.stream(_options(prompt, options, values), image, None, progress, cancelled))
+        return list(self.stream(_options(prompt, options, values), image, None, progress, cancelled, preview))
 
     def inpaint(
         self,
@@ -169,13 +172,14 @@ class Generator:
         options: GenerationOptions | None = None,
         progress: Progress | None = None,
         cancelled: Cancelled | None = None,
+        preview: Preview | None = None,
         **values: Any,
     ) -> list[GenerationResult]:
         """Pictures in which what is white in the mask is painted anew; all else keeps its pixels.
 
         See `text_to_image` and `stream`.
         """
-        return list(self.stream(_options(prompt, options, values), image, mask, progress, cancelled))
+        return list(self.stream(_options(prompt, options, values), image, mask, progress, cancelled, preview))
 
     def stream(
         self,
@@ -184,6 +188,7 @@ class Generator:
         mask: ImageSource | None = None,
         progress: Progress | None = None,
         cancelled: Cancelled | None = None,
+        preview: Preview | None = None,
     ) -> Iterator[GenerationResult]:
         """The pictures of a job as they are finished: from noise, from `image`, or in the masked part of it.
 
@@ -192,6 +197,7 @@ class Generator:
             mask: the same, of the size of `image`; of a picture with transparency its alpha counts.
             progress: called at each stage and each call of the UNet; what it raises ends the job.
             cancelled: asked between the layers of the networks.
+            preview: called after each step with small pictures of what is made at that moment; what it raises ends the job.
 
         Raises:
             InputError: the picture or the mask cannot be used, or they differ in size.
@@ -203,7 +209,7 @@ class Generator:
         """
         canvas = self._canvas(options, image, mask)
         self._check_final_size(options, canvas)
-        return self._make(options, canvas, Watch(progress, cancelled))
+        return self._make(options, canvas, Watch(progress, cancelled, preview))
 
     def forecast(
         self, options: GenerationOptions, image: ImageSource | None = None, mask: ImageSource | None = None

@@ -25,6 +25,7 @@ from seesr.generation.lora import Loras, WeightedLora
 from seesr.generation.lora_tags import split_tags
 from seesr.generation.noise import draw_noise
 from seesr.generation.options import GenerationOptions
+from seesr.generation.previews import Preview, fit_preview_map, to_previews
 from seesr.generation.prompt_embeds import TOKENS, PromptEmbedder, TextSettings
 from seesr.generation.prompt_syntax import Fragment, changes_with_steps, parse_negative_prompt, parse_prompt
 from seesr.generation.samplers import Sampler, make_scheduler
@@ -91,6 +92,7 @@ class Watch:
 
     progress: Progress | None = None
     cancelled: Cancelled | None = None
+    preview: Preview | None = None
 
     def check(self) -> None:
         """Raises CanceledError once the job is to end."""
@@ -138,6 +140,7 @@ class Passes:
         self.embeddings = Embeddings(Library(models / EMBEDDINGS, "embedding"), *networks)
         self.embedder = PromptEmbedder(engine.components, checkpoint.digest)
         self.factor = vae_scale_factor(engine.components["vae"])
+        self._preview_map: Tensor | None = None
 
     def workload(self, recipe: Recipe) -> Workload:
         """What determines the memory of one picture."""
@@ -166,7 +169,7 @@ class Passes:
                     deadline.check()
                     watch.check()
 
-                run = partial(self._run, recipe, deadline.checked(watch.progress), check)
+                run = partial(self._run, recipe, deadline.checked(watch.progress), check, watch.preview)
                 made += engine.run(jobs, work, run, engine.stages())
         return made
 
@@ -175,6 +178,7 @@ class Passes:
         recipe: Recipe,
         report: Progress,
         check: Callable[[], None],
+        preview: Preview | None,
         jobs: list[Seeds],
         plan: MemoryPlan,
         stages: Stages,
@@ -193,8 +197,11 @@ class Passes:
             with stages.stage("encode") as log, components.running("vae"), self._checked(vae, check):
                 pixels = to_tensor(recipe.image)
                 begun = log(run_with_nan_guard("encode", [vae], lambda: encode(vae, pixels, tiling), notes).float())
+        if preview and self._preview_map is None:
+            with components.running("vae"), self._checked(vae, check):
+                self._preview_map = fit_preview_map(vae, tiling)
         with stages.stage("denoise") as log, components.running("unet"), self._adapted(recipe.loras, notes):
-            latents = log(self._denoise(recipe, begun, prompts, jobs, report, check, notes))
+            latents = log(self._denoise(recipe, begun, prompts, jobs, report, check, preview, notes))
         report("vae_decode", 0, 1)
         with stages.stage("vae_decode") as log, components.running("vae"), self._checked(vae, check):
             compute = partial(decode, vae, to_device_of(latents, vae), tiling)
@@ -215,6 +222,7 @@ class Passes:
         jobs: list[Seeds],
         report: Progress,
         check: Callable[[], None],
+        preview: Preview | None,
         notes: list[Notes],
     ) -> Tensor:
         with without_warnings("transformers"):  # of image processors that nothing here uses
@@ -226,6 +234,11 @@ class Passes:
         scheduler = recipe.scheduler(self.checkpoint, jobs[0].seed)
         strength = min(1.0, max(recipe.strength, ONE_STEP / recipe.steps))
         counted = _CountedCalls(report, count_calls(scheduler, recipe.steps, strength if begun is not None else None))
+
+        def after_step(pipeline: Any, index: int, _: Any, state: dict[str, Any]) -> dict[str, Any]:
+            if preview and self._preview_map is not None:
+                preview(to_previews(state["latents"], self._preview_map))
+            return prompts.update(unet, count, pipeline, index, state)
 
         def compute() -> Tensor:
             generators = [torch.Generator().manual_seed(job.seed) for job in jobs]
@@ -242,7 +255,7 @@ class Passes:
                 "guidance_scale": recipe.guidance_scale,
                 "generator": generators,
                 "output_type": "latent",
-                "callback_on_step_end": partial(prompts.update, unet, count),
+                "callback_on_step_end": after_step,
                 "callback_on_step_end_tensor_inputs": ["latents"],
             }
             parts = {"vae": self.engine.components["vae"], "text_encoder": None, "tokenizer": None, "unet": network}
@@ -334,8 +347,8 @@ class _Prompts:
         positive, negative = (one.to(unet.device, unet.dtype).expand(count, -1, -1) for one in (embeds, negative))
         return positive, negative
 
-    def update(self, unet: Any, count: int, pipeline: Any, index: int, _: Any, state: dict[str, Any]) -> dict[str, Any]:
-        """The prompts of the next call: diffusers calls this after each of `pipeline.num_timesteps`."""
+    def update(self, unet: Any, count: int, pipeline: Any, index: int, state: dict[str, Any]) -> dict[str, Any]:
+        """The prompts of the next call, after call `index` of `pipeline.num_timesteps`."""
         if not self.changes:
             return state
         step = (index + 1) * self.recipe.steps // pipeline.num_timesteps
