@@ -59,7 +59,10 @@ def generate(
     values: dict[str, Any],
     like: Annotated[Path | None, typer.Option(help="Take the settings of this picture; other flags change them.")] = None,
     checkpoint: Annotated[
-        str | None, typer.Option(help="pictograms, full or a folder; by default SEESR_CHECKPOINT, else full if cached.")
+        str | None,
+        typer.Option(
+            help="pictograms, full, a folder, or a name in models/checkpoints; by default SEESR_CHECKPOINT, else full if cached."
+        ),
     ] = None,
     device: DeviceFlag = "auto",
     dtype: DtypeFlag = "auto",

@@ -20,6 +20,7 @@ from seesr.generation.library import MODELS
 from seesr.generation.samplers import SAMPLERS
 from seesr.weights.cache import Cache
 from seesr.weights.config import read_config
+from seesr.weights.header import read_header
 from seesr.weights.manifest import beside_package
 from seesr.weights.resolve import DEFAULTS_FILE, TINY, folder_digest, read_defaults
 from seesr.weights.state_dict import load_network
@@ -175,13 +176,12 @@ def _folder(name: str | os.PathLike[str]) -> Path:
 
 def _about_file(path: Path) -> str:
     """Why a single file is refused: by its content, whatever its name."""
-    with path.open("rb") as file:
-        begin = file.read(9)
-    if path.suffix == SAFETENSORS and begin[8:] == b"{":
-        return f"{path} is a checkpoint in one file; give a folder in diffusers' layout (its scripts convert the file)."
-    return (
-        f"{path} is not safetensors: a file of another kind may run code when it is read; get the checkpoint as safetensors."
-    )
+    try:
+        read_header(path)
+    except WeightsError:
+        danger = "a file of another kind may run code when it is read"
+        return f"{path} is not a whole safetensors file, and {danger}; get the checkpoint as safetensors."
+    return f"{path} is a checkpoint in one file; give a folder in diffusers' layout, to which diffusers' scripts convert it."
 
 
 def _check_classes(root: Path) -> None:

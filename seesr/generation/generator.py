@@ -86,8 +86,8 @@ class Generator:
         """Loads a checkpoint; the arguments that are not described here are those of `Upscaler.load`.
 
         Args:
-            checkpoint: `pictograms`, `full` or a folder in diffusers' layout; None looks at SEESR_CHECKPOINT, then takes the
-                full model's base if the cache has it, else the embedded checkpoint.
+            checkpoint: see `resolve_checkpoint`; None looks at SEESR_CHECKPOINT, then takes the full model's base if the
+                cache has it, else the embedded checkpoint.
             vae_tile: side of the VAE's tiles in latent pixels, 0 for none; None leaves it to the memory plan.
 
         Raises:

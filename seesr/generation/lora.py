@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,7 +138,8 @@ def read_lora(file: ModelFile, unet: Any, text_encoder: nn.Module, checkpoint: s
             unplaced.append(key)
         else:
             network, layer, kind, part = place
-            placed.setdefault((network, layer), {})[kind, part] = key
+            if placed.setdefault((network, layer), {}).setdefault((kind, part), key) != key:
+                raise WeightsError(f"the LoRA {name} is damaged: it holds {key} twice, in two layouts; get it again.")
     if unplaced or not shapes:
         shown = ", ".join(sorted(unplaced)[:SHOWN_KEYS]) + (", ..." if len(unplaced) > SHOWN_KEYS else "")
         raise WeightsError(
@@ -150,9 +151,8 @@ def read_lora(file: ModelFile, unet: Any, text_encoder: nn.Module, checkpoint: s
     for (network, layer), keys in placed.items():
         factors = {(kind, part): tensors[key] for (kind, part), key in keys.items()}
         weight: Any = networks[network].get_submodule(layer).weight
-        changes[network][layer] = _change(
-            factors, settings.scale(network, layer), tuple(weight.shape), f"{layer} of the LoRA {name}"
-        )
+        scale = settings.scale(network, layer)
+        changes[network][layer] = _change(factors, scale, tuple(weight.shape), f"{layer} of the LoRA {name}")
     return Lora(name, file.hash, changes[UNET], changes[TEXT_ENCODER])
 
 
@@ -186,18 +186,26 @@ def _place(key: str, layers: dict[str, dict[str, str]]) -> tuple[str, str, type[
 
 
 def _change(
-    factors: dict[tuple[type[Change], str], Tensor], default_scale: float | None, shape: tuple[int, ...], place: str
+    factors: dict[tuple[type[Change], str], Tensor],
+    scale_of: Callable[[int], float],
+    shape: tuple[int, ...],
+    place: str,
 ) -> Change:
-    """The change of one layer, whose weight has this shape; `place` says in errors which it is.
+    """The change of one layer, whose weight has this shape.
+
+    Args:
+        scale_of: the scale for a rank, where the file has no alpha of the layer.
+        place: says in errors which layer it is.
 
     Raises:
-        WeightsError: factors lack, are of several kinds, or do not fit the layer.
+        WeightsError: factors lack, are of several kinds, hold NaN or infinity, or do not fit the layer.
     """
     alpha = factors.pop((LowRank, "alpha"), None)
     kinds, parts = {kind for kind, _ in factors}, {part: tensor for (_, part), tensor in factors.items()}
     try:
         (kind,) = kinds
-        scale = _scale(kind, parts, alpha) if alpha is not None or default_scale is None else default_scale
+        rank = _rank(kind, parts)
+        scale = 1.0 if rank is None else scale_of(rank) if alpha is None else float(alpha) / rank
         change = kind(scale, **parts)
         # Without computing anything. Of a convolution some files have `(out, in * k * k)`.
         changed = change.to(torch.empty(0, device="meta")).delta().shape
@@ -208,15 +216,17 @@ def _change(
         raise WeightsError(
             f"layer {place} changes weights {tuple(changed)}, and they are {shape} here: it is for another checkpoint."
         )
-    if not math.isfinite(scale):
-        raise WeightsError(f"layer {place} is damaged: its scale is {scale}; get the file again.")
+    if not all(
+        tensor.is_floating_point() and tensor.float().isfinite().all() for tensor in (*parts.values(), torch.tensor(scale))
+    ):
+        raise WeightsError(f"layer {place} is damaged: it holds NaN, infinity or whole numbers; get the file again.")
     return change
 
 
-def _scale(kind: type[Change], parts: dict[str, Tensor], alpha: Tensor | None) -> float:
-    """Alpha by the rank; 1 without alpha, and of a Kronecker product of two whole factors."""
-    rank = {LowRank: "down", Hadamard: "w1_b"}.get(kind) or next((part for part in ("w1_b", "w2_b") if part in parts), None)
-    return 1.0 if alpha is None or rank is None else float(alpha) / parts[rank].shape[0]
+def _rank(kind: type[Change], parts: dict[str, Tensor]) -> int | None:
+    """By which alpha is divided; None of a Kronecker product of two whole factors, whose scale is 1."""
+    names = {LowRank: ("down",), Hadamard: ("w1_b",), Kronecker: ("w1_b", "w2_b")}[kind]
+    return next((parts[name].shape[0] for name in names if name in parts), None)
 
 
 @dataclass(frozen=True)
@@ -252,20 +262,19 @@ class _Settings:
                 )
         return cls(by_network)
 
-    def scale(self, network: str, layer: str) -> float | None:
-        """What peft multiplies a layer's change by; None where nothing is said.
+    def scale(self, network: str, layer: str) -> Callable[[int], float]:
+        """What peft multiplies a layer's change of some rank by; 1 where nothing is said.
 
         Raises:
             WeightsError: the settings cannot be understood.
         """
         if not (settings := self.by_network.get(network)):
-            return None
+            return lambda _: 1.0
         try:
-            rank = float(_of_layer(settings.get("rank_pattern"), layer, settings["r"]))
             alpha = float(_of_layer(settings.get("alpha_pattern"), layer, settings["lora_alpha"]))
-            return alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
-        except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        except (KeyError, TypeError, ValueError, AttributeError):
             raise WeightsError(f"peft's settings of a LoRA are not as peft writes them, for layer {layer}.") from None
+        return lambda rank: alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
 
 
 def _of_layer(pattern: Any, layer: str, default: Any) -> Any:

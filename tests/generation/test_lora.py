@@ -264,7 +264,7 @@ def test_what_does_not_fit_is_refused_with_how_much_of_it_does(generator: Genera
     )
     assert "is damaged: it has down (4, 32)" in refusal(path, {key: tensors[key]}, generator)
     assert "is damaged: it has" in refusal(path, tensors | {key: torch.ones(3, 32)}, generator)
-    assert "its scale is nan" in refusal(
+    assert "it holds NaN, infinity or whole numbers" in refusal(
         path, tensors | {key.replace("lora_down.weight", "alpha"): torch.tensor(torch.nan)}, generator
     )
     layer = key.partition(".")[0]
@@ -280,9 +280,12 @@ def test_what_does_not_fit_is_refused_with_how_much_of_it_does(generator: Genera
         )
     both = {f"{layer}.hada_{name}": torch.ones(4, 4) for name in ("w1_a", "w1_b", "w2_a", "w2_b")}
     assert "is damaged: it has" in refusal(path, tensors | both, generator)
+    for broken in (torch.full((4, 32), torch.inf), torch.ones(4, 32, dtype=torch.int8)):
+        assert "it holds NaN, infinity or whole numbers" in refusal(path, tensors | {key: broken}, generator)
     peft = as_diffusers(loras.factors(unet, 1, ATTENTION), {}, ".lora_A", ".lora_B")
+    assert "twice, in two layouts" in refusal(path, tensors | peft, generator)
     for said, answer in (
-        ({"unet.r": "four"}, "peft's settings of a LoRA are not as peft writes them"),
+        ({"unet.lora_alpha": "four"}, "peft's settings of a LoRA are not as peft writes them"),
         ({"unet.r": 4, "unet.lora_alpha": 4, "unet.alpha_pattern": {"(a+)+$": 3}}, "peft's settings of a LoRA are not"),
         ({"unet.use_dora": True}, "holds DoRA by peft"),
         ({"unet.peft_type": "LOHA"}, "holds LOHA by peft"),
