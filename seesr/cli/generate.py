@@ -61,7 +61,7 @@ def generate(
     checkpoint: Annotated[
         str | None,
         typer.Option(
-            help="pictograms, full, a folder, or a name in models/checkpoints; by default SEESR_CHECKPOINT, else full if cached."
+            help="pictograms, full, folder or name in models/checkpoints; by default SEESR_CHECKPOINT, else full if cached."
         ),
     ] = None,
     device: DeviceFlag = "auto",
