@@ -23,7 +23,7 @@ SERVICE_NAMES = {
     "metadata": "keep_metadata",
 }
 NOT_IN_SERVICE = ("max_side",)
-NO_FLAG = ("prompt", "styles", "outpaint")
+NO_FLAG = ("prompt", "styles", "loras", "outpaint")
 """Options that the command takes otherwise."""
 
 

@@ -17,6 +17,7 @@ from seesr.images.read import EncodedImage
 if TYPE_CHECKING:
     from seesr.generation.generator import Generator
     from seesr.generation.passes import Cancelled
+    from seesr.generation.previews import Preview
     from seesr.generation.result import GenerationResult
     from seesr.stages import Progress
 
@@ -88,6 +89,7 @@ def run_job(
     inputs: Mapping[str, bytes],
     progress: Progress | None = None,
     cancelled: Cancelled | None = None,
+    preview: Preview | None = None,
 ) -> Iterator[GenerationResult]:
     """The pictures of a job, each as soon as it is finished; `inputs` holds its pictures by content hash.
 
@@ -96,4 +98,4 @@ def run_job(
     """
     image = None if request.image is None else EncodedImage(inputs[request.image], "the image")
     mask = None if request.mask is None else EncodedImage(inputs[request.mask], "the mask")
-    return generator.stream(request.options, image, mask, progress, cancelled)
+    return generator.stream(request.options, image, mask, progress, cancelled, preview)

@@ -36,7 +36,7 @@ MEDIUM_VAE_TILE, SMALL_VAE_TILE = 48, 24
 """Latent pixels, for `--medvram` and `--lowvram`."""
 
 
-@with_generation_option_flags("prompt", "styles", "outpaint")
+@with_generation_option_flags("prompt", "styles", "loras", "outpaint")
 @with_save_option_flags
 def generate(
     context: typer.Context,
@@ -52,10 +52,17 @@ def generate(
     style: Annotated[
         list[str] | None, typer.Option(help="Name of a style in styles.csv of the data folder; may be given several times.")
     ] = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME:WEIGHT", help="LoRA in models/loras of the data folder; may be given several times."),
+    ] = None,
     values: dict[str, Any],
     like: Annotated[Path | None, typer.Option(help="Take the settings of this picture; other flags change them.")] = None,
     checkpoint: Annotated[
-        str | None, typer.Option(help="pictograms, full or a folder; by default SEESR_CHECKPOINT, else full if cached.")
+        str | None,
+        typer.Option(
+            help="pictograms, full, folder or name in models/checkpoints; by default SEESR_CHECKPOINT, else full if cached."
+        ),
     ] = None,
     device: DeviceFlag = "auto",
     dtype: DtypeFlag = "auto",
@@ -70,7 +77,8 @@ def generate(
     dry_run: Annotated[bool, typer.Option(help="Say which memory plan it takes and about how long; make nothing.")] = False,
 ) -> None:
     """Make pictures."""
-    values |= {name: value for name, value in {"outpaint": outpaint, "styles": tuple(style or ())}.items() if value}
+    several = {"outpaint": outpaint, "styles": tuple(style or ()), "loras": tuple(lora or ())}
+    values |= {name: value for name, value in several.items() if value}
     settings, infotext = read_both(like) if like is not None else (None, None)
     options = _options(prompt, values, settings, infotext)
     request, pictures = _request(options, checkpoint, image, mask)

@@ -15,9 +15,12 @@ from seesr.autoencoder.vae import load_vae
 from seesr.components import NetworkSpec
 from seesr.diffusion.text import load_prompt_encoder
 from seesr.errors import OptionError, WeightsError
+from seesr.files import data_folder
+from seesr.generation.library import MODELS
 from seesr.generation.samplers import SAMPLERS
 from seesr.weights.cache import Cache
 from seesr.weights.config import read_config
+from seesr.weights.header import read_header
 from seesr.weights.manifest import beside_package
 from seesr.weights.resolve import DEFAULTS_FILE, TINY, folder_digest, read_defaults
 from seesr.weights.state_dict import load_network
@@ -35,6 +38,15 @@ REQUIRED = (
     "tokenizer",
     "scheduler/scheduler_config.json",
 )
+CHECKPOINTS = "checkpoints"
+"""Folder in `models/` of the user's data folder."""
+CLASSES = {
+    "model_index.json": ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline"),
+    "unet/config.json": ("UNet2DConditionModel",),
+    "vae/config.json": ("AutoencoderKL",),
+}
+"""What a folder may say that it is, where it says something; another model could not be drawn with."""
+SAFETENSORS = ".safetensors"
 REQUIRED_FOLDERS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
 
@@ -125,11 +137,11 @@ def resolve_checkpoint(name: str | os.PathLike[str] | None = None) -> Checkpoint
     """The checkpoint `name`, else `SEESR_CHECKPOINT`, else the full model's base if it is cached, else the embedded one.
 
     Args:
-        name: `pictograms`, `full`, or a folder in diffusers' layout.
+        name: `pictograms`, `full`, a folder in diffusers' layout, or the name of one in `models/checkpoints`.
 
     Raises:
         OptionError: it is the base of the embedded upscaling model, which never learnt to draw.
-        WeightsError: it is not a checkpoint.
+        WeightsError: it is not a checkpoint, or of a kind that cannot be used.
     """
     name = name or os.environ.get(CHECKPOINT_VARIABLE) or None
     full = Cache.default().full / BASE_FOLDER
@@ -141,12 +153,59 @@ def resolve_checkpoint(name: str | os.PathLike[str] | None = None) -> Checkpoint
                 f"the full model is not complete: {full / missing} is missing; `seesr weights pull` fetches it."
             )
         return Checkpoint(full, "SD-Turbo (cache)")
-    root = beside_package(PICTOGRAMS) if name == PICTOGRAMS else Path(name)
+    root = beside_package(PICTOGRAMS) if name == PICTOGRAMS else _folder(name)
     if root.resolve() in (beside_package(TINY).resolve(), (beside_package(TINY) / BASE_FOLDER).resolve()) or name == TINY:
         raise OptionError(f"the base of the embedded upscaling model never learnt to draw; use --checkpoint {PICTOGRAMS}.")
+    if root.is_file():
+        raise WeightsError(_about_file(root))
     if missing := _missing(root):
+        _check_classes(root)  # of another family of checkpoints, whose folders have other names
         raise WeightsError(f"{root} is not a checkpoint in diffusers' folder layout: {missing} is missing.")
-    return Checkpoint(root, f"{PICTOGRAMS} (embedded)" if name == PICTOGRAMS else root.name)
+    checkpoint = Checkpoint(root, f"{PICTOGRAMS} (embedded)" if name == PICTOGRAMS else root.name)
+    _check_classes(root)
+    _check_files(checkpoint)
+    return checkpoint
+
+
+def _folder(name: str | os.PathLike[str]) -> Path:
+    """The folder `name`, else the one of that name among the user's checkpoints."""
+    known = data_folder() / MODELS / CHECKPOINTS
+    by_name = {path.name: path for path in known.iterdir()} if known.is_dir() else {}
+    return Path(name) if Path(name).exists() else by_name.get(str(name), Path(name))
+
+
+def _about_file(path: Path) -> str:
+    """Why a single file is refused: by its content, whatever its name."""
+    try:
+        read_header(path)
+    except WeightsError:
+        danger = "a file of another kind may run code when it is read"
+        return f"{path} is not a whole safetensors file, and {danger}; get the checkpoint as safetensors."
+    return f"{path} is a checkpoint in one file; give a folder in diffusers' layout, to which diffusers' scripts convert it."
+
+
+def _check_classes(root: Path) -> None:
+    """Raises WeightsError if a config names a class that is not one of `CLASSES`."""
+    for place, classes in CLASSES.items():
+        found = read_config(root / place).get("_class_name", classes[0]) if (root / place).exists() else classes[0]
+        if found not in classes:
+            what = found if isinstance(found, str) else "a class of its own"
+            raise WeightsError(f"{root / place} asks for {what}; only {', '.join(classes)}, of SD 1 and SD 2, can be used.")
+
+
+def _check_files(checkpoint: Checkpoint) -> None:
+    """Raises WeightsError if a folder holds code, or weights that are not safetensors alone.
+
+    SD-Turbo of a weights folder for upscaling has what its manifest allows.
+    """
+    root = checkpoint.root
+    if code := next(root.rglob("*.py"), None):
+        raise WeightsError(f"{root} holds code ({code.relative_to(root)}), which is never run; use a checkpoint without.")
+    for name in () if checkpoint.is_base else ("unet", "vae", "text_encoder"):
+        if not any((root / name).glob(f"*{SAFETENSORS}")):
+            raise WeightsError(
+                f"{root / name} has no {SAFETENSORS} file, and no other is read; get the checkpoint as safetensors."
+            )
 
 
 def _missing(root: Path) -> str:

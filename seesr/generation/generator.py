@@ -22,8 +22,11 @@ from seesr.errors import OptionError
 from seesr.files import data_folder
 from seesr.generation.canvas import Canvas, make_canvas
 from seesr.generation.checkpoints import BASE_FOLDER, Checkpoint, resolve_checkpoint
+from seesr.generation.library import MODELS
+from seesr.generation.lora_tags import as_tags, split_tags
 from seesr.generation.options import MAX_SIDE, MIN_SIDE, GenerationOptions
 from seesr.generation.passes import Cancelled, Output, Passes, Recipe, Seeds, Watch, count_calls
+from seesr.generation.previews import Preview
 from seesr.generation.prompt_embeds import TOKENS
 from seesr.generation.result import GenerationResult
 from seesr.generation.samplers import AUTOMATIC, parse_sampler, supports
@@ -52,7 +55,7 @@ class Generator:
         checkpoint: what they were read from.
         upscaler: enlarges pictures; None loads one where it is needed.
         vae_tile: side of the VAE's tiles in latent pixels, 0 for none; None leaves it to the memory plan.
-        data: folder with `styles.csv` and `wildcards/`; None is the user's (`data_folder`).
+        data: folder with `models/`, `styles.csv` and `wildcards/`; None is the user's (`data_folder`).
     """
 
     def __init__(
@@ -64,7 +67,8 @@ class Generator:
         data: Path | None = None,
     ) -> None:
         self.engine, self.checkpoint, self._upscaler = engine, checkpoint, upscaler
-        self.passes, self.data = Passes(engine, checkpoint, vae_tile), data or data_folder()
+        self.data = data or data_folder()
+        self.passes = Passes(engine, checkpoint, self.data / MODELS, vae_tile)
         self._loading = threading.Lock()
 
     @classmethod
@@ -82,8 +86,8 @@ class Generator:
         """Loads a checkpoint; the arguments that are not described here are those of `Upscaler.load`.
 
         Args:
-            checkpoint: `pictograms`, `full` or a folder in diffusers' layout; None looks at SEESR_CHECKPOINT, then takes the
-                full model's base if the cache has it, else the embedded checkpoint.
+            checkpoint: see `resolve_checkpoint`; None looks at SEESR_CHECKPOINT, then takes the full model's base if the
+                cache has it, else the embedded checkpoint.
             vae_tile: side of the VAE's tiles in latent pixels, 0 for none; None leaves it to the memory plan.
 
         Raises:
@@ -123,7 +127,7 @@ class Generator:
                     engine.components.unload()
                 self._upscaler = Upscaler.load(checkpoint.root.parent, dtype=dtype_name(engine.dtype), **like)
                 self.engine = self._upscaler.engine
-                self.passes = Passes(self.engine, checkpoint, self.passes.vae_tile)
+                self.passes = Passes(self.engine, checkpoint, self.passes.models, self.passes.vae_tile)
             return self._upscaler
 
     def text_to_image(
@@ -132,6 +136,7 @@ class Generator:
         options: GenerationOptions | None = None,
         progress: Progress | None = None,
         cancelled: Cancelled | None = None,
+        preview: Preview | None = None,
         **values: Any,
     ) -> list[GenerationResult]:
         """Pictures of a prompt; see `stream`.
@@ -140,7 +145,7 @@ class Generator:
             prompt: in A1111's syntax (`prompt_syntax`); "" takes that of `options`.
             options: all options at once; or give them by name.
         """
-        return list(self.stream(_options(prompt, options, values), progress=progress, cancelled=cancelled))
+        return list(self.stream(_options(prompt, options, values), progress=progress, cancelled=cancelled, preview=preview))
 
     def image_to_image(
         self,
@@ -149,6 +154,7 @@ class Generator:
         options: GenerationOptions | None = None,
         progress: Progress | None = None,
         cancelled: Cancelled | None = None,
+        preview: Preview | None = None,
         **values: Any,
     ) -> list[GenerationResult]:
         """Pictures that begin from another; `strength` 0 returns it as it is. See `text_to_image` and `stream`.
@@ -156,7 +162,7 @@ class Generator:
         Without width and height they have its size, with one of them its proportions. With `outpaint` the picture stays, and
         its surroundings are made.
         """
-        return list(self.stream(_options(prompt, options, values), image, None, progress, cancelled))
+        return list(self.stream(_options(prompt, options, values), image, None, progress, cancelled, preview))
 
     def inpaint(
         self,
@@ -166,13 +172,14 @@ class Generator:
         options: GenerationOptions | None = None,
         progress: Progress | None = None,
         cancelled: Cancelled | None = None,
+        preview: Preview | None = None,
         **values: Any,
     ) -> list[GenerationResult]:
         """Pictures in which what is white in the mask is painted anew; all else keeps its pixels.
 
         See `text_to_image` and `stream`.
         """
-        return list(self.stream(_options(prompt, options, values), image, mask, progress, cancelled))
+        return list(self.stream(_options(prompt, options, values), image, mask, progress, cancelled, preview))
 
     def stream(
         self,
@@ -181,6 +188,7 @@ class Generator:
         mask: ImageSource | None = None,
         progress: Progress | None = None,
         cancelled: Cancelled | None = None,
+        preview: Preview | None = None,
     ) -> Iterator[GenerationResult]:
         """The pictures of a job as they are finished: from noise, from `image`, or in the masked part of it.
 
@@ -189,6 +197,7 @@ class Generator:
             mask: the same, of the size of `image`; of a picture with transparency its alpha counts.
             progress: called at each stage and each call of the UNet; what it raises ends the job.
             cancelled: asked between the layers of the networks.
+            preview: called after each step with small pictures of what is made at that moment; what it raises ends the job.
 
         Raises:
             InputError: the picture or the mask cannot be used, or they differ in size.
@@ -200,7 +209,7 @@ class Generator:
         """
         canvas = self._canvas(options, image, mask)
         self._check_final_size(options, canvas)
-        return self._make(options, canvas, Watch(progress, cancelled))
+        return self._make(options, canvas, Watch(progress, cancelled, preview))
 
     def forecast(
         self, options: GenerationOptions, image: ImageSource | None = None, mask: ImageSource | None = None
@@ -274,10 +283,11 @@ class Generator:
         return width, height
 
     def _styled(self, options: GenerationOptions) -> tuple[str, str]:
-        """Both prompts with the styles."""
-        if not options.styles:
-            return options.prompt, options.negative_prompt
-        return apply_styles(options.prompt, options.negative_prompt, options.styles, read_styles(self.data / "styles.csv"))
+        """Both prompts with the styles and the LoRAs."""
+        prompt, negative = options.prompt, options.negative_prompt
+        if options.styles:
+            prompt, negative = apply_styles(prompt, negative, options.styles, read_styles(self.data / "styles.csv"))
+        return prompt + as_tags(options.loras), negative
 
     def _prompts(self, styled: tuple[str, str], picture: Seeds) -> tuple[str, str]:
         """Both prompts of a picture: of variants and wildcards those that its seed chooses."""
@@ -293,7 +303,12 @@ class Generator:
             schedule = AUTOMATIC
         guidance = defaults.guidance_scale if options.guidance_scale is None else options.guidance_scale
         steps = options.steps or defaults.steps
-        return Recipe(options, prompt, negative_prompt, sampler, schedule, steps, guidance, size)
+        words, tags = split_tags(prompt)
+        models = {
+            "loras": self.passes.loras.load(tags),
+            "embeddings": self.passes.embeddings.named_in(words, negative_prompt),
+        }
+        return Recipe(options, prompt, negative_prompt, sampler, schedule, steps, guidance, size, **models)
 
     # The pipeline.
 
@@ -339,6 +354,8 @@ class Generator:
                         guidance_scale=recipe.guidance_scale,
                         task=recipe.task,
                         size=canvas.size,
+                        loras={one.lora.name: one.lora.hash for one in recipe.loras},
+                        embeddings={one.word: one.hash for one in recipe.embeddings},
                     )
 
     def _finish(self, recipe: Recipe, picture: Seeds, canvas: Canvas, output: Output, watch: Watch) -> Image.Image:

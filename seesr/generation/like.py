@@ -37,9 +37,9 @@ KEYS: dict[str, tuple[str, Callable[[str], Any]]] = {
 def values_from_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """Options by name, of the settings that a generated picture holds; one picture of its batch.
 
-    Its prompts have their styles already.
+    Its prompts have their styles and LoRAs already.
     """
-    names = GenerationOptions.model_fields.keys() - {"styles"}
+    names = GenerationOptions.model_fields.keys() - {"styles", "loras"}
     values = {name: settings[name] for name in names if settings.get(name) is not None}
     if isinstance(values.get("outpaint"), list):
         values["outpaint"] = tuple(values["outpaint"])

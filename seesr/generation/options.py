@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from seesr.generation.lora_tags import MAX_LORAS, LoraTag
 from seesr.generation.samplers import SAMPLERS, parse_sampler
 from seesr.options import OptionModel
 
@@ -23,6 +24,9 @@ class GenerationOptions(OptionModel):
     prompt: str = Field(default="", max_length=MAX_PROMPT, description="What the picture shows, in the A1111 prompt syntax.")
     negative_prompt: str = Field(default="", max_length=MAX_PROMPT, description="What it is steered away from.")
     styles: tuple[str, ...] = Field(default=(), description="Names of styles of styles.csv, applied to both prompts.")
+    loras: tuple[str, ...] = Field(
+        default=(), max_length=MAX_LORAS, description="LoRAs of models/loras with their weights, such as `name:0.8`."
+    )
     steps: int | None = Field(
         default=None, ge=1, le=150, description="Denoising steps; the default depends on the checkpoint."
     )
@@ -89,6 +93,12 @@ class GenerationOptions(OptionModel):
     @model_validator(mode="after")
     def _check_sampler(self) -> Self:
         parse_sampler(self.sampler or SAMPLERS[0].name, self.schedule)
+        return self
+
+    @model_validator(mode="after")
+    def _check_loras(self) -> Self:
+        for lora in self.loras:
+            LoraTag.parse(lora)
         return self
 
     @property

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,16 +17,22 @@ from seesr.autoencoder.vae import VAETiling, decode, encode, tiling_mode, vae_sc
 from seesr.debug import without_warnings
 from seesr.engine import Deadline, Engine, Execution
 from seesr.errors import CanceledError, OptionError
+from seesr.generation.adapters import adapted
 from seesr.generation.checkpoints import Checkpoint
+from seesr.generation.embeddings import Embedding, Embeddings
+from seesr.generation.library import EMBEDDINGS, LORAS, Library
+from seesr.generation.lora import Loras, WeightedLora
+from seesr.generation.lora_tags import split_tags
 from seesr.generation.noise import draw_noise
 from seesr.generation.options import GenerationOptions
-from seesr.generation.prompt_embeds import TOKENS, PromptEmbedder
+from seesr.generation.previews import Preview, fit_preview_map, to_previews
+from seesr.generation.prompt_embeds import TOKENS, PromptEmbedder, TextSettings
 from seesr.generation.prompt_syntax import Fragment, changes_with_steps, parse_negative_prompt, parse_prompt
 from seesr.generation.samplers import Sampler, make_scheduler
 from seesr.images.resize import to_image, to_tensor
 from seesr.images.sizes import Size
 from seesr.machine.device import to_device_of
-from seesr.notes import Notes
+from seesr.notes import Notes, add_to_all
 from seesr.planning.nan_guard import run_with_nan_guard
 from seesr.planning.plan import MemoryPlan, TileSettings, Workload
 from seesr.stages import Progress, Stages
@@ -44,7 +51,7 @@ class Recipe:
 
     options: GenerationOptions
     prompt: str
-    """That of the options with its styles, and with one of each of its variants."""
+    """That of the options with its styles and LoRAs, and with one of each of its variants."""
     negative_prompt: str
     sampler: Sampler
     schedule: str
@@ -58,6 +65,10 @@ class Recipe:
     """L, of `size`."""
     latents: Tensor | None = None
     """In place of `image`."""
+    loras: tuple[WeightedLora, ...] = ()
+    """Those that the prompt asks for."""
+    embeddings: tuple[Embedding, ...] = ()
+    """Those that a prompt names."""
 
     @property
     def is_guided(self) -> bool:
@@ -81,6 +92,7 @@ class Watch:
 
     progress: Progress | None = None
     cancelled: Cancelled | None = None
+    preview: Preview | None = None
 
     def check(self) -> None:
         """Raises CanceledError once the job is to end."""
@@ -117,13 +129,18 @@ class Passes:
     """Runs passes on an engine, each picture of a pass together with others as far as memory and sampler allow.
 
     Args:
+        models: folder of the user's models, with `loras/` and `embeddings/` in it.
         vae_tile: side of the VAE's tiles in latent pixels, 0 for none; None leaves it to the memory plan.
     """
 
-    def __init__(self, engine: Engine, checkpoint: Checkpoint, vae_tile: int | None = None) -> None:
+    def __init__(self, engine: Engine, checkpoint: Checkpoint, models: Path, vae_tile: int | None = None) -> None:
         self.engine, self.checkpoint, self.vae_tile = engine, checkpoint, vae_tile
+        self.models, networks = models, (engine.components, checkpoint.name)
+        self.loras = Loras(Library(models / LORAS, "LoRA"), *networks)
+        self.embeddings = Embeddings(Library(models / EMBEDDINGS, "embedding"), *networks)
         self.embedder = PromptEmbedder(engine.components, checkpoint.digest)
         self.factor = vae_scale_factor(engine.components["vae"])
+        self._preview_map: Tensor | None = None
 
     def workload(self, recipe: Recipe) -> Workload:
         """What determines the memory of one picture."""
@@ -152,7 +169,7 @@ class Passes:
                     deadline.check()
                     watch.check()
 
-                run = partial(self._run, recipe, deadline.checked(watch.progress), check)
+                run = partial(self._run, recipe, deadline.checked(watch.progress), check, watch.preview)
                 made += engine.run(jobs, work, run, engine.stages())
         return made
 
@@ -161,6 +178,7 @@ class Passes:
         recipe: Recipe,
         report: Progress,
         check: Callable[[], None],
+        preview: Preview | None,
         jobs: list[Seeds],
         plan: MemoryPlan,
         stages: Stages,
@@ -179,8 +197,11 @@ class Passes:
             with stages.stage("encode") as log, components.running("vae"), self._checked(vae, check):
                 pixels = to_tensor(recipe.image)
                 begun = log(run_with_nan_guard("encode", [vae], lambda: encode(vae, pixels, tiling), notes).float())
-        with stages.stage("denoise") as log, components.running("unet"):
-            latents = log(self._denoise(recipe, begun, prompts, jobs, report, check, notes))
+        if preview and self._preview_map is None:
+            with components.running("vae"), self._checked(vae, check):
+                self._preview_map = fit_preview_map(vae, tiling)
+        with stages.stage("denoise") as log, components.running("unet"), self._adapted(recipe.loras, notes):
+            latents = log(self._denoise(recipe, begun, prompts, jobs, report, check, preview, notes))
         report("vae_decode", 0, 1)
         with stages.stage("vae_decode") as log, components.running("vae"), self._checked(vae, check):
             compute = partial(decode, vae, to_device_of(latents, vae), tiling)
@@ -201,6 +222,7 @@ class Passes:
         jobs: list[Seeds],
         report: Progress,
         check: Callable[[], None],
+        preview: Preview | None,
         notes: list[Notes],
     ) -> Tensor:
         with without_warnings("transformers"):  # of image processors that nothing here uses
@@ -212,6 +234,11 @@ class Passes:
         scheduler = recipe.scheduler(self.checkpoint, jobs[0].seed)
         strength = min(1.0, max(recipe.strength, ONE_STEP / recipe.steps))
         counted = _CountedCalls(report, count_calls(scheduler, recipe.steps, strength if begun is not None else None))
+
+        def after_step(pipeline: Any, index: int, _: Any, state: dict[str, Any]) -> dict[str, Any]:
+            if preview and self._preview_map is not None:
+                preview(to_previews(state["latents"], self._preview_map))
+            return prompts.update(unet, count, pipeline, index, state)
 
         def compute() -> Tensor:
             generators = [torch.Generator().manual_seed(job.seed) for job in jobs]
@@ -228,7 +255,7 @@ class Passes:
                 "guidance_scale": recipe.guidance_scale,
                 "generator": generators,
                 "output_type": "latent",
-                "callback_on_step_end": partial(prompts.update, unet, count),
+                "callback_on_step_end": after_step,
                 "callback_on_step_end_tensor_inputs": ["latents"],
             }
             parts = {"vae": self.engine.components["vae"], "text_encoder": None, "tokenizer": None, "unet": network}
@@ -255,6 +282,16 @@ class Passes:
         return run_with_nan_guard("denoise", [unet], compute, notes)
 
     @contextmanager
+    def _adapted(self, loras: tuple[WeightedLora, ...], notes: list[Notes]) -> Iterator[None]:
+        """The UNet with its LoRAs. What is compiled does not see them, and to compile it anew would take minutes a job."""
+        unet, changes = self.engine.components["unet"], [(one.lora.unet, one.unet_weight) for one in loras]
+        eager = self.engine.components.compiled and bool(loras)
+        if eager:
+            add_to_all(notes, "with a LoRA the UNet runs without what was compiled, or it would be compiled for each job")
+        with torch.compiler.set_stance("force_eager") if eager else nullcontext(), adapted(unet, changes):
+            yield
+
+    @contextmanager
     def _checked(self, network: Any, check: Callable[[], None]) -> Iterator[None]:
         """Calls `check` before each convolution, so that a job ends within a call of a network."""
         # What is compiled is not touched, or it would be compiled anew for each job.
@@ -272,8 +309,9 @@ class _Prompts:
     """The embeddings of a pass: of the negative prompt, and of the prompt at each step."""
 
     def __init__(self, embedder: PromptEmbedder, recipe: Recipe, check: Callable[[], None]) -> None:
-        self.recipe, self.embedder, self.skip = recipe, embedder, recipe.options.clip_skip
-        subprompts, negative = parse_prompt(recipe.prompt), parse_negative_prompt(recipe.negative_prompt)
+        self.recipe, self.embedder = recipe, embedder
+        self.settings = TextSettings(recipe.options.clip_skip, recipe.loras, recipe.embeddings)
+        subprompts, negative = parse_prompt(split_tags(recipe.prompt)[0]), parse_negative_prompt(recipe.negative_prompt)
         self.weights = [subprompt.weight for subprompt in subprompts]
         self.changes = changes_with_steps([*subprompts, negative])
         steps = range(recipe.steps if self.changes else 1)
@@ -283,7 +321,7 @@ class _Prompts:
         self._embeds, chunks = dict[tuple[Fragment, ...], Tensor](), 0
         for fragments in dict.fromkeys([*self._negative, *(one for row in self._by_step for one in row)]):
             check()
-            self._embeds[fragments] = embedder.embed(list(fragments), self.skip)
+            self._embeds[fragments] = embedder.embed(list(fragments), self.settings)
             chunks += self._embeds[fragments].shape[1] // TOKENS
             if chunks > MAX_CHUNKS:
                 raise OptionError(f"the prompt and its changes exceed {MAX_CHUNKS} chunks of 75 tokens; shorten it.")
@@ -301,7 +339,7 @@ class _Prompts:
     def pair(self, step: int, unet: Any, count: int) -> tuple[Tensor, Tensor]:
         """The embeddings of the prompt and of the negative prompt at a step, equally long."""
         row, negative = self._row(step), self._embeds[self._negative[min(step, len(self._negative) - 1)]]
-        *row, negative = self.embedder.padded([*row, negative], self.skip)
+        *row, negative = self.embedder.padded([*row, negative], self.settings)
         embeds = row[0]
         if len(row) > 1 and not self.is_composed:  # without guidance the prompts are mixed
             total = sum(self.weights) or 1.0
@@ -309,8 +347,8 @@ class _Prompts:
         positive, negative = (one.to(unet.device, unet.dtype).expand(count, -1, -1) for one in (embeds, negative))
         return positive, negative
 
-    def update(self, unet: Any, count: int, pipeline: Any, index: int, _: Any, state: dict[str, Any]) -> dict[str, Any]:
-        """The prompts of the next call: diffusers calls this after each of `pipeline.num_timesteps`."""
+    def update(self, unet: Any, count: int, pipeline: Any, index: int, state: dict[str, Any]) -> dict[str, Any]:
+        """The prompts of the next call, after call `index` of `pipeline.num_timesteps`."""
         if not self.changes:
             return state
         step = (index + 1) * self.recipe.steps // pipeline.num_timesteps

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from seesr.generation.infotext import Infotext
@@ -28,6 +28,10 @@ class GenerationResult(Result[GenerationOptions]):
     """`text to image`, `image to image` or `inpainting`."""
     size: Size
     """Width and height before a second pass or `upscale` enlarged it."""
+    loras: dict[str, str] = field(default_factory=dict)
+    """Names of the LoRAs, and digits of their digests (`ModelFile.hash`)."""
+    embeddings: dict[str, str] = field(default_factory=dict)
+    """Names of the embeddings, and digits of their digests (`ModelFile.file_hash`)."""
 
     def _written(self, options: SaveOptions) -> tuple[dict[str, Any] | None, str | None]:
         """Nothing where `options` exclude metadata: of a generated picture the settings are all there is."""
@@ -48,6 +52,8 @@ class GenerationResult(Result[GenerationOptions]):
                 "schedule": self.schedule,
                 "steps": self.steps,
                 "guidance_scale": self.guidance_scale,
+                "loras": self.loras,
+                "embeddings": self.embeddings,
             }
         )
 
@@ -96,5 +102,13 @@ class GenerationResult(Result[GenerationOptions]):
                 values |= {"Inpaint area": "Only masked", "Masked area padding": options.inpaint_padding}
             if options.inpaint_fill != "original":
                 values["Masked content"] = options.inpaint_fill
+        for key, hashes in {"Lora hashes": self.loras, "TI hashes": self.embeddings}.items():
+            if hashes:
+                values[key] = ", ".join(f"{_bare(name)}: {hash}" for name, hash in hashes.items())
         values["Version"] = f"SeeSR {__version__}"
         return str(Infotext(self.prompt, self.negative_prompt, {key: str(value) for key, value in values.items()}))
+
+
+def _bare(name: str) -> str:
+    """The name of a file without what separates names in an infotext."""
+    return name.rpartition("/")[2].replace(":", "").replace(",", "")

@@ -135,6 +135,11 @@ def test_a_dry_run_makes_nothing(generate: Run, tmp_path: Path) -> None:
         (("--image", "PHOTO", "-o", "PHOTO", "--overwrite"), "photo.png is an input itself; choose another output."),
         (("--image", "PHOTO", "--outpaint", 0, 0, 0, 0), "outpaint is (0, 0, 0, 0); give four numbers from 0 to 1024"),
         (("--like", "PHOTO"), "holds no settings of SeeSR or of A1111."),
+        (("--lora", "Old:0.8"), "unknown LoRA 'Old'; models/loras has: none."),
+        (
+            ("--lora", "Old:x"),
+            "the LoRA 'Old:x' has 'x'; write NAME, NAME:0.8 or NAME:te=0.5:unet=0.8 with numbers from -10",
+        ),
         (("--style", "Old"), "unknown style 'Old'; styles.csv has: none."),
         (("--lowvram", "--medvram"), "give one of --lowvram, --medvram and --no-optimizations."),
     ],

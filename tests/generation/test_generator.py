@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,12 @@ import pytest
 import torch
 from helpers import encoded, photograph, swapped_profile, watching
 from PIL import Image
+from safetensors.torch import save_file
 
 from seesr import InputError, OptionError, OutOfMemoryError, WeightsError
 from seesr.engine import Engine
 from seesr.errors import CanceledError, ComputeError
+from seesr.generation.checkpoints import resolve_checkpoint
 from seesr.generation.generator import Generator
 from seesr.generation.samplers import SAMPLERS, make_scheduler, parse_sampler
 from seesr.images.icc import DISPLAY_P3, build_profile
@@ -332,3 +336,45 @@ def test_what_is_no_checkpoint_is_one_sentence(tmp_path: Path) -> None:
         Generator.load(tmp_path)
     with pytest.raises(OptionError, match="never learnt to draw; use --checkpoint pictograms"):
         Generator.load("tiny")
+    for name, content in (("a.safetensors", b"\x80\x02}q"), ("a.ckpt", b"PK\x03\x04"), ("a.pt", b""), ("a.bin", b"x")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(WeightsError, match="is not a whole safetensors file, and a file of another kind may run code"):
+            Generator.load(tmp_path / name)
+    save_file({"a": torch.ones(1)}, tmp_path / "one.safetensors")
+    with pytest.raises(WeightsError, match="is a checkpoint in one file; give a folder in diffusers' layout"):
+        Generator.load(tmp_path / "one.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("place", "content", "sentence"),
+    [
+        (
+            "model_index.json",
+            "StableDiffusionXLPipeline",
+            "asks for StableDiffusionXLPipeline; only StableDiffusionPipeline, ",
+        ),
+        ("model_index.json", ["my_code", "Pipeline"], "asks for a class of its own; only StableDiffusionPipeline, "),
+        (
+            "unet/config.json",
+            "UNet3DConditionModel",
+            "asks for UNet3DConditionModel; only UNet2DConditionModel, of SD 1 and",
+        ),
+        ("unet/net.py", None, r"holds code \(unet/net\.py\), which is never run"),
+        ("vae/diffusion_pytorch_model.bin", None, r"vae has no \.safetensors file, and no other is read"),
+    ],
+)
+def test_a_folder_that_could_run_code_or_is_of_another_kind_is_refused(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, content: object, sentence: str
+) -> None:
+    monkeypatch.setenv("SEESR_DATA", str(tmp_path))
+    root = Path(shutil.copytree(checkpoint, tmp_path / "models" / "checkpoints" / "my model"))
+    assert resolve_checkpoint("my model").root == root
+    if content is not None:
+        config = json.loads((root / place).read_text())
+        (root / place).write_text(json.dumps(config | {"_class_name": content}))
+    elif place.endswith(".bin"):
+        (root / place).with_suffix(".safetensors").rename(root / place)
+    else:
+        (root / place).write_text("raise SystemExit")
+    with pytest.raises(WeightsError, match=sentence):
+        resolve_checkpoint("my model")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from seesr import OptionError
 from seesr.generation.generator import Generator
-from seesr.generation.prompt_embeds import to_chunks
+from seesr.generation.prompt_embeds import TextSettings, to_chunks
 from seesr.generation.prompt_syntax import MAX_WEIGHT, Fragment, changes_with_steps, parse_negative_prompt, parse_prompt
 from seesr.generation.styles import apply_styles, expand_variants, read_styles
 
@@ -115,7 +115,7 @@ def test_nothing_of_a_long_prompt_is_cut_off(generator: Generator) -> None:
 
 def test_weights_keep_the_mean(generator: Generator) -> None:
     embedder = generator.passes.embedder
-    plain, weighted = (embedder.embed([Fragment("a "), Fragment("cat", weight)]) for weight in (1.0, 1.5))
+    plain, weighted = (embedder.embed([Fragment("a "), Fragment("cat", weight)], TextSettings()) for weight in (1.0, 1.5))
     assert plain.shape == weighted.shape == (1, 77, 32)
     assert not torch.allclose(plain, weighted, atol=1e-3)
     torch.testing.assert_close(weighted.mean(), plain.mean())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import loras
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from helpers import hooked, photograph
 
 from seesr import Upscaler, WeightsError
 from seesr.generation.generator import Generator
+from seesr.generation.options import GenerationOptions
 from seesr.weights.config import read_config
 from seesr.weights.manifest import beside_package
 
@@ -41,6 +44,40 @@ def test_one_base_serves_both(weights: Path) -> None:
     assert shared.steps == 1
     assert shared.guidance_scale == 1
     assert upscaler.upscale(PHOTO, scale=2, seed=1).image.tobytes() == before.tobytes()
+
+
+def test_a_lora_never_reaches_upscaling(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    upscaler = Upscaler.load(weights, device="cpu", dtype="float32")
+    components = upscaler.engine.components
+    networks = components["unet"], components["prompt_encoder"].text_encoder
+    tensors = loras.kohya(*(loras.factors(network, 1, ("attn", "conv1")) for network in networks))
+    used = {name: tensor for name, tensor in tensors.items() if "image_attentions" not in name}
+    unused = {name: tensor for name, tensor in tensors.items() if name not in used and "attn1" in name}
+    loras.write(tmp_path / "models" / "loras" / "strong.safetensors", used)
+    loras.write(tmp_path / "models" / "loras" / "of seesr.safetensors", unused)
+    monkeypatch.setenv("SEESR_DATA", str(tmp_path))
+    generator, waiting = Generator.sharing(upscaler), list[Future[bytes]]()
+
+    def upscaled() -> bytes:
+        return upscaler.upscale(PHOTO, scale=2, seed=1).image.tobytes()
+
+    before, plain = upscaled(), generator.text_to_image("a cat", **QUICK)[0].image.tobytes()
+    with ThreadPoolExecutor(1) as thread:
+
+        def begin(stage: str, done: int, total: int) -> None:
+            if stage == "denoise" and not waiting:
+                waiting.append(thread.submit(upscaled))
+
+        options = GenerationOptions(prompt="a cat <lora:strong>", batch_count=2, **QUICK)
+        stream = generator.stream(options, progress=begin)
+        assert next(stream).image.tobytes() != plain
+        assert upscaled() == before, "between two pictures of a job with a LoRA"
+        assert len(list(stream)) == 1
+        assert waiting[0].result() == before, "asked for while the LoRA was in use"
+    assert upscaled() == before
+    assert generator.text_to_image("a cat", **QUICK)[0].image.tobytes() == plain
+    with pytest.raises(WeightsError, match=rf"does not fit sd-turbo: 0 of its {len(unused)} tensors"):
+        generator.text_to_image("a cat <lora:of seesr>", **QUICK)
 
 
 def test_the_base_is_never_loaded_twice(weights: Path) -> None:
