@@ -79,7 +79,7 @@ def pillow_format(path: Path, all_frames: bool = False) -> str:
     if path.suffix.lower() == ".gif":
         if all_frames:
             return "GIF"
-        raise OutputError(f"{path}: GIF is written for animations only; take all frames (--frames all), or write PNG.")
+        raise OutputError(f"{path}: GIF is written for animations only; take all frames, or write PNG.")
     try:
         image_format = PILLOW_FORMATS[path.suffix.lower()]
     except KeyError:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
-REMOVER = 'trap "" HUP INT TERM; read -r line; rm -rf -- "$0"'
-"""Waits for the end of its input. The signals ignored are those that a supervisor sends to a whole group of processes."""
+REMOVER = 'read -r line; rm -rf -- "$0"'
+"""Waits for the end of its input."""
+BLOCKED = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+"""Signals that a supervisor sends to a whole group of processes."""
 
 
 def make_temporary_folder() -> Path:
@@ -23,6 +26,7 @@ def make_temporary_folder() -> Path:
         ["sh", "-c", REMOVER, str(folder)],
         os.environ,
         file_actions=[(os.POSIX_SPAWN_DUP2, reading, 0), *silent],
+        setsigmask=BLOCKED,
     )
     os.close(reading)
     return folder

@@ -352,7 +352,7 @@ def test_a_pipe_is_read_once(seesr: Run, photo_file: Path, tmp_path: Path) -> No
         (["photo.png", "-o", "new", "--name", "{stem"], "expected '}' before end of string; write {{ and }} for braces"),
         (["photo.png", "-o", "new", "--name", "../{stem}.png"], "give the name of a file, without folders"),
         (["photo.png", "-o", "new", "--name", "{stem}{seed}.png"], "{seed} is not known before the work: give --seed"),
-        (["photo.png", "-o", "new", "--name", "{stem}.gif"], "photo.gif has no known picture suffix"),
+        (["photo.png", "-o", "new", "--name", "{stem}.gif"], "photo.gif: GIF is written for animations only"),
         (["photo.png", "-o", "x.png", "--name", "{stem}.png"], "x.png is a file's name, and --name gives another"),
         (["photo.png"], "give --output, or --in-place"),
         (["photo.png", "--in-place", "-o", "x.png"], "--output does not go together with --in-place; leave one out"),

@@ -135,7 +135,7 @@ class TestContract:
             ({"seed": 2**32}, "greater than the maximum"),
             ({"prompt": "x" * 1001}, "is longer than 1000 characters"),
             ({"prompt": 5}, 'is not of type "string"'),
-            ({"output_format": "gif"}, "is not one of"),
+            ({"output_format": "tga"}, "is not one of"),
             ({"kds_particles": 17}, "greater than the maximum of 16"),
             ({"image": 5}, 'is not of type "string"'),
         ],
