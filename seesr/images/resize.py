@@ -55,7 +55,7 @@ def pad(tensor: Tensor, sizes: Sizes) -> Tensor:
 
 def to_array(tensor: Tensor) -> np.ndarray:
     """`(1, 3, H, W)` to `(H, W, 3)`, float32; values are clamped to 0..1."""
-    return tensor[0].float().clamp(0, 1).permute(1, 2, 0).cpu().numpy()
+    return tensor[0].float().clamp(0, 1).permute(1, 2, 0).contiguous().cpu().numpy()
 
 
 def network_input(images: Sequence[Pixels], sizes: Sizes) -> Tensor:

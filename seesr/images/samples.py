@@ -134,7 +134,7 @@ def to_integers(unit: np.ndarray, bits: int) -> np.ndarray:
     result = np.empty(unit.shape, np.uint8 if bits <= 8 else np.uint16)
     for first in range(0, len(unit), STRIP_ROWS):
         rows = slice(first, first + STRIP_ROWS)
-        result[rows] = (unit[rows].astype(np.float64) * (2**bits - 1)).clip(0, 2**bits - 1).round()
+        result[rows] = (unit[rows] * np.float32(2**bits - 1)).clip(0, 2**bits - 1).round()
     return result
 
 
