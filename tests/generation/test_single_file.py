@@ -94,6 +94,15 @@ def equal(first: Any, second: Any) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_the_vocabulary_is_clip_s() -> None:
+    tokenizer = clip_tokenizer("!")
+    assert len(tokenizer) == 49408
+    # As openai/CLIP tokenizes it.
+    assert tokenizer("a photo of a cat").input_ids == [49406, 320, 1125, 539, 320, 2368, 49407]
+    assert (tokenizer.pad_token_id, clip_tokenizer().pad_token_id) == (0, 49407)
+    assert tokenizer.decode(tokenizer("naïve 日本 😀").input_ids, skip_special_tokens=True) == "naïve 日本 😀"
+
+
 @pytest.mark.usefixtures("_no_network")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_file_is_its_folder_bit_for_bit(
