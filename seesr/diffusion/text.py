@@ -87,7 +87,9 @@ def clip_tokenizer(pad_token: str | None = None) -> CLIPTokenizer:
     path = beside_package("clip") / "merges.txt"
     if not path.exists():
         raise WeightsError(f"{path} is missing; install SeeSR again.")
-    merges = [(first, second) for first, second in map(str.split, path.read_text(encoding="utf-8").splitlines()[1:])]
+    merges: list[Any] = [
+        (first, second) for first, second in map(str.split, path.read_text(encoding="utf-8").splitlines()[1:])
+    ]
     others = sorted(set(range(256)) - set(PRINTABLE))
     letters = [*map(chr, PRINTABLE), *(chr(256 + number) for number in range(len(others)))]
     pieces = [*letters, *(f"{letter}</w>" for letter in letters), *map("".join, merges), START, END]

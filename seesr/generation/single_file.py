@@ -6,7 +6,8 @@ diffusers' converters rename the tensors; the networks' configs follow from the 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -151,14 +152,10 @@ class SingleFile:
         Raises:
             WeightsError: tensors are missing or do not fit together.
         """
-
-        def read() -> tuple[StateDict, dict[str, Any]]:
-            tensors = _convert_unet(self._read(UNET, dtype))
-            return tensors, _unet_config(tensors, self.is_sd2)
-
-        tensors, config = _complete(read, self.path)
-        with torch.device("meta"):
-            unet = UNet2DConditionModel.from_config(config).eval()
+        tensors = self._read(UNET, dtype)
+        with _fitting(self.path), torch.device("meta"):
+            tensors = _convert_unet(tensors)
+            unet = UNet2DConditionModel.from_config(_unet_config(tensors, self.is_sd2)).eval()
         assign_state_dict(unet, tensors, str(self.path), dtype)
         return unet
 
@@ -168,18 +165,15 @@ class SingleFile:
 
     def load_prompt_encoder(self, dtype: torch.dtype) -> PromptEncoder:
         """Reads the text encoder; raises as `load_unet`."""
-        read = self._read(OPEN_CLIP if self.is_sd2 else CLIP, dtype)
-
-        def convert() -> tuple[StateDict, dict[str, Any]]:
-            tensors = adapt_state_dict(_convert_text(read))
-            return tensors, _text_config(tensors, self.is_sd2)
-
-        tensors, config = _complete(convert, self.path)
+        tensors = self._read(OPEN_CLIP if self.is_sd2 else CLIP, dtype)
         tokenizer = clip_tokenizer(pad_token="!" if self.is_sd2 else None)
+        with _fitting(self.path):
+            tensors = adapt_state_dict(_convert_text(tensors))
+            config = _text_config(tensors, self.is_sd2)
+            text_encoder = build_text_encoder(config)
         if config["vocab_size"] != len(tokenizer):
             words = f"a vocabulary of {config['vocab_size']:,} tokens, and CLIP's has {len(tokenizer):,}"
             raise WeightsError(f"the text encoder of {self.path} has {words}; it is another kind of checkpoint.")
-        text_encoder = build_text_encoder(config)
         assign_state_dict(text_encoder, tensors, str(self.path), dtype)
         return PromptEncoder(tokenizer, text_encoder)
 
@@ -207,28 +201,26 @@ def load_vae_file(path: Path, dtype: torch.dtype) -> AutoencoderKL:
 
 
 def _vae_of(tensors: StateDict, path: Path, dtype: torch.dtype) -> AutoencoderKL:
-    def convert() -> tuple[StateDict, dict[str, Any]]:
+    with _fitting(path):
         converted = _convert_vae(tensors)
-        return converted, _vae_config(converted)
-
-    converted, config = _complete(convert, path)
+        vae = build_vae(_vae_config(converted))
     used = _used({key: tuple(tensors[key].shape) for key in tensors}, lambda part: _convert_vae(part).values(), path)
     if len(used) != len(tensors):
         shown = ", ".join(sorted(tensors.keys() - used)[:SHOWN_KEYS])
         raise WeightsError(f"{path} is not a VAE: {len(used)} of its {len(tensors)} tensors belong to one, not {shown}.")
-    vae = build_vae(config)
     assign_state_dict(vae, converted, str(path), dtype)
     return vae
 
 
-def _complete(convert: Callable[[], tuple[StateDict, dict[str, Any]]], path: Path) -> tuple[StateDict, dict[str, Any]]:
-    """What `convert` returns; a tensor that lacks, or has fewer dimensions than it should, is an error about the file."""
+@contextmanager
+def _fitting(path: Path) -> Iterator[None]:
+    """What converters and networks raise of names and shapes that are not as they should be, as an error about the file."""
     try:
-        return convert()
+        yield
     except KeyError as error:
         raise WeightsError(f"{path} lacks the tensor {error}; get it again.") from None
-    except (IndexError, ValueError, RuntimeError):
-        raise WeightsError(f"{path} holds tensors of other shapes than SD 1's and SD 2's networks; get it again.") from None
+    except (IndexError, ValueError, TypeError, ZeroDivisionError) as error:
+        raise WeightsError(f"{path} holds tensors of other shapes than SD 1's and SD 2's networks; get it again.") from error
 
 
 def _used(
@@ -239,8 +231,8 @@ def _used(
     numbers = {
         name: torch.full((*shapes[name][:1], *[1] * (len(shapes[name]) - 1)), number) for number, name in enumerate(names)
     }
-    converted, _ = _complete(lambda: ({str(i): one for i, one in enumerate(convert(numbers))}, {}), path)
-    return {names[number] for tensor in converted.values() for number in tensor.unique().tolist()}
+    with _fitting(path):
+        return {names[number] for tensor in convert(numbers) for number in tensor.unique().tolist()}
 
 
 # From CompVis's names to diffusers'.
@@ -250,7 +242,7 @@ def _convert_unet(tensors: StateDict) -> StateDict:
     # The first downsampling follows the first level's blocks and the first convolution.
     numbers = [int(key[len(UNET) :].split(".")[1]) for key in tensors if ".0.op.weight" in key and "input_blocks" in key]
     first = min(numbers, default=_count(tensors, f"{UNET}input_blocks."))
-    return _without_none(convert_ldm_unet_checkpoint(tensors, {"layers_per_block": first - 1}))
+    return _without_none(convert_ldm_unet_checkpoint(tensors, {"layers_per_block": max(first - 1, 0)}))
 
 
 def _convert_vae(tensors: StateDict) -> StateDict:

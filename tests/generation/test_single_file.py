@@ -94,6 +94,25 @@ def equal(first: Any, second: Any) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("model.diffusion_model.input_blocks.1.0.in_layers.2.weight", (33, 32, 3, 3)),
+        ("model.diffusion_model.input_blocks.1.0.in_layers.2.weight", ()),
+        ("model.diffusion_model.input_blocks.0.0.op.weight", (32, 4, 3, 3)),
+        ("first_stage_model.decoder.conv_in.weight", (64,)),
+        ("cond_stage_model.transformer.text_model.embeddings.token_embedding.weight", (49408, 8)),
+        ("cond_stage_model.transformer.text_model.embeddings.token_embedding.weight", (8, 64)),
+    ],
+)
+def test_shapes_that_no_network_can_have_are_an_error_about_the_file(
+    tensors: dict[str, dict[str, Tensor]], tmp_path: Path, name: str, shape: tuple[int, ...]
+) -> None:
+    path = files.save(tensors["SD 1"] | {name: torch.zeros(shape)}, tmp_path / "one.safetensors")
+    with pytest.raises(WeightsError, match=r"one\.safetensors"):
+        files.networks(resolve_checkpoint(path))
+
+
 def test_the_vocabulary_is_clip_s() -> None:
     tokenizer = clip_tokenizer("!")
     assert len(tokenizer) == 49408
