@@ -41,6 +41,10 @@ class JobRequest(BaseModel):
     options: GenerationOptions
     checkpoint: str | None = None
     """Name or digest of a checkpoint; None is the worker's default."""
+    vae: str | None = None
+    """Name of a VAE in place of the checkpoint's own."""
+    prediction: str | None = None
+    """`epsilon` or `v_prediction`, in place of what the checkpoint states."""
     image: str | None = None
     mask: str | None = None
 

@@ -29,15 +29,17 @@ def load_vae(folder: Path, dtype: torch.dtype = torch.float32) -> AutoencoderKL:
     Raises:
         WeightsError: a file is missing, or the tensors do not fit the config.
     """
-    return load_network(folder, _build, dtype, lambda weights: {_current_name(key): weights[key] for key in weights})
+    return load_network(folder, build_vae, dtype, lambda weights: {current_name(key): weights[key] for key in weights})
 
 
-def _build(config: dict[str, Any]) -> AutoencoderKL:
+def build_vae(config: dict[str, Any]) -> AutoencoderKL:
+    """Without weights: on the meta device."""
     with torch.device("meta"):
         return AutoencoderKL.from_config(config).eval()
 
 
-def _current_name(key: str) -> str:
+def current_name(key: str) -> str:
+    """diffusers' present name of a tensor of a VAE."""
     if ".attentions." in key:
         for legacy, current in LEGACY_ATTENTION_NAMES.items():
             key = key.replace(legacy, current)

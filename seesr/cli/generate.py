@@ -61,8 +61,16 @@ def generate(
     checkpoint: Annotated[
         str | None,
         typer.Option(
-            help="pictograms, full, folder or name in models/checkpoints; by default SEESR_CHECKPOINT, else full if cached."
+            help="pictograms, full, folder, safetensors file or name in models/checkpoints; by default SEESR_CHECKPOINT, "
+            "else full if cached."
         ),
+    ] = None,
+    vae: Annotated[
+        str | None, typer.Option(help="VAE in place of the checkpoint's: folder, safetensors file or name in models/vae.")
+    ] = None,
+    prediction: Annotated[
+        str | None,
+        typer.Option(help="epsilon or v_prediction, where the checkpoint does not say what its UNet predicts."),
     ] = None,
     device: DeviceFlag = "auto",
     dtype: DtypeFlag = "auto",
@@ -81,12 +89,13 @@ def generate(
     values |= {name: value for name, value in several.items() if value}
     settings, infotext = read_both(like) if like is not None else (None, None)
     options = _options(prompt, values, settings, infotext)
-    request, pictures = _request(options, checkpoint, image, mask)
+    request, pictures = _request(options, checkpoint, vae, prediction, image, mask)
     targets = plan_outputs(output, str(options.seed), options.count, save_options.format, overwrite)
     for target, source in product(targets, (image, mask, like)):
         if source is not None and target.exists() and target.samefile(source):
             raise OutputError(f"{target} is an input itself; choose another output.")
-    generator = _load(context, checkpoint, device, dtype, memory_limit, lowvram, medvram, no_optimizations, compiled)
+    models = {"checkpoint": checkpoint, "vae": vae, "prediction": prediction}
+    generator = _load(context, models, device, dtype, memory_limit, lowvram, medvram, no_optimizations, compiled)
     print_status(f"checkpoint: {generator.checkpoint.name}, on {generator.engine.device}")
     if settings and settings.get("weights_digest") != generator.checkpoint.digest:
         print_status(f"{like} was made with {settings.get('weights')}; this will be another picture.")
@@ -126,7 +135,12 @@ def _options(
 
 
 def _request(
-    options: GenerationOptions, checkpoint: str | None, image: Path | None, mask: Path | None
+    options: GenerationOptions,
+    checkpoint: str | None,
+    vae: str | None,
+    prediction: str | None,
+    image: Path | None,
+    mask: Path | None,
 ) -> tuple[JobRequest, dict[str, bytes]]:
     """The job, and its pictures by content hash."""
     if image is None and (mask is not None or options.outpaint):
@@ -140,12 +154,13 @@ def _request(
             names[name] = content_hash(content)
             pictures[names[name]] = content
     task: Task = "inpainting" if mask else "image to image" if image else "text to image"
-    return JobRequest(id=secrets.token_hex(8), task=task, options=options, checkpoint=checkpoint, **names), pictures
+    models = {"checkpoint": checkpoint, "vae": vae, "prediction": prediction}
+    return JobRequest(id=secrets.token_hex(8), task=task, options=options, **models, **names), pictures
 
 
 def _load(
     context: typer.Context,
-    checkpoint: str | None,
+    models: dict[str, str | None],
     device: str,
     dtype: str,
     memory_limit: int | None,
@@ -160,9 +175,8 @@ def _load(
         raise OptionError("give one of --lowvram, --medvram and --no-optimizations.")
     vae_tile = SMALL_VAE_TILE if lowvram else MEDIUM_VAE_TILE if medvram else 0 if no_optimizations else None
     load = context.obj or Generator.load
-    return load(
-        checkpoint, device, dtype, memory_limit=memory_limit, sequential=lowvram, compiled=compiled, vae_tile=vae_tile
-    )
+    on = {"device": device, "dtype": dtype, "memory_limit": memory_limit, "sequential": lowvram, "compiled": compiled}
+    return load(**models, **on, vae_tile=vae_tile)
 
 
 def _write(result: GenerationResult, target: Path, options: SaveOptions, overwrite: bool) -> None:

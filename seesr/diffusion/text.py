@@ -12,8 +12,14 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from seesr.errors import WeightsError
 from seesr.weights.config import read_config
+from seesr.weights.manifest import beside_package
 from seesr.weights.state_dict import load_network
 from seesr.weights.tensors import StateDict
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+PRINTABLE = (*range(33, 127), *range(161, 173), *range(174, 256))
+"""Bytes that stand for themselves in CLIP's vocabulary, as GPT-2's; the others are letters from U+0100 on."""
+MAX_TOKENS = 77
 
 
 class PromptEncoder(nn.Module):
@@ -64,14 +70,39 @@ def load_prompt_encoder(base: Path, dtype: torch.dtype = torch.float32) -> Promp
     # Raises errors that name the file, unlike the tokenizer's.
     read_config(folder / ("vocab.json" if (folder / "vocab.json").exists() else whole))
     tokenizer = CLIPTokenizer.from_pretrained(base / "tokenizer", local_files_only=True)
-    return PromptEncoder(tokenizer, load_network(base / "text_encoder", _build, dtype, _adapt_state_dict, "model"))
+    return PromptEncoder(
+        tokenizer, load_network(base / "text_encoder", build_text_encoder, dtype, adapt_state_dict, "model")
+    )
 
 
-def _build(config: dict[str, Any]) -> CLIPTextModel:
+def clip_tokenizer(pad_token: str | None = None) -> CLIPTokenizer:
+    """The tokenizer of SD 1 and SD 2, from CLIP's merges (`weights/clip`).
+
+    Args:
+        pad_token: None is the end token, as in SD 1; SD 2 has `!`.
+
+    Raises:
+        WeightsError: the merges are missing.
+    """
+    path = beside_package("clip") / "merges.txt"
+    if not path.exists():
+        raise WeightsError(f"{path} is missing; install SeeSR again.")
+    merges: list[Any] = [
+        (first, second) for first, second in map(str.split, path.read_text(encoding="utf-8").splitlines()[1:])
+    ]
+    others = sorted(set(range(256)) - set(PRINTABLE))
+    letters = [*map(chr, PRINTABLE), *(chr(256 + number) for number in range(len(others)))]
+    pieces = [*letters, *(f"{letter}</w>" for letter in letters), *map("".join, merges), START, END]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    return CLIPTokenizer(vocabulary, merges, pad_token=pad_token or END, model_max_length=MAX_TOKENS)
+
+
+def build_text_encoder(config: dict[str, Any]) -> CLIPTextModel:
+    """Without weights: on the meta device."""
     with init_empty_weights():
         return CLIPTextModel(CLIPTextConfig.from_dict(config)).eval()
 
 
-def _adapt_state_dict(state_dict: StateDict) -> StateDict:
+def adapt_state_dict(state_dict: StateDict) -> StateDict:
     """Accepts the names of transformers before and after 5; `position_ids`, which old versions saved, are computed."""
     return {key.removeprefix("text_model."): state_dict[key] for key in state_dict if not key.endswith("position_ids")}

@@ -82,6 +82,8 @@ class Generator:
         sequential: bool = False,
         compiled: bool = False,
         vae_tile: int | None = None,
+        vae: str | os.PathLike[str] | None = None,
+        prediction: str | None = None,
     ) -> Generator:
         """Loads a checkpoint; the arguments that are not described here are those of `Upscaler.load`.
 
@@ -89,6 +91,8 @@ class Generator:
             checkpoint: see `resolve_checkpoint`; None looks at SEESR_CHECKPOINT, then takes the full model's base if the
                 cache has it, else the embedded checkpoint.
             vae_tile: side of the VAE's tiles in latent pixels, 0 for none; None leaves it to the memory plan.
+            vae: a VAE in place of the checkpoint's own (`resolve_vae`).
+            prediction: `epsilon` or `v_prediction`, in place of what the checkpoint says that its UNet predicts.
 
         Raises:
             OptionError: the checkpoint cannot draw, or the device or dtype is not available.
@@ -97,7 +101,10 @@ class Generator:
         """
         if is_debugging():
             show_debug_log()
-        found, on = resolve_checkpoint(checkpoint), (device, dtype, limits, memory_limit, sequential, compiled)
+        found, on = (
+            resolve_checkpoint(checkpoint, vae, prediction),
+            (device, dtype, limits, memory_limit, sequential, compiled),
+        )
         return cls(
             Engine.load(found.name, found.networks, network_costs, found.defaults.dtype, *on), found, vae_tile=vae_tile
         )
@@ -120,7 +127,7 @@ class Generator:
                 engine, checkpoint = self.engine, self.checkpoint
                 like = {"device": str(engine.device), "limits": engine.limits, "memory_limit": engine.memory_limit}
                 like |= {"sequential": engine.components.sequential, "compiled": engine.components.compiled}
-                if not checkpoint.is_base:
+                if not checkpoint.is_base or checkpoint.vae is not None:
                     self._upscaler = Upscaler.load(**like)
                     return self._upscaler
                 with engine.exclusive():
@@ -313,7 +320,7 @@ class Generator:
     # The pipeline.
 
     def _make(self, options: GenerationOptions, canvas: Canvas, watch: Watch) -> Iterator[GenerationResult]:
-        notes, pictures, styled = Notes(canvas.notes), _seeds(options), self._styled(options)
+        notes, pictures, styled = Notes([*canvas.notes, *self.checkpoint.notes]), _seeds(options), self._styled(options)
         size = self._working_size(canvas.work or canvas.size, notes)
         image, mask = (
             one and (one if one.size == size else one.resize(size, Image.Resampling.LANCZOS))
@@ -356,6 +363,8 @@ class Generator:
                         size=canvas.size,
                         loras={one.lora.name: one.lora.hash for one in recipe.loras},
                         embeddings={one.word: one.hash for one in recipe.embeddings},
+                        vae_source=self.checkpoint.vae,
+                        prediction_type=self.checkpoint.prediction_type,
                     )
 
     def _finish(self, recipe: Recipe, picture: Seeds, canvas: Canvas, output: Output, watch: Watch) -> Image.Image:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -17,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from seesr.errors import OptionError, WeightsError
+from seesr.files import data_folder
 from seesr.weights.header import Header, read_header
 
-MODELS, LORAS, EMBEDDINGS = "models", "loras", "embeddings"
+MODELS, LORAS, EMBEDDINGS, VAE_APPROX = "models", "loras", "embeddings", "vae_approx"
 """Folder in the user's data folder, and folders in it."""
 ADAPTER_FILE = "adapter_model.safetensors"
 """Of a folder that peft wrote."""
@@ -179,6 +181,23 @@ class Library:
         if found:
             raise OptionError(f"several {self.kind} files are called {name!r}: write {_listed(found)}.")
         raise OptionError(f"unknown {self.kind} {name!r}; models/{self.folder.name} has: {_listed(files) or 'none'}.")
+
+
+def find_model(name: str | os.PathLike[str], kind: str) -> Path | None:
+    """The file or folder `name`, else the folder or safetensors file of that name in `models/<kind>`; None if there is none.
+
+    Raises:
+        OptionError: several files have it.
+    """
+    if Path(name).exists():
+        return Path(name)
+    known, wanted = data_folder() / MODELS / kind, str(name)
+    folders = {path.name: path for path in known.iterdir() if path.is_dir()} if known.is_dir() else {}
+    if wanted in folders:
+        return folders[wanted]
+    library, stem = Library(known, kind), wanted.removesuffix(".safetensors")
+    named = any(stem in (file.name, file.name.rpartition("/")[2]) for file in library.files())
+    return library.find(stem).path if named else None
 
 
 def _listed(files: list[ModelFile]) -> str:

@@ -20,12 +20,12 @@ from seesr.errors import CanceledError, OptionError
 from seesr.generation.adapters import adapted
 from seesr.generation.checkpoints import Checkpoint
 from seesr.generation.embeddings import Embedding, Embeddings
-from seesr.generation.library import EMBEDDINGS, LORAS, Library
+from seesr.generation.library import EMBEDDINGS, LORAS, VAE_APPROX, Library
 from seesr.generation.lora import Loras, WeightedLora
 from seesr.generation.lora_tags import split_tags
 from seesr.generation.noise import draw_noise
 from seesr.generation.options import GenerationOptions
-from seesr.generation.previews import Preview, fit_preview_map, to_previews
+from seesr.generation.previews import Preview, Previews, load_taesd
 from seesr.generation.prompt_embeds import TOKENS, PromptEmbedder, TextSettings
 from seesr.generation.prompt_syntax import Fragment, changes_with_steps, parse_negative_prompt, parse_prompt
 from seesr.generation.samplers import Sampler, make_scheduler
@@ -129,7 +129,7 @@ class Passes:
     """Runs passes on an engine, each picture of a pass together with others as far as memory and sampler allow.
 
     Args:
-        models: folder of the user's models, with `loras/` and `embeddings/` in it.
+        models: folder of the user's models, with `loras/`, `embeddings/` and `vae_approx/` in it.
         vae_tile: side of the VAE's tiles in latent pixels, 0 for none; None leaves it to the memory plan.
     """
 
@@ -140,7 +140,7 @@ class Passes:
         self.embeddings = Embeddings(Library(models / EMBEDDINGS, "embedding"), *networks)
         self.embedder = PromptEmbedder(engine.components, checkpoint.digest)
         self.factor = vae_scale_factor(engine.components["vae"])
-        self._preview_map: Tensor | None = None
+        self._previews: Previews | None = None
 
     def workload(self, recipe: Recipe) -> Workload:
         """What determines the memory of one picture."""
@@ -197,9 +197,9 @@ class Passes:
             with stages.stage("encode") as log, components.running("vae"), self._checked(vae, check):
                 pixels = to_tensor(recipe.image)
                 begun = log(run_with_nan_guard("encode", [vae], lambda: encode(vae, pixels, tiling), notes).float())
-        if preview and self._preview_map is None:
+        if preview and self._previews is None:
             with components.running("vae"), self._checked(vae, check):
-                self._preview_map = fit_preview_map(vae, tiling)
+                self._previews = Previews(vae, tiling, load_taesd(self.models / VAE_APPROX, vae), self.engine.clock)
         with stages.stage("denoise") as log, components.running("unet"), self._adapted(recipe.loras, notes):
             latents = log(self._denoise(recipe, begun, prompts, jobs, report, check, preview, notes))
         report("vae_decode", 0, 1)
@@ -236,11 +236,13 @@ class Passes:
         counted = _CountedCalls(report, count_calls(scheduler, recipe.steps, strength if begun is not None else None))
 
         def after_step(pipeline: Any, index: int, _: Any, state: dict[str, Any]) -> dict[str, Any]:
-            if preview and self._preview_map is not None:
-                preview(to_previews(state["latents"], self._preview_map))
+            if preview and self._previews is not None:
+                preview(self._previews.of(state["latents"]))
             return prompts.update(unet, count, pipeline, index, state)
 
         def compute() -> Tensor:
+            if self._previews is not None:
+                self._previews.begin()
             generators = [torch.Generator().manual_seed(job.seed) for job in jobs]
             variation = recipe.options.variation_strength
             noise = torch.cat(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from seesr.generation.infotext import Infotext
 from seesr.generation.options import GenerationOptions
@@ -11,6 +11,9 @@ from seesr.images.sizes import Size
 from seesr.options import SaveOptions
 from seesr.result import Result
 from seesr.version import __version__
+
+if TYPE_CHECKING:
+    from seesr.generation.vaes import VAESource
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -32,6 +35,10 @@ class GenerationResult(Result[GenerationOptions]):
     """Names of the LoRAs, and digits of their digests (`ModelFile.hash`)."""
     embeddings: dict[str, str] = field(default_factory=dict)
     """Names of the embeddings, and digits of their digests (`ModelFile.file_hash`)."""
+    vae_source: VAESource | None = None
+    """The VAE in place of the checkpoint's own."""
+    prediction_type: str | None = None
+    """`epsilon` or `v_prediction`, where the user set it."""
 
     def _written(self, options: SaveOptions) -> tuple[dict[str, Any] | None, str | None]:
         """Nothing where `options` exclude metadata: of a generated picture the settings are all there is."""
@@ -41,9 +48,13 @@ class GenerationResult(Result[GenerationOptions]):
         """All that made the picture: with the same input it is made again."""
         # The size of other tasks follows from their input.
         size = {"width": self.size[0], "height": self.size[1]} if self.task == "text to image" else {}
+        source = self.vae_source
+        replaced = {"vae_name": source.name, "vae_digest": source.digest} if source else {}
+        replaced |= {"prediction_type": self.prediction_type} if self.prediction_type else {}
         return (
             super().settings()
             | size
+            | replaced
             | {
                 "task": self.task,
                 "negative_prompt": self.negative_prompt,
@@ -79,6 +90,8 @@ class GenerationResult(Result[GenerationOptions]):
             "Model hash": self.weights_digest,
             "Model": self.weights,
         }
+        if self.vae_source is not None:
+            values |= {"VAE hash": self.vae_source.digest, "VAE": self.vae_source.name}
         if options.variation_strength:
             values |= {"Variation seed": self.variation_seed, "Variation seed strength": f"{options.variation_strength:g}"}
         if self.task != "text to image":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -149,16 +149,20 @@ def folder_digest(root: Path, subfolders: Iterable[str]) -> str:
     """
     paths = [path for name in subfolders for path in (root / name).rglob("*") if path.is_file()]
     paths += [path for path in [root / DEFAULTS_FILE] if path.is_file()]
+    return files_digest({path.relative_to(root).as_posix(): path for path in paths if not path.name.startswith(".")})
+
+
+def files_digest(paths: Mapping[str, Path]) -> str:
+    """As `folder_digest`, of files and the names by which they count."""
     digest = hashlib.sha256()
-    for name, path in sorted((path.relative_to(root).as_posix(), path) for path in paths):
-        if not path.name.startswith("."):
-            size = path.stat().st_size
-            digest.update(f"{name}\n{size}\n".encode())
-            with path.open("rb") as file:
-                if size <= MAX_HASHED_BYTES:
-                    digest.update(file.read())
-                else:
-                    digest.update(file.read(END_BYTES))
-                    file.seek(-END_BYTES, os.SEEK_END)
-                    digest.update(file.read())
+    for name, path in sorted(paths.items()):
+        size = path.stat().st_size
+        digest.update(f"{name}\n{size}\n".encode())
+        with path.open("rb") as file:
+            if size <= MAX_HASHED_BYTES:
+                digest.update(file.read())
+            else:
+                digest.update(file.read(END_BYTES))
+                file.seek(-END_BYTES, os.SEEK_END)
+                digest.update(file.read())
     return digest.hexdigest()[:DIGEST_DIGITS]

@@ -31,7 +31,7 @@ def generate(seesr: Run, embedded: Generator) -> Callable[..., Outcome]:
     """`seesr generate`, which loads the embedded checkpoint only once."""
 
     def load(checkpoint: str | None = None, *_: Any, **others: Any) -> Generator:
-        resolve_checkpoint(checkpoint)
+        resolve_checkpoint(checkpoint, others["vae"], others["prediction"])
         return Generator(embedded.engine, embedded.checkpoint, vae_tile=others["vae_tile"])
 
     return functools.partial(seesr, "generate", load=load)
@@ -129,6 +129,8 @@ def test_a_dry_run_makes_nothing(generate: Run, tmp_path: Path) -> None:
         (("--strength", 2), "strength is 2.0: input should be less than or equal to 1."),
         (("--checkpoint", "."), ". is not a checkpoint in diffusers' folder layout: unet/config.json is missing."),
         (("--checkpoint", "tiny"), "never learnt to draw; use --checkpoint pictograms."),
+        (("--vae", "none"), "unknown VAE 'none'; give a folder, a safetensors file or a name in models/vae."),
+        (("--prediction", "x"), "unknown prediction 'x'; valid predictions: epsilon, v_prediction."),
         (("--image", "PHOTO", "--mask", "SMALL"), "the mask is 8x8, the picture 64x64; give a mask of its size."),
         (("--mask", "SMALL"), "--mask and --outpaint change a picture: give it with --image."),
         (("--image", "none.png"), "none.png does not exist."),

@@ -341,7 +341,7 @@ def test_what_is_no_checkpoint_is_one_sentence(tmp_path: Path) -> None:
         with pytest.raises(WeightsError, match="is not a whole safetensors file, and a file of another kind may run code"):
             Generator.load(tmp_path / name)
     save_file({"a": torch.ones(1)}, tmp_path / "one.safetensors")
-    with pytest.raises(WeightsError, match="is a checkpoint in one file; give a folder in diffusers' layout"):
+    with pytest.raises(WeightsError, match="holds no UNet of SD 1 or SD 2, so it is no checkpoint that can be used"):
         Generator.load(tmp_path / "one.safetensors")
 
 
