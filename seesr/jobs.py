@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from seesr.generation.controls import ControlUnit
 from seesr.generation.options import GenerationOptions
-from seesr.images.read import EncodedImage
+from seesr.images.read import EncodedImage, ImageSource
 
 if TYPE_CHECKING:
     from seesr.generation.generator import Generator
@@ -43,6 +45,7 @@ class JobRequest(BaseModel):
     """Name or digest of a checkpoint; None is the worker's default."""
     image: str | None = None
     mask: str | None = None
+    controls: tuple[ControlUnit[str], ...] = ()
 
     @model_validator(mode="after")
     def _check_pictures(self) -> Self:
@@ -98,4 +101,9 @@ def run_job(
     """
     image = None if request.image is None else EncodedImage(inputs[request.image], "the image")
     mask = None if request.mask is None else EncodedImage(inputs[request.mask], "the mask")
-    return generator.stream(request.options, image, mask, progress, cancelled, preview)
+    return generator.stream(request.options, image, mask, progress, cancelled, preview, control_units(request, inputs))
+
+
+def control_units(request: JobRequest, inputs: Mapping[str, bytes]) -> list[ControlUnit[ImageSource]]:
+    """The job's units of ControlNet with their pictures."""
+    return [replace(unit, image=EncodedImage(inputs[unit.image], "the control image")) for unit in request.controls]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,10 +23,11 @@ from seesr.cli.flags import (
 from seesr.cli.inputs import plan_outputs
 from seesr.cli.read import read_both
 from seesr.errors import OptionError, OutputError
+from seesr.generation.controls import PREPROCESSORS, ControlUnit
 from seesr.generation.like import values_from_infotext, values_from_settings
 from seesr.generation.options import GenerationOptions
 from seesr.images.read import EncodedImage
-from seesr.jobs import JobRequest, Task, content_hash, run_job
+from seesr.jobs import JobRequest, Task, content_hash, control_units, run_job
 from seesr.options import Limits, SaveOptions
 
 if TYPE_CHECKING:
@@ -56,12 +58,35 @@ def generate(
         list[str] | None,
         typer.Option(metavar="NAME:WEIGHT", help="LoRA in models/loras of the data folder; may be given several times."),
     ] = None,
+    controlnet: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[:WEIGHT[:START[:END]]]",
+            help="ControlNet in models/controlnet of the data folder, its weight, and between which shares of the steps it "
+            "steers; may be given several times.",
+        ),
+    ] = None,
+    control_image: Annotated[
+        list[Path] | None, typer.Option(help="Picture that it steers by: one for each --controlnet, or one for all.")
+    ] = None,
+    preprocessor: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"What is made of it: {', '.join(PREPROCESSORS)}; by default none; one for each --controlnet, or for all."
+        ),
+    ] = None,
     values: dict[str, Any],
     like: Annotated[Path | None, typer.Option(help="Take the settings of this picture; other flags change them.")] = None,
     checkpoint: Annotated[
         str | None,
         typer.Option(
             help="pictograms, full, folder or name in models/checkpoints; by default SEESR_CHECKPOINT, else full if cached."
+        ),
+    ] = None,
+    safety_checker: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a safety checker, which blurs what it flags; by default SEESR_SAFETY_CHECKER, else none."
         ),
     ] = None,
     device: DeviceFlag = "auto",
@@ -81,17 +106,22 @@ def generate(
     values |= {name: value for name, value in several.items() if value}
     settings, infotext = read_both(like) if like is not None else (None, None)
     options = _options(prompt, values, settings, infotext)
-    request, pictures = _request(options, checkpoint, image, mask)
+    controls = _controls(controlnet or [], control_image or [], preprocessor or [])
+    request, pictures = _request(options, checkpoint, image, mask, controls)
     targets = plan_outputs(output, str(options.seed), options.count, save_options.format, overwrite)
-    for target, source in product(targets, (image, mask, like)):
+    for target, source in product(targets, (image, mask, like, *(unit.image for unit in controls))):
         if source is not None and target.exists() and target.samefile(source):
             raise OutputError(f"{target} is an input itself; choose another output.")
-    generator = _load(context, checkpoint, device, dtype, memory_limit, lowvram, medvram, no_optimizations, compiled)
+    tiling = lowvram, medvram, no_optimizations
+    generator = _load(context, checkpoint, device, dtype, memory_limit, *tiling, compiled, safety_checker)
     print_status(f"checkpoint: {generator.checkpoint.name}, on {generator.engine.device}")
     if settings and settings.get("weights_digest") != generator.checkpoint.digest:
         print_status(f"{like} was made with {settings.get('weights')}; this will be another picture.")
+    if settings and settings.get("controls") and not controls:
+        print_status(f"{like} was made with ControlNet; give it and its picture with --controlnet and --control-image.")
     if dry_run:
-        forecast = generator.forecast(options, *(pictures.get(name or "") for name in (request.image, request.mask)))
+        sources = (pictures.get(name or "") for name in (request.image, request.mask))
+        forecast = generator.forecast(options, *sources, control_units(request, pictures))
         print(json.dumps(forecast) if as_json else _as_sentence(forecast))
         return
     try:
@@ -125,22 +155,47 @@ def _options(
     return GenerationOptions.make(**values)
 
 
+def _controls(names: list[str], images: list[Path], preprocessors: list[str]) -> list[ControlUnit[Path]]:
+    """The units of ControlNet, of which pictures and preprocessors are as many or one for all."""
+    if not names:
+        if images or preprocessors:
+            raise OptionError("--control-image and --preprocessor are for a ControlNet: give one with --controlnet.")
+        return []
+    for flag, values in {"--control-image": images, "--preprocessor": preprocessors or ["none"]}.items():
+        if len(values) not in (1, len(names)):
+            raise OptionError(
+                f"{flag} is given {len(values)} times and --controlnet {len(names)}; give one for each or for all."
+            )
+    images, preprocessors = (
+        values * len(names) if len(values) == 1 else values for values in (images, preprocessors or ["none"])
+    )
+    return [ControlUnit.parse(*unit) for unit in zip(names, images, preprocessors, strict=True)]
+
+
 def _request(
-    options: GenerationOptions, checkpoint: str | None, image: Path | None, mask: Path | None
+    options: GenerationOptions,
+    checkpoint: str | None,
+    image: Path | None,
+    mask: Path | None,
+    controls: list[ControlUnit[Path]],
 ) -> tuple[JobRequest, dict[str, bytes]]:
     """The job, and its pictures by content hash."""
     if image is None and (mask is not None or options.outpaint):
         raise OptionError("--mask and --outpaint change a picture: give it with --image.")
     if mask is not None and options.outpaint:
         raise OptionError("give --mask or --outpaint, not both.")
-    names, pictures = dict[str, str](), dict[str, bytes]()
-    for name, path in (("image", image), ("mask", mask)):
-        if path is not None:
-            content = EncodedImage.read(path, Limits.from_environment()).content
-            names[name] = content_hash(content)
-            pictures[names[name]] = content
+    pictures = dict[str, bytes]()
+
+    def named(path: Path) -> str:
+        content = EncodedImage.read(path, Limits.from_environment()).content
+        pictures[content_hash(content)] = content
+        return content_hash(content)
+
+    names = {name: named(path) for name, path in (("image", image), ("mask", mask)) if path is not None}
+    units = tuple(replace(unit, image=named(unit.image)) for unit in controls)
     task: Task = "inpainting" if mask else "image to image" if image else "text to image"
-    return JobRequest(id=secrets.token_hex(8), task=task, options=options, checkpoint=checkpoint, **names), pictures
+    about = {"id": secrets.token_hex(8), "task": task, "checkpoint": checkpoint, "controls": units}
+    return JobRequest(options=options, **about, **names), pictures
 
 
 def _load(
@@ -153,6 +208,7 @@ def _load(
     medvram: bool,
     no_optimizations: bool,
     compiled: bool,
+    safety_checker: Path | None,
 ) -> Generator:
     from seesr.generation.generator import Generator
 
@@ -160,9 +216,8 @@ def _load(
         raise OptionError("give one of --lowvram, --medvram and --no-optimizations.")
     vae_tile = SMALL_VAE_TILE if lowvram else MEDIUM_VAE_TILE if medvram else 0 if no_optimizations else None
     load = context.obj or Generator.load
-    return load(
-        checkpoint, device, dtype, memory_limit=memory_limit, sequential=lowvram, compiled=compiled, vae_tile=vae_tile
-    )
+    settings = {"sequential": lowvram, "compiled": compiled, "vae_tile": vae_tile, "safety_checker": safety_checker}
+    return load(checkpoint, device, dtype, memory_limit=memory_limit, **settings)
 
 
 def _write(result: GenerationResult, target: Path, options: SaveOptions, overwrite: bool) -> None:
