@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from seesr.generation.controls import ControlUnit
+from seesr.generation.controls import MAX_CONTROLS, ControlUnit
 from seesr.generation.options import GenerationOptions
 from seesr.images.read import EncodedImage, ImageSource
 
@@ -45,7 +44,7 @@ class JobRequest(BaseModel):
     """Name or digest of a checkpoint; None is the worker's default."""
     image: str | None = None
     mask: str | None = None
-    controls: tuple[ControlUnit[str], ...] = ()
+    controls: tuple[ControlUnit[str], ...] = Field(default=(), max_length=MAX_CONTROLS)
 
     @model_validator(mode="after")
     def _check_pictures(self) -> Self:
@@ -106,4 +105,4 @@ def run_job(
 
 def control_units(request: JobRequest, inputs: Mapping[str, bytes]) -> list[ControlUnit[ImageSource]]:
     """The job's units of ControlNet with their pictures."""
-    return [replace(unit, image=EncodedImage(inputs[unit.image], "the control image")) for unit in request.controls]
+    return [unit.with_image(EncodedImage(inputs[unit.image], "the control image")) for unit in request.controls]

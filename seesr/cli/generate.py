@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import secrets
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from seesr.generation.generator import Generator
     from seesr.generation.result import GenerationResult
 
+Value = TypeVar("Value")
 MEDIUM_VAE_TILE, SMALL_VAE_TILE = 48, 24
 """Latent pixels, for `--medvram` and `--lowvram`."""
 
@@ -120,8 +120,8 @@ def generate(
     if settings and settings.get("controls") and not controls:
         print_status(f"{like} was made with ControlNet; give it and its picture with --controlnet and --control-image.")
     if dry_run:
-        sources = (pictures.get(name or "") for name in (request.image, request.mask))
-        forecast = generator.forecast(options, *sources, control_units(request, pictures))
+        begun, masked = (pictures.get(name or "") for name in (request.image, request.mask))
+        forecast = generator.forecast(options, begun, masked, control_units(request, pictures))
         print(json.dumps(forecast) if as_json else _as_sentence(forecast))
         return
     try:
@@ -161,15 +161,17 @@ def _controls(names: list[str], images: list[Path], preprocessors: list[str]) ->
         if images or preprocessors:
             raise OptionError("--control-image and --preprocessor are for a ControlNet: give one with --controlnet.")
         return []
-    for flag, values in {"--control-image": images, "--preprocessor": preprocessors or ["none"]}.items():
-        if len(values) not in (1, len(names)):
-            raise OptionError(
-                f"{flag} is given {len(values)} times and --controlnet {len(names)}; give one for each or for all."
-            )
-    images, preprocessors = (
-        values * len(names) if len(values) == 1 else values for values in (images, preprocessors or ["none"])
-    )
+    images = _for_each("--control-image", images, len(names))
+    preprocessors = _for_each("--preprocessor", preprocessors or ["none"], len(names))
     return [ControlUnit.parse(*unit) for unit in zip(names, images, preprocessors, strict=True)]
+
+
+def _for_each(flag: str, values: list[Value], count: int) -> list[Value]:
+    if len(values) not in (1, count):
+        raise OptionError(
+            f"{flag} is given {len(values)} times and --controlnet {count}; give one for each, or one for all."
+        )
+    return values * count if len(values) == 1 else values
 
 
 def _request(
@@ -192,10 +194,10 @@ def _request(
         return content_hash(content)
 
     names = {name: named(path) for name, path in (("image", image), ("mask", mask)) if path is not None}
-    units = tuple(replace(unit, image=named(unit.image)) for unit in controls)
+    units = tuple(unit.with_image(named(unit.image)) for unit in controls)
     task: Task = "inpainting" if mask else "image to image" if image else "text to image"
-    about = {"id": secrets.token_hex(8), "task": task, "checkpoint": checkpoint, "controls": units}
-    return JobRequest(options=options, **about, **names), pictures
+    job = secrets.token_hex(8)
+    return JobRequest(id=job, task=task, options=options, checkpoint=checkpoint, controls=units, **names), pictures
 
 
 def _load(

@@ -13,6 +13,7 @@ PREPROCESSORS: tuple[str, ...] = get_args(Preprocessor)
 MAX_CONTROLS, MAX_WEIGHT = 8, 2.0
 """Units of a job, and the weight of each."""
 Picture = TypeVar("Picture")
+Other = TypeVar("Other")
 _NUMBER = re.compile(r"\d{1,9}\.?\d{0,9}|\.\d{1,9}")
 _FORM = "NAME, NAME:WEIGHT, NAME:WEIGHT:START or NAME:WEIGHT:START:END"
 
@@ -62,3 +63,7 @@ class ControlUnit(Generic[Picture]):
             raise OptionError(f"the ControlNet {text!r} is not written as {_FORM}.")
         values = dict(zip(("weight", "start", "end"), map(float, numbers), strict=False))
         return cls(name, image, **values, preprocessor=preprocessor)  # pyright: ignore[reportArgumentType] # is checked
+
+    def with_image(self, image: Other) -> ControlUnit[Other]:
+        """The same unit with another picture, or its picture in another form."""
+        return ControlUnit(self.name, image, self.weight, self.start, self.end, self.preprocessor)
