@@ -77,6 +77,7 @@ class Components:
         for network in self.networks.values():
             offload_to_meta(network)
         self.networks.clear()
+        self._extras.clear()
         release_memory(self.device)
 
     def exchange_extras(self, specs: Iterable[NetworkSpec]) -> None:

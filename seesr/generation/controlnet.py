@@ -96,7 +96,7 @@ class ControlledUNet(WrappedUNet):
 def make_control(
     unit: ControlUnit[Any],
     folder: ModelFolder,
-    map: Image.Image,
+    control_map: Image.Image,
     unet: Any,
     factor: int,
     checkpoint: str,
@@ -116,7 +116,7 @@ def make_control(
     digest = folder_digest(folder.path, ["."])
     load = partial(load_network, folder.path, partial(_build, folder.name), dtype, stem=file.stem)
     spec = NetworkSpec(f"controlnet {folder.name} {digest}", load, has_denoiser_attention=True)
-    return Control(unit, digest, spec, map)
+    return Control(unit, digest, spec, control_map)
 
 
 def _weights_file(folder: ModelFolder) -> Path:

@@ -111,14 +111,16 @@ class Generator:
         return cls(engine, found, vae_tile=vae_tile, safety_checker=safety_checker)
 
     @classmethod
-    def sharing(cls, upscaler: Upscaler, vae_tile: int | None = None) -> Generator:
-        """A generator on the base that an upscaler has loaded already.
+    def sharing(
+        cls, upscaler: Upscaler, vae_tile: int | None = None, safety_checker: str | os.PathLike[str] | None = None
+    ) -> Generator:
+        """A generator on the base that an upscaler has loaded already; the other arguments are those of `load`.
 
         Raises:
             OptionError: the base never learnt to draw.
         """
         base = resolve_checkpoint(upscaler.weights.root / BASE_FOLDER)
-        return cls(upscaler.engine, base, upscaler, vae_tile)
+        return cls(upscaler.engine, base, upscaler, vae_tile, safety_checker=safety_checker)
 
     @property
     def upscaler(self) -> Upscaler:

@@ -27,7 +27,7 @@ def control_map(picture: Image.Image, preprocessor: Preprocessor, depth_models: 
     """
     if preprocessor == "canny":
         return canny(picture)
-    return depth(picture, _only(depth_models)) if preprocessor == "depth" else picture
+    return depth_map(picture, _only(depth_models)) if preprocessor == "depth" else picture
 
 
 def canny(picture: Image.Image) -> Image.Image:
@@ -40,7 +40,7 @@ def canny(picture: Image.Image) -> Image.Image:
     return Image.fromarray(edges).convert("RGB")
 
 
-def depth(picture: Image.Image, folder: ModelFolder) -> Image.Image:
+def depth_map(picture: Image.Image, folder: ModelFolder) -> Image.Image:
     """Inverse depth by a model of transformers, the nearest white and the farthest black; computed on the CPU.
 
     Raises:

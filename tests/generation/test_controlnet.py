@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import loras
 import numpy as np
 import pytest
 import torch
@@ -27,9 +28,9 @@ from seesr.errors import CanceledError
 from seesr.generation.controls import MAX_WEIGHT
 from seesr.generation.generator import Generator
 from seesr.generation.infotext import Infotext
+from seesr.generation.library import ModelFolder
 from seesr.generation.options import GenerationOptions
-from seesr.generation.passes import Watch
-from seesr.generation.preprocessors import canny
+from seesr.generation.preprocessors import canny, depth_map
 from seesr.generation.samplers import make_scheduler, parse_sampler
 from seesr.images.resize import to_tensor
 from seesr.jobs import JobRequest, run_job
@@ -51,11 +52,12 @@ def drawn(box: tuple[int, int, int, int] = (12, 20, 40, 52)) -> Image.Image:
 
 @pytest.fixture(scope="module")
 def data(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with the ControlNets `edges` and `others/depth map`."""
+    """A data folder with the ControlNets `edges` and `others/depth map`, and the LoRA `style`."""
     folder = tmp_path_factory.mktemp("data")
     unet = UNet2DConditionModel.from_pretrained(checkpoint / "unet")
     save_controlnet(unet, folder / "models" / "controlnet" / "edges", 1)
     save_controlnet(unet, folder / "models" / "controlnet" / "others" / "depth map", 2)
+    loras.write(folder / "models" / "loras" / "style.safetensors", loras.kohya(loras.factors(unet, 3)))
     return folder
 
 
@@ -173,14 +175,18 @@ def test_it_works_with_all_else(steered: Generator, checkpoint: Path, data: Path
     unit = ControlUnit("edges", drawn())
     sequential = Generator.load(checkpoint, device="cpu", dtype="float32", sequential=True, vae_tile=8)
     one_by_one = Generator(sequential.engine, sequential.checkpoint, vae_tile=8, data=data)
+    composed = "a cat AND a dog :0.5 [of wood:of stone:0.5] <lora:style:0.5>"
     for values in (
-        {"prompt": "a cat AND a dog :0.5 [of wood:of stone:0.5]", "second_pass": 1.25, "second_pass_upscaler": "latent"},
-        {"width": 96, "height": 72, "guidance_scale": 1.0},
+        {"prompt": composed, "width": 96, "second_pass": 1.25, "second_pass_upscaler": "latent"},
+        {"guidance_scale": 1.0},
     ):
         expected, image = (np.frombuffer(made(one, unit, **values), np.uint8) for one in (steered, one_by_one))
         assert np.abs(expected.astype(int) - image).max() <= 1
         assert not np.array_equal(expected, np.frombuffer(made(steered, **values), np.uint8))
     assert all(weight.is_meta for name in one_by_one.engine.components.extras for weight in _weights(one_by_one, name))
+    one_by_one.unload()
+    with pytest.raises(RuntimeError, match="unloaded"):
+        made(one_by_one, unit)
     together = steered.text_to_image(PROMPT, controls=[unit], batch_size=2, **VALUES | {"steps": 2})
     assert (
         np.abs(np.asarray(together[0].image, int) - np.frombuffer(made(steered, unit), np.uint8).reshape(64, 64, 3)).max()
@@ -366,10 +372,10 @@ def test_depth_is_that_of_a_model_in_the_data_folder(steered: Generator, depth_m
     with torch.inference_mode():
         inputs = processor(images=PHOTO, return_tensors="pt")
         (expected,) = processor.post_process_depth_estimation(model(**inputs), [(64, 64)])
-    depth = expected["predicted_depth"]
-    depth = (depth - depth.min()) / (depth.max() - depth.min())
-    ours = other._controls([unit], other._canvas(GenerationOptions(), None, None), (64, 64), Watch())[0].map
-    assert np.abs(np.asarray(ours)[..., 0] / 255 - depth.numpy()).max() < 0.01
+    values = expected["predicted_depth"]
+    values = (values - values.min()) / (values.max() - values.min())
+    ours = depth_map(PHOTO, ModelFolder("small", depth_model))
+    assert np.abs(np.asarray(ours)[..., 0] / 255 - values.numpy()).max() < 0.01
 
     changed_config(depth_model, depth_estimation_type="metric")
     with pytest.raises(WeightsError, match=r"small is depth_anything \(metric\)"):
