@@ -89,10 +89,12 @@ class Components:
             WeightsError: files are missing or do not fit; those that were read before it are held.
         """
         wanted = {spec.name: spec for spec in specs}
-        for name in self._extras - wanted.keys():
+        unwanted = self._extras - wanted.keys()
+        for name in unwanted:
             offload_to_meta(self.networks.pop(name))
             del self._specs[name]
-            self._extras.remove(name)
+        if unwanted:
+            self._extras -= unwanted
             release_memory(self.device)
         for spec in (spec for name, spec in wanted.items() if name not in self.networks):
             self._move(CPU)
