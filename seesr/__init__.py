@@ -22,6 +22,7 @@ from seesr.options import Options
 from seesr.version import __version__
 
 if TYPE_CHECKING:
+    from seesr.generation.controls import ControlUnit
     from seesr.generation.generator import Generator
     from seesr.generation.options import GenerationOptions
     from seesr.result import Result
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CanceledError",
     "ComputeError",
+    "ControlUnit",
     "GenerationOptions",
     "Generator",
     "InputError",
@@ -56,6 +58,10 @@ def __getattr__(name: str) -> Any:
         from seesr.generation.generator import Generator
 
         return Generator
+    if name == "ControlUnit":
+        from seesr.generation.controls import ControlUnit
+
+        return ControlUnit
     if name == "GenerationOptions":
         from seesr.generation.options import GenerationOptions
 

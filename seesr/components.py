@@ -59,19 +59,9 @@ class Components:
             from seesr.kernels.compile import require_compiler
 
             require_compiler(device)
+        self._extras: set[str] = set()
         for spec in self._specs.values():
-            self.networks[spec.name] = network = spec.load()
-            use_winograd(network)
-            if self._waits_in_file:
-                offload_to_meta(network)
-            else:
-                # On an H200 the VAE took 0.92 s channels last, 0.64 s contiguous (docs/speed.md).
-                contiguous = spec.contiguous_on_cuda and device.type == "cuda"
-                to_device(network, CPU, torch.contiguous_format if contiguous else torch.channels_last)
-            if compiled and (spec.compiled_on_cpu if device == CPU else spec.compiled_on_gpu):
-                from seesr.kernels.compile import compile_blocks
-
-                compile_blocks(network)
+            self._load(spec)
 
     def __getitem__(self, name: str) -> Any:
         """The network of this name; of which class it is, its spec says."""
@@ -87,7 +77,37 @@ class Components:
         for network in self.networks.values():
             offload_to_meta(network)
         self.networks.clear()
+        self._extras.clear()
         release_memory(self.device)
+
+    def exchange_extras(self, specs: Iterable[NetworkSpec]) -> None:
+        """Holds these networks beside its own, in place of those of the call before; what has the same name stays.
+
+        New ones wait on the CPU, as then do all others: the next plan moves them together.
+
+        Raises:
+            WeightsError: files are missing or do not fit; those that were read before it are held.
+        """
+        wanted = {spec.name: spec for spec in specs}
+        unwanted = self._extras - wanted.keys()
+        for name in unwanted:
+            offload_to_meta(self.networks.pop(name))
+            del self._specs[name]
+        if unwanted:
+            self._extras -= unwanted
+            release_memory(self.device)
+        for spec in (spec for name, spec in wanted.items() if name not in self.networks):
+            self._move(CPU)
+            self._load(spec)
+            self._specs[spec.name] = spec
+            self._extras.add(spec.name)
+            if spec.has_denoiser_attention and self._attention_for != CPU:
+                set_attention_processor(self.networks[spec.name], self._attention_for)
+
+    @property
+    def extras(self) -> frozenset[str]:
+        """The names of the networks that `exchange_extras` added."""
+        return frozenset(self._extras)
 
     def nbytes(self, *names: str) -> int:
         """Bytes of the weights of these networks, wherever they are."""
@@ -142,6 +162,22 @@ class Components:
         finally:
             self._running = before
             restore_fully(lambda: [offload_to_meta(one) if in_file else one.to(self._home) for one in networks])
+
+    def _load(self, spec: NetworkSpec) -> None:
+        """Reads a network, which is then on the CPU, or waits in its file."""
+        network = spec.load()
+        use_winograd(network)
+        if self._waits_in_file:
+            offload_to_meta(network)
+        else:
+            # On an H200 the VAE took 0.92 s channels last, 0.64 s contiguous (docs/speed.md).
+            contiguous = spec.contiguous_on_cuda and self.device.type == "cuda"
+            to_device(network, CPU, torch.contiguous_format if contiguous else torch.channels_last)
+        if self.compiled and (spec.compiled_on_cpu if self.device == CPU else spec.compiled_on_gpu):
+            from seesr.kernels.compile import compile_blocks
+
+            compile_blocks(network)
+        self.networks[spec.name] = network
 
     def _read(self, name: str) -> None:
         """Takes the weights from their file; a plan may have changed the precision of what was not there."""

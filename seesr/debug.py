@@ -32,3 +32,17 @@ def without_warnings(library: str, level: int = logging.ERROR) -> Iterator[None]
         yield
     finally:
         logger.setLevel(before)
+
+
+@contextmanager
+def without_progress_bars() -> Iterator[None]:
+    """Transformers shows no progress bars meanwhile."""
+    from transformers.utils import logging as transformers_logging
+
+    before = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if before:
+            transformers_logging.enable_progress_bar()

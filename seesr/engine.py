@@ -101,6 +101,7 @@ class Engine:
         preferred_batch: int | None = None,
     ) -> None:
         self.components, self.costs, self.dtype, self.limits = components, costs, dtype, limits
+        self._own_costs = costs
         self.memory_limit, self.budget, self.clock = memory_limit, budget, clock
         self.stages, self.ladder = stages, ladder
         self.preferred_batch = preferred_batch or (1 if components.device.type == "cpu" else GPU_BATCH)
@@ -155,6 +156,24 @@ class Engine:
         """One job at a time."""
         with self._lock, torch.inference_mode():
             yield
+
+    def exchange_extras(self, specs: Iterable[NetworkSpec]) -> None:
+        """Holds networks that run together with the UNet, in place of those of the call before; see `Components`.
+
+        The memory plans count their weights. It is called in `exclusive`.
+
+        Raises:
+            WeightsError: files are missing or do not fit.
+            OutOfMemoryError: they do not fit into memory.
+        """
+        components, own = self.components, self._own_costs
+        try:
+            with oom_as("memory ran out while a ControlNet was loaded. Use fewer, or close other programs."):
+                components.exchange_extras(specs)
+        finally:
+            extra = components.nbytes(*components.extras)
+            largest = max(own.largest_weight_bytes, components.nbytes("unet") + extra) if extra else own.largest_weight_bytes
+            self.costs = replace(own, weight_bytes=own.weight_bytes + extra, largest_weight_bytes=largest)
 
     def deadline(self, pictures: int, spent: float) -> Deadline:
         """Of a pass of so many pictures, for which `spent` seconds were used already."""

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from seesr.generation.controls import MAX_CONTROLS, ControlUnit
 from seesr.generation.options import GenerationOptions
-from seesr.images.read import EncodedImage
+from seesr.images.read import EncodedImage, ImageSource
 
 if TYPE_CHECKING:
     from seesr.generation.generator import Generator
@@ -47,6 +48,7 @@ class JobRequest(BaseModel):
     """`epsilon` or `v_prediction`, in place of what the checkpoint states."""
     image: str | None = None
     mask: str | None = None
+    controls: tuple[ControlUnit[str], ...] = Field(default=(), max_length=MAX_CONTROLS)
 
     @model_validator(mode="after")
     def _check_pictures(self) -> Self:
@@ -102,4 +104,9 @@ def run_job(
     """
     image = None if request.image is None else EncodedImage(inputs[request.image], "the image")
     mask = None if request.mask is None else EncodedImage(inputs[request.mask], "the mask")
-    return generator.stream(request.options, image, mask, progress, cancelled, preview)
+    return generator.stream(request.options, image, mask, progress, cancelled, preview, control_units(request, inputs))
+
+
+def control_units(request: JobRequest, inputs: Mapping[str, bytes]) -> list[ControlUnit[ImageSource]]:
+    """The job's units of ControlNet with their pictures."""
+    return [unit.with_image(EncodedImage(inputs[unit.image], "the control image")) for unit in request.controls]

@@ -6,7 +6,7 @@ import json
 import secrets
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -22,16 +22,18 @@ from seesr.cli.flags import (
 from seesr.cli.inputs import plan_outputs
 from seesr.cli.read import read_both
 from seesr.errors import OptionError, OutputError
+from seesr.generation.controls import PREPROCESSORS, ControlUnit
 from seesr.generation.like import values_from_infotext, values_from_settings
 from seesr.generation.options import GenerationOptions
 from seesr.images.read import EncodedImage
-from seesr.jobs import JobRequest, Task, content_hash, run_job
+from seesr.jobs import JobRequest, Task, content_hash, control_units, run_job
 from seesr.options import Limits, SaveOptions
 
 if TYPE_CHECKING:
     from seesr.generation.generator import Generator
     from seesr.generation.result import GenerationResult
 
+Value = TypeVar("Value")
 MEDIUM_VAE_TILE, SMALL_VAE_TILE = 48, 24
 """Latent pixels, for `--medvram` and `--lowvram`."""
 
@@ -56,6 +58,23 @@ def generate(
         list[str] | None,
         typer.Option(metavar="NAME:WEIGHT", help="LoRA in models/loras of the data folder; may be given several times."),
     ] = None,
+    controlnet: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[:WEIGHT[:START[:END]]]",
+            help="ControlNet in models/controlnet of the data folder, its weight, and between which shares of the steps it "
+            "steers; may be given several times.",
+        ),
+    ] = None,
+    control_image: Annotated[
+        list[Path] | None, typer.Option(help="Picture that it steers by: one for each --controlnet, or one for all.")
+    ] = None,
+    preprocessor: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"What is made of it: {', '.join(PREPROCESSORS)}; by default none; one for each --controlnet, or for all."
+        ),
+    ] = None,
     values: dict[str, Any],
     like: Annotated[Path | None, typer.Option(help="Take the settings of this picture; other flags change them.")] = None,
     checkpoint: Annotated[
@@ -71,6 +90,12 @@ def generate(
     prediction: Annotated[
         str | None,
         typer.Option(help="epsilon or v_prediction, where the checkpoint does not say what its UNet predicts."),
+    ] = None,
+    safety_checker: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a safety checker, which blurs what it flags; by default SEESR_SAFETY_CHECKER, else none."
+        ),
     ] = None,
     device: DeviceFlag = "auto",
     dtype: DtypeFlag = "auto",
@@ -89,18 +114,23 @@ def generate(
     values |= {name: value for name, value in several.items() if value}
     settings, infotext = read_both(like) if like is not None else (None, None)
     options = _options(prompt, values, settings, infotext)
-    request, pictures = _request(options, checkpoint, vae, prediction, image, mask)
+    models = {"checkpoint": checkpoint, "vae": vae, "prediction": prediction}
+    controls = _controls(controlnet or [], control_image or [], preprocessor or [])
+    request, pictures = _request(options, models, image, mask, controls)
     targets = plan_outputs(output, str(options.seed), options.count, save_options.format, overwrite)
-    for target, source in product(targets, (image, mask, like)):
+    for target, source in product(targets, (image, mask, like, *(unit.image for unit in controls))):
         if source is not None and target.exists() and target.samefile(source):
             raise OutputError(f"{target} is an input itself; choose another output.")
-    models = {"checkpoint": checkpoint, "vae": vae, "prediction": prediction}
-    generator = _load(context, models, device, dtype, memory_limit, lowvram, medvram, no_optimizations, compiled)
+    tiling = lowvram, medvram, no_optimizations
+    generator = _load(context, models, device, dtype, memory_limit, *tiling, compiled, safety_checker)
     print_status(f"checkpoint: {generator.checkpoint.name}, on {generator.engine.device}")
     if settings and settings.get("weights_digest") != generator.checkpoint.digest:
         print_status(f"{like} was made with {settings.get('weights')}; this will be another picture.")
+    if settings and settings.get("controls") and not controls:
+        print_status(f"{like} was made with ControlNet; give it and its picture with --controlnet and --control-image.")
     if dry_run:
-        forecast = generator.forecast(options, *(pictures.get(name or "") for name in (request.image, request.mask)))
+        begun, masked = (pictures.get(name or "") for name in (request.image, request.mask))
+        forecast = generator.forecast(options, begun, masked, control_units(request, pictures))
         print(json.dumps(forecast) if as_json else _as_sentence(forecast))
         return
     try:
@@ -134,28 +164,49 @@ def _options(
     return GenerationOptions.make(**values)
 
 
+def _controls(names: list[str], images: list[Path], preprocessors: list[str]) -> list[ControlUnit[Path]]:
+    """The units of ControlNet, of which pictures and preprocessors are as many or one for all."""
+    if not names:
+        if images or preprocessors:
+            raise OptionError("--control-image and --preprocessor are for a ControlNet: give one with --controlnet.")
+        return []
+    images = _for_each("--control-image", images, len(names))
+    preprocessors = _for_each("--preprocessor", preprocessors or ["none"], len(names))
+    return [ControlUnit.parse(*unit) for unit in zip(names, images, preprocessors, strict=True)]
+
+
+def _for_each(flag: str, values: list[Value], count: int) -> list[Value]:
+    if len(values) not in (1, count):
+        raise OptionError(
+            f"{flag} is given {len(values)} times and --controlnet {count}; give one for each, or one for all."
+        )
+    return values * count if len(values) == 1 else values
+
+
 def _request(
     options: GenerationOptions,
-    checkpoint: str | None,
-    vae: str | None,
-    prediction: str | None,
+    models: dict[str, str | None],
     image: Path | None,
     mask: Path | None,
+    controls: list[ControlUnit[Path]],
 ) -> tuple[JobRequest, dict[str, bytes]]:
     """The job, and its pictures by content hash."""
     if image is None and (mask is not None or options.outpaint):
         raise OptionError("--mask and --outpaint change a picture: give it with --image.")
     if mask is not None and options.outpaint:
         raise OptionError("give --mask or --outpaint, not both.")
-    names, pictures = dict[str, str](), dict[str, bytes]()
-    for name, path in (("image", image), ("mask", mask)):
-        if path is not None:
-            content = EncodedImage.read(path, Limits.from_environment()).content
-            names[name] = content_hash(content)
-            pictures[names[name]] = content
+    pictures = dict[str, bytes]()
+
+    def named(path: Path) -> str:
+        content = EncodedImage.read(path, Limits.from_environment()).content
+        pictures[content_hash(content)] = content
+        return content_hash(content)
+
+    names = {name: named(path) for name, path in (("image", image), ("mask", mask)) if path is not None}
+    units = tuple(unit.with_image(named(unit.image)) for unit in controls)
     task: Task = "inpainting" if mask else "image to image" if image else "text to image"
-    models = {"checkpoint": checkpoint, "vae": vae, "prediction": prediction}
-    return JobRequest(id=secrets.token_hex(8), task=task, options=options, **models, **names), pictures
+    job = secrets.token_hex(8)
+    return JobRequest(id=job, task=task, options=options, controls=units, **models, **names), pictures
 
 
 def _load(
@@ -168,6 +219,7 @@ def _load(
     medvram: bool,
     no_optimizations: bool,
     compiled: bool,
+    safety_checker: Path | None,
 ) -> Generator:
     from seesr.generation.generator import Generator
 
@@ -176,7 +228,7 @@ def _load(
     vae_tile = SMALL_VAE_TILE if lowvram else MEDIUM_VAE_TILE if medvram else 0 if no_optimizations else None
     load = context.obj or Generator.load
     on = {"device": device, "dtype": dtype, "memory_limit": memory_limit, "sequential": lowvram, "compiled": compiled}
-    return load(**models, **on, vae_tile=vae_tile)
+    return load(**models, **on, vae_tile=vae_tile, safety_checker=safety_checker)
 
 
 def _write(result: GenerationResult, target: Path, options: SaveOptions, overwrite: bool) -> None:

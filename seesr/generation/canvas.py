@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from seesr.generation import masks
 from seesr.generation.options import GenerationOptions
@@ -36,6 +36,15 @@ class Canvas:
     """ICC profile of the numbers of `image`, which the finished pictures get; None is sRGB."""
     work: Size | None = None
     """Size at which the networks work, if not that of the finished pictures."""
+    frame: tuple[Size, tuple[int, int, int, int]] | None = None
+    """Size of the picture of which only a box is worked on, and the box: left, top, right, bottom."""
+
+    def framed(self, picture: Image.Image, size: Size) -> Image.Image:
+        """Of another picture what lies where the networks work, at `size`; other proportions are cropped at two sides."""
+        if self.frame is None:
+            return ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
+        whole, box = self.frame
+        return ImageOps.fit(picture, whole, Image.Resampling.LANCZOS).crop(box).resize(size, Image.Resampling.LANCZOS)
 
     def takes_second_pass(self, options: GenerationOptions) -> bool:
         """Whether a second pass is asked for and made: not where only a part is painted anew."""
@@ -86,7 +95,7 @@ def _masked(picture: Picture, mask: Image.Image, options: GenerationOptions, ask
     fills = options.inpaint_fill == "fill" and options.strength > 0
     begun = masks.fill_from_around(rgb, blurred) if fills else rgb
     finish = partial(masks.paste_back, rgb, mask=blurred, box=box)
-    return Canvas(size, begun.crop(box), blurred.crop(box), finish, notes, picture.working, work)
+    return Canvas(size, begun.crop(box), blurred.crop(box), finish, notes, picture.working, work, (rgb.size, box))
 
 
 def _notes_of(picture: Picture) -> Notes:

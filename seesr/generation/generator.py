@@ -6,7 +6,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
@@ -22,16 +22,20 @@ from seesr.errors import OptionError
 from seesr.files import data_folder
 from seesr.generation.canvas import Canvas, make_canvas
 from seesr.generation.checkpoints import BASE_FOLDER, Checkpoint, resolve_checkpoint
-from seesr.generation.library import MODELS
+from seesr.generation.controlnet import Control, make_control
+from seesr.generation.controls import MAX_CONTROLS, ControlUnit
+from seesr.generation.library import CONTROLNETS, DEPTH, MODELS, FolderLibrary
 from seesr.generation.lora_tags import as_tags, split_tags
 from seesr.generation.options import MAX_SIDE, MIN_SIDE, GenerationOptions
 from seesr.generation.passes import Cancelled, Output, Passes, Recipe, Seeds, Watch, count_calls
+from seesr.generation.preprocessors import control_map
 from seesr.generation.previews import Preview
 from seesr.generation.prompt_embeds import TOKENS
 from seesr.generation.result import GenerationResult
+from seesr.generation.safety import SafetyChecker, blurred
 from seesr.generation.samplers import AUTOMATIC, parse_sampler, supports
 from seesr.generation.styles import apply_styles, expand_variants, read_styles
-from seesr.images.read import ImageSource
+from seesr.images.read import ImageSource, read_picture
 from seesr.images.resize import resize
 from seesr.images.sizes import Size
 from seesr.machine.device import dtype_name
@@ -56,6 +60,7 @@ class Generator:
         upscaler: enlarges pictures; None loads one where it is needed.
         vae_tile: side of the VAE's tiles in latent pixels, 0 for none; None leaves it to the memory plan.
         data: folder with `models/`, `styles.csv` and `wildcards/`; None is the user's (`data_folder`).
+        safety_checker: its folder; None is that of SEESR_SAFETY_CHECKER, and without it nothing is checked.
     """
 
     def __init__(
@@ -65,7 +70,9 @@ class Generator:
         upscaler: Upscaler | None = None,
         vae_tile: int | None = None,
         data: Path | None = None,
+        safety_checker: str | os.PathLike[str] | None = None,
     ) -> None:
+        self.safety_checker = SafetyChecker.from_environment(safety_checker)
         self.engine, self.checkpoint, self._upscaler = engine, checkpoint, upscaler
         self.data = data or data_folder()
         self.passes = Passes(engine, checkpoint, self.data / MODELS, vae_tile)
@@ -84,6 +91,7 @@ class Generator:
         vae_tile: int | None = None,
         vae: str | os.PathLike[str] | None = None,
         prediction: str | None = None,
+        safety_checker: str | os.PathLike[str] | None = None,
     ) -> Generator:
         """Loads a checkpoint; the arguments that are not described here are those of `Upscaler.load`.
 
@@ -93,6 +101,7 @@ class Generator:
             vae_tile: side of the VAE's tiles in latent pixels, 0 for none; None leaves it to the memory plan.
             vae: a VAE in place of the checkpoint's own (`resolve_vae`).
             prediction: `epsilon` or `v_prediction`, in place of what the checkpoint says that its UNet predicts.
+            safety_checker: its folder; None is that of SEESR_SAFETY_CHECKER, and without it nothing is checked.
 
         Raises:
             OptionError: the checkpoint cannot draw, or the device or dtype is not available.
@@ -105,19 +114,20 @@ class Generator:
             resolve_checkpoint(checkpoint, vae, prediction),
             (device, dtype, limits, memory_limit, sequential, compiled),
         )
-        return cls(
-            Engine.load(found.name, found.networks, network_costs, found.defaults.dtype, *on), found, vae_tile=vae_tile
-        )
+        engine = Engine.load(found.name, found.networks, network_costs, found.defaults.dtype, *on)
+        return cls(engine, found, vae_tile=vae_tile, safety_checker=safety_checker)
 
     @classmethod
-    def sharing(cls, upscaler: Upscaler, vae_tile: int | None = None) -> Generator:
-        """A generator on the base that an upscaler has loaded already.
+    def sharing(
+        cls, upscaler: Upscaler, vae_tile: int | None = None, safety_checker: str | os.PathLike[str] | None = None
+    ) -> Generator:
+        """A generator on the base that an upscaler has loaded already; the other arguments are those of `load`.
 
         Raises:
             OptionError: the base never learnt to draw.
         """
         base = resolve_checkpoint(upscaler.weights.root / BASE_FOLDER)
-        return cls(upscaler.engine, base, upscaler, vae_tile)
+        return cls(upscaler.engine, base, upscaler, vae_tile, safety_checker=safety_checker)
 
     @property
     def upscaler(self) -> Upscaler:
@@ -144,6 +154,7 @@ class Generator:
         progress: Progress | None = None,
         cancelled: Cancelled | None = None,
         preview: Preview | None = None,
+        controls: Sequence[ControlUnit[ImageSource]] = (),
         **values: Any,
     ) -> list[GenerationResult]:
         """Pictures of a prompt; see `stream`.
@@ -152,7 +163,7 @@ class Generator:
             prompt: in A1111's syntax (`prompt_syntax`); "" takes that of `options`.
             options: all options at once; or give them by name.
         """
-        return list(self.stream(_options(prompt, options, values), progress=progress, cancelled=cancelled, preview=preview))
+        return list(self.stream(_options(prompt, options, values), None, None, progress, cancelled, preview, controls))
 
     def image_to_image(
         self,
@@ -162,6 +173,7 @@ class Generator:
         progress: Progress | None = None,
         cancelled: Cancelled | None = None,
         preview: Preview | None = None,
+        controls: Sequence[ControlUnit[ImageSource]] = (),
         **values: Any,
     ) -> list[GenerationResult]:
         """Pictures that begin from another; `strength` 0 returns it as it is. See `text_to_image` and `stream`.
@@ -169,7 +181,7 @@ class Generator:
         Without width and height they have its size, with one of them its proportions. With `outpaint` the picture stays, and
         its surroundings are made.
         """
-        return list(self.stream(_options(prompt, options, values), image, None, progress, cancelled, preview))
+        return list(self.stream(_options(prompt, options, values), image, None, progress, cancelled, preview, controls))
 
     def inpaint(
         self,
@@ -180,13 +192,14 @@ class Generator:
         progress: Progress | None = None,
         cancelled: Cancelled | None = None,
         preview: Preview | None = None,
+        controls: Sequence[ControlUnit[ImageSource]] = (),
         **values: Any,
     ) -> list[GenerationResult]:
         """Pictures in which what is white in the mask is painted anew; all else keeps its pixels.
 
         See `text_to_image` and `stream`.
         """
-        return list(self.stream(_options(prompt, options, values), image, mask, progress, cancelled, preview))
+        return list(self.stream(_options(prompt, options, values), image, mask, progress, cancelled, preview, controls))
 
     def stream(
         self,
@@ -196,6 +209,7 @@ class Generator:
         progress: Progress | None = None,
         cancelled: Cancelled | None = None,
         preview: Preview | None = None,
+        controls: Sequence[ControlUnit[ImageSource]] = (),
     ) -> Iterator[GenerationResult]:
         """The pictures of a job as they are finished: from noise, from `image`, or in the masked part of it.
 
@@ -205,10 +219,13 @@ class Generator:
             progress: called at each stage and each call of the UNet; what it raises ends the job.
             cancelled: asked between the layers of the networks.
             preview: called after each step with small pictures of what is made at that moment; what it raises ends the job.
+                Where a safety checker is used they are blurred.
+            controls: ControlNets that steer, each by a picture, which is scaled and cropped to the size of the pictures.
 
         Raises:
             InputError: the picture or the mask cannot be used, or they differ in size.
             OptionError: an option has a value that it cannot have.
+            WeightsError: a LoRA, an embedding or a ControlNet cannot be used.
             OutOfMemoryError: memory does not suffice with any plan.
             TimeLimitError: it takes longer than the operator allows.
             CanceledError: `cancelled` said so.
@@ -216,21 +233,28 @@ class Generator:
         """
         canvas = self._canvas(options, image, mask)
         self._check_final_size(options, canvas)
-        return self._make(options, canvas, Watch(progress, cancelled, preview))
+        if preview and self.safety_checker:
+            preview = _blurring(preview)
+        return self._make(options, canvas, controls, Watch(progress, cancelled, preview))
 
     def forecast(
-        self, options: GenerationOptions, image: ImageSource | None = None, mask: ImageSource | None = None
+        self,
+        options: GenerationOptions,
+        image: ImageSource | None = None,
+        mask: ImageSource | None = None,
+        controls: Sequence[ControlUnit[ImageSource]] = (),
     ) -> dict[str, Any]:
         """The memory plan of the pictures, its bytes beside the weights, and seconds by timed calls of the UNet.
 
         Enlargement by SeeSR is not counted. The plan is that of the last pass, which is the largest.
 
         Raises:
-            InputError, OptionError: as `stream`.
+            InputError, OptionError, WeightsError: as `stream`.
         """
         canvas = self._canvas(options, image, mask)
         notes, engine, final = Notes(canvas.notes), self.engine, self._check_final_size(options, canvas)
-        first = self._recipe(options, "", "", self._working_size(canvas.work or canvas.size, notes), notes)
+        size = self._working_size(canvas.work or canvas.size, notes)
+        first = replace(self._recipe(options, "", "", size, notes), controls=self._controls(controls, canvas, size, Watch()))
         passes = [(first, None if image is None else options.strength)]
         if canvas.takes_second_pass(options):
             passes.append((self._second_recipe(first), options.second_pass_strength))
@@ -238,9 +262,11 @@ class Generator:
         for recipe, strength in passes:
             work = self.passes.workload(recipe)
             with engine.exclusive():
+                engine.exchange_extras(control.spec for control in recipe.acting_controls)
                 chosen, batch = engine.first_plan(work), engine.max_batch(work, options.batch_size)
-                with engine.components.on(chosen), engine.components.running("unet"):
-                    a_call = _seconds_of_a_call(engine.components["unet"], work.height, work.width, 1 + recipe.is_guided)
+                with engine.components.on(chosen), self.passes.running_unet(recipe):
+                    unet = self.passes.controlled_unet(recipe, steps=1)
+                    a_call = _seconds_of_a_call(unet, work.height, work.width, 1 + recipe.is_guided)
             seconds += a_call * count_calls(recipe.scheduler(self.checkpoint), recipe.steps, strength)
             memory, plan = engine.costs.estimate(chosen, work.height, work.width, batch), chosen.name
         return {
@@ -317,19 +343,39 @@ class Generator:
         }
         return Recipe(options, prompt, negative_prompt, sampler, schedule, steps, guidance, size, **models)
 
+    def _controls(
+        self, units: Sequence[ControlUnit[ImageSource]], canvas: Canvas, size: Size, watch: Watch
+    ) -> tuple[Control, ...]:
+        """The ControlNets of a job, with the maps of their pictures at `size`."""
+        if len(units) > MAX_CONTROLS:
+            raise OptionError(f"{len(units)} ControlNets are asked for; at most {MAX_CONTROLS} are allowed.")
+        models, unet = self.data / MODELS, self.engine.components["unet"]
+        library, depth = FolderLibrary(models / CONTROLNETS, "ControlNet"), FolderLibrary(models / DEPTH, "depth model")
+        about = unet, self.passes.factor, self.checkpoint.name, self.engine.dtype
+        found = list[Control]()
+        for number, unit in enumerate(units):
+            watch.checked_progress("control", number, len(units))
+            picture = canvas.framed(read_picture(unit.image, self.engine.limits).rgb, size)
+            folder, steering = library.find(unit.name), control_map(picture, unit.preprocessor, depth)
+            found.append(make_control(unit, folder, steering, *about))
+        return tuple(found)
+
     # The pipeline.
 
-    def _make(self, options: GenerationOptions, canvas: Canvas, watch: Watch) -> Iterator[GenerationResult]:
+    def _make(
+        self, options: GenerationOptions, canvas: Canvas, controls: Sequence[ControlUnit[ImageSource]], watch: Watch
+    ) -> Iterator[GenerationResult]:
         notes, pictures, styled = Notes([*canvas.notes, *self.checkpoint.notes]), _seeds(options), self._styled(options)
         size = self._working_size(canvas.work or canvas.size, notes)
         image, mask = (
             one and (one if one.size == size else one.resize(size, Image.Resampling.LANCZOS))
             for one in (canvas.image, canvas.mask)
         )
+        steering = self._controls(controls, canvas, size, watch)
         for first in range(0, len(pictures), options.batch_size):
             batch = pictures[first : first + options.batch_size]
             for prompts, alike in groupby(batch, partial(self._prompts, styled)):
-                recipe = self._recipe(options, *prompts, size, notes)
+                recipe = replace(self._recipe(options, *prompts, size, notes), controls=steering)
                 if image is not None:
                     recipe = replace(recipe, image=image, mask=mask, strength=options.strength)
                 together = list(alike)
@@ -339,8 +385,11 @@ class Generator:
                     began = time.perf_counter()
                     finished = self._finish(recipe, picture, canvas, output, watch)
                     enlarging = time.perf_counter() - began
+                    flagged = self.safety_checker.flags(finished) if self.safety_checker else None
+                    if flagged:
+                        output.notes.add("the safety checker flagged the picture: it is blurred")
                     yield GenerationResult(
-                        image=finished,
+                        image=blurred(finished) if flagged else finished,
                         seed=picture.seed,
                         prompt=recipe.prompt,
                         options=options,
@@ -365,6 +414,8 @@ class Generator:
                         embeddings={one.word: one.hash for one in recipe.embeddings},
                         vae_source=self.checkpoint.vae,
                         prediction_type=self.checkpoint.prediction_type,
+                        controls=[control.settings() for control in steering],
+                        nsfw_content_detected=flagged,
                     )
 
     def _finish(self, recipe: Recipe, picture: Seeds, canvas: Canvas, output: Output, watch: Watch) -> Image.Image:
@@ -429,6 +480,11 @@ def _options(prompt: str, options: GenerationOptions | None, values: dict[str, A
     if options is None:
         return GenerationOptions.make(prompt=prompt or None, **values)
     return GenerationOptions.make(**(options.model_dump() | {"prompt": prompt})) if prompt else options
+
+
+def _blurring(preview: Preview) -> Preview:
+    """Shows blurred pictures to `preview`."""
+    return lambda pictures: preview([blurred(picture) for picture in pictures])
 
 
 def _seeds(options: GenerationOptions) -> list[Seeds]:

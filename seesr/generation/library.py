@@ -1,4 +1,4 @@
-"""The user's model files: folders of safetensors files, in which names are looked up, and what each file says of itself.
+"""The user's model files and folders, in which names are looked up, and what each file says of itself.
 
 A name is a file's path below its folder without suffix, `people/my style`, or its last part where that is unique. It is
 compared with those of the files that are there and never joined to a path.
@@ -11,17 +11,18 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from seesr.errors import OptionError, WeightsError
 from seesr.files import data_folder
 from seesr.weights.header import Header, read_header
 
 MODELS, LORAS, EMBEDDINGS, VAE_APPROX = "models", "loras", "embeddings", "vae_approx"
+CONTROLNETS, DEPTH = "controlnet", "depth"
 """Folder in the user's data folder, and folders in it."""
 ADAPTER_FILE = "adapter_model.safetensors"
 """Of a folder that peft wrote."""
@@ -172,15 +173,7 @@ class Library:
         Raises:
             OptionError: there is none, or several have it.
         """
-        files = self.files()
-        found = [file for file in files if file.name == name] or [
-            file for file in files if file.name.rpartition("/")[2] == name
-        ]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise OptionError(f"several {self.kind} files are called {name!r}: write {_listed(found)}.")
-        raise OptionError(f"unknown {self.kind} {name!r}; models/{self.folder.name} has: {_listed(files) or 'none'}.")
+        return _find(self.files(), name, self.kind, self.folder)
 
 
 def find_model(name: str | os.PathLike[str], kind: str) -> Path | None:
@@ -200,8 +193,65 @@ def find_model(name: str | os.PathLike[str], kind: str) -> Path | None:
     return library.find(stem).path if named else None
 
 
-def _listed(files: list[ModelFile]) -> str:
-    return ", ".join(file.name for file in files[:SHOWN_NAMES]) + (", ..." if len(files) > SHOWN_NAMES else "")
+@dataclass(frozen=True)
+class ModelFolder:
+    """A folder of the library that holds a network and its `config.json`."""
+
+    name: str
+    path: Path
+
+
+class FolderLibrary:
+    """The folders with a `config.json` in a folder and its sub-folders, read anew whenever it is asked.
+
+    Args:
+        folder: need not exist.
+        kind: what they are, for errors: `ControlNet`.
+    """
+
+    def __init__(self, folder: Path, kind: str) -> None:
+        self.folder, self.kind = folder, kind
+
+    def folders(self) -> list[ModelFolder]:
+        """All of them, by name."""
+        found = list[ModelFolder]()
+        for config in self.folder.glob("*/**/config.json"):
+            name = config.parent.relative_to(self.folder).as_posix()
+            if not any(part.startswith(".") for part in name.split("/")):
+                found.append(ModelFolder(name, config.parent))
+        return sorted(found, key=lambda folder: folder.name.lower())
+
+    def find(self, name: str) -> ModelFolder:
+        """The folder of this name.
+
+        Raises:
+            OptionError: there is none, or several have it.
+        """
+        return _find(self.folders(), name, self.kind, self.folder)
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+Entry = TypeVar("Entry", bound=_Named)
+
+
+def _find(entries: Sequence[Entry], name: str, kind: str, folder: Path) -> Entry:
+    """The one of this name, or whose name ends in it."""
+    found = [entry for entry in entries if entry.name == name] or [
+        entry for entry in entries if entry.name.rpartition("/")[2] == name
+    ]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise OptionError(f"several {kind} files are called {name!r}: write {_listed(found)}.")
+    raise OptionError(f"unknown {kind} {name!r}; models/{folder.name} has: {_listed(entries) or 'none'}.")
+
+
+def _listed(entries: Sequence[_Named]) -> str:
+    return ", ".join(entry.name for entry in entries[:SHOWN_NAMES]) + (", ..." if len(entries) > SHOWN_NAMES else "")
 
 
 def _words(text: str) -> tuple[str, ...]:

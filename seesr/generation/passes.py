@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from seesr.engine import Deadline, Engine, Execution
 from seesr.errors import CanceledError, OptionError
 from seesr.generation.adapters import adapted
 from seesr.generation.checkpoints import Checkpoint
+from seesr.generation.controlnet import Control, ControlledUNet
 from seesr.generation.embeddings import Embedding, Embeddings
 from seesr.generation.library import EMBEDDINGS, LORAS, VAE_APPROX, Library
 from seesr.generation.lora import Loras, WeightedLora
@@ -69,6 +70,12 @@ class Recipe:
     """Those that the prompt asks for."""
     embeddings: tuple[Embedding, ...] = ()
     """Those that a prompt names."""
+    controls: tuple[Control, ...] = ()
+
+    @property
+    def acting_controls(self) -> tuple[Control, ...]:
+        """Those that change something."""
+        return tuple(control for control in self.controls if control.unit.weight)
 
     @property
     def is_guided(self) -> bool:
@@ -160,6 +167,7 @@ class Passes:
         """
         engine, work, made = self.engine, self.workload(recipe), list[tuple[Output, Execution]]()
         with engine.exclusive():
+            engine.exchange_extras(control.spec for control in recipe.acting_controls)
             together = 1 if recipe.sampler.one_by_one else engine.max_batch(work, len(pictures))
             for first in range(0, len(pictures), together):
                 jobs = pictures[first : first + together]
@@ -194,16 +202,16 @@ class Passes:
         begun = recipe.latents
         if recipe.image is not None:
             report("encode", 0, 1)
-            with stages.stage("encode") as log, components.running("vae"), self._checked(vae, check):
+            with stages.stage("encode") as log, components.running("vae"), self._checked([vae], check):
                 pixels = to_tensor(recipe.image)
                 begun = log(run_with_nan_guard("encode", [vae], lambda: encode(vae, pixels, tiling), notes).float())
         if preview and self._previews is None:
-            with components.running("vae"), self._checked(vae, check):
+            with components.running("vae"), self._checked([vae], check):
                 self._previews = Previews(vae, tiling, load_taesd(self.models / VAE_APPROX, vae), self.engine.clock)
-        with stages.stage("denoise") as log, components.running("unet"), self._adapted(recipe.loras, notes):
+        with stages.stage("denoise") as log, self.running_unet(recipe), self._adapted(recipe.loras, notes):
             latents = log(self._denoise(recipe, begun, prompts, jobs, report, check, preview, notes))
         report("vae_decode", 0, 1)
-        with stages.stage("vae_decode") as log, components.running("vae"), self._checked(vae, check):
+        with stages.stage("vae_decode") as log, components.running("vae"), self._checked([vae], check):
             compute = partial(decode, vae, to_device_of(latents, vae), tiling)
             pixels = log(run_with_nan_guard("vae_decode", [vae], compute, notes))
         with stages.stage("finish"):
@@ -213,6 +221,16 @@ class Passes:
         return [
             Output(image, one, mode, note) for image, one, note in zip(images, latents.cpu().split(1), notes, strict=True)
         ]
+
+    def running_unet(self, recipe: Recipe) -> AbstractContextManager[None]:
+        """The UNet on the device, and what steers it."""
+        return self.engine.components.running("unet", *(control.spec.name for control in recipe.acting_controls))
+
+    def controlled_unet(self, recipe: Recipe, steps: int) -> ControlledUNet:
+        """The UNet, and what steers it; `steps` is the calls of the scheduler."""
+        components = self.engine.components
+        controls = [(components[one.spec.name], one.unit, one.hint(recipe.size)) for one in recipe.acting_controls]
+        return ControlledUNet(components["unet"], controls, steps)
 
     def _denoise(
         self,
@@ -234,8 +252,11 @@ class Passes:
         scheduler = recipe.scheduler(self.checkpoint, jobs[0].seed)
         strength = min(1.0, max(recipe.strength, ONE_STEP / recipe.steps))
         counted = _CountedCalls(report, count_calls(scheduler, recipe.steps, strength if begun is not None else None))
+        controlled = self.controlled_unet(recipe, counted.total)
+        networks = [unet, *(self.engine.components[control.spec.name] for control in recipe.acting_controls)]
 
         def after_step(pipeline: Any, index: int, _: Any, state: dict[str, Any]) -> dict[str, Any]:
+            controlled.step = index + 1
             if preview and self._previews is not None:
                 preview(self._previews.of(state["latents"]))
             return prompts.update(unet, count, pipeline, index, state)
@@ -248,7 +269,7 @@ class Passes:
             noise = torch.cat(
                 [draw_noise(one, shape, job.variation, variation) for one, job in zip(generators, jobs, strict=True)]
             )
-            network = prompts.composed(unet)
+            network, controlled.step = prompts.composed(controlled), 0
             positive, negative = prompts.pair(0, unet, count)
             arguments = {
                 "prompt_embeds": positive,
@@ -278,10 +299,10 @@ class Passes:
                         "width": recipe.size[0],
                     }
             pipeline.set_progress_bar_config(disable=True)
-            with self._checked(unet, check), counted.watching(network):
+            with self._checked(networks, check), counted.watching(network):
                 return pipeline(**arguments).images.float()
 
-        return run_with_nan_guard("denoise", [unet], compute, notes)
+        return run_with_nan_guard("denoise", networks, compute, notes)
 
     @contextmanager
     def _adapted(self, loras: tuple[WeightedLora, ...], notes: list[Notes]) -> Iterator[None]:
@@ -294,11 +315,11 @@ class Passes:
             yield
 
     @contextmanager
-    def _checked(self, network: Any, check: Callable[[], None]) -> Iterator[None]:
+    def _checked(self, networks: list[Any], check: Callable[[], None]) -> Iterator[None]:
         """Calls `check` before each convolution, so that a job ends within a call of a network."""
         # What is compiled is not touched, or it would be compiled anew for each job.
-        inner = [] if self.engine.components.compiled else network.modules()
-        modules = [network, *(module for module in inner if isinstance(module, torch.nn.Conv2d))]
+        inner = () if self.engine.components.compiled else [module for network in networks for module in network.modules()]
+        modules = [*networks, *(module for module in inner if isinstance(module, torch.nn.Conv2d))]
         handles = [module.register_forward_pre_hook(lambda *_: check()) for module in modules]
         try:
             yield

@@ -8,6 +8,8 @@ import torch
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipeline, StableDiffusionPipeline
 from torch import Tensor, nn
 
+from seesr.generation.wrapped_unet import WrappedUNet
+
 
 class _OnDevice:
     """Runs where the UNet is, though the other networks may be elsewhere at that moment."""
@@ -50,7 +52,7 @@ class Inpaint(_OnDevice, StableDiffusionInpaintPipeline):
         return self.scheduler.add_noise(self.filled.to(image), noise, timestep), noise, image
 
 
-class ComposedUNet(nn.Module):
+class ComposedUNet(WrappedUNet):
     """A UNet whose conditional prediction is composed of those of several prompts (Liu et al., ECCV 2022).
 
     It stands for `unet` in a pipeline with guidance: for the second half of a batch, whose first half is unconditional, it
@@ -62,20 +64,8 @@ class ComposedUNet(nn.Module):
     """
 
     def __init__(self, unet: nn.Module, embeds: list[Tensor], weights: list[float]) -> None:
-        super().__init__()
-        self.unet, self.embeds, self.weights = unet, embeds, weights
-
-    @property
-    def config(self) -> Any:
-        return self.unet.config
-
-    @property
-    def device(self) -> torch.device:
-        return self.unet.device  # pyright: ignore[reportReturnType] # a property of diffusers' models
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.unet.dtype  # pyright: ignore[reportReturnType]
+        super().__init__(unet)
+        self.embeds, self.weights = embeds, weights
 
     def forward(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, **options: Any) -> tuple[Tensor]:
         half = len(sample) // 2

@@ -39,6 +39,10 @@ class GenerationResult(Result[GenerationOptions]):
     """The VAE in place of the checkpoint's own."""
     prediction_type: str | None = None
     """`epsilon` or `v_prediction`, where the user set it."""
+    controls: list[dict[str, str | float]] = field(default_factory=list)
+    """The units of ControlNet (`Control.settings`), without their pictures."""
+    nsfw_content_detected: bool | None = None
+    """Whether the safety checker flagged it, so that it is blurred; None where it was not checked."""
 
     def _written(self, options: SaveOptions) -> tuple[dict[str, Any] | None, str | None]:
         """Nothing where `options` exclude metadata: of a generated picture the settings are all there is."""
@@ -65,6 +69,8 @@ class GenerationResult(Result[GenerationOptions]):
                 "guidance_scale": self.guidance_scale,
                 "loras": self.loras,
                 "embeddings": self.embeddings,
+                "controls": self.controls,
+                "nsfw_content_detected": self.nsfw_content_detected,
             }
         )
 
@@ -75,6 +81,7 @@ class GenerationResult(Result[GenerationOptions]):
             "sampler": self.sampler,
             "width": self.image.width,
             "height": self.image.height,
+            "nsfw_content_detected": self.nsfw_content_detected,
         }
 
     def infotext(self) -> str | None:
@@ -115,6 +122,17 @@ class GenerationResult(Result[GenerationOptions]):
                 values |= {"Inpaint area": "Only masked", "Masked area padding": options.inpaint_padding}
             if options.inpaint_fill != "original":
                 values["Masked content"] = options.inpaint_fill
+        for number, unit in enumerate(self.controls):
+            # As the extension sd-webui-controlnet writes a unit.
+            values[f"ControlNet {number}"] = ", ".join(
+                (
+                    f"Module: {unit['preprocessor']}",
+                    f"Model: {_bare(str(unit['name']))} [{unit['digest']}]",
+                    f"Weight: {unit['weight']}",
+                    f"Guidance Start: {unit['start']}",
+                    f"Guidance End: {unit['end']}",
+                )
+            )
         for key, hashes in {"Lora hashes": self.loras, "TI hashes": self.embeddings}.items():
             if hashes:
                 values[key] = ", ".join(f"{_bare(name)}: {hash}" for name, hash in hashes.items())

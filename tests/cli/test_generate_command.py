@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from controlnets import save_controlnet
 from helpers import Outcome, Run, photograph
 from PIL import Image
 
@@ -158,6 +159,34 @@ def test_bad_input_is_one_sentence(
     assert len(lines) == 1
     assert words in lines[0]
     assert not (tmp_path / "fox.png").exists()
+
+
+def test_controlnets_steer(
+    generate: Run, embedded: Generator, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEESR_DATA", str(tmp_path))
+    save_controlnet(embedded.engine.components["unet"], tmp_path / "models" / "controlnet" / "edges", 1)
+    target, arguments = tmp_path / "fox.png", ("--control-image", photo, "--preprocessor", "canny")
+    assert generate("a fox", "-o", tmp_path / "plain.png", *QUICK).code == 0
+    several = ("--controlnet", "edges:0.5", "--controlnet", "edges:0.2:0.5:1")
+    outcome = generate("a fox", "-o", target, *QUICK, *several, *arguments)
+    assert outcome.code == 0, outcome.err
+    with Image.open(target) as image, Image.open(tmp_path / "plain.png") as plain:
+        assert image.tobytes() != plain.tobytes()
+        assert ', ControlNet 1: "Module: canny, Model: edges [' in image.info["parameters"]
+        assert [unit["weight"] for unit in json.loads(image.info["seesr"])["controls"]] == [0.5, 0.2]
+    assert "was made with ControlNet; give it" in generate("--like", target, "-o", tmp_path / "again.png").err
+    dry = generate("a fox", "-o", tmp_path / "dry.png", *QUICK, *several, *arguments, "--dry-run", "--json")
+    assert json.loads(dry.out)["pictures"] == 1
+    for wrong, words in (
+        (arguments, "are for a ControlNet: give one with --controlnet"),
+        (several, "--control-image is given 0 times and --controlnet 2; give one for each, or one for all"),
+        (("--controlnet", "edges:3", *arguments), "the weight of the ControlNet edges is 3; give 0 to 2"),
+        (("--controlnet", "other", *arguments), "unknown ControlNet 'other'; models/controlnet has: edges"),
+    ):
+        outcome = generate("a fox", "-o", tmp_path / "none.png", *QUICK, *wrong)
+        assert outcome.code == 2
+        assert words in " ".join(outcome.err.split())
 
 
 def test_a_full_disk_leaves_nothing_half_written(generate: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
