@@ -625,4 +625,4 @@ def test_the_first_frame_alone_says_how_to_get_all(seesr: Run, tmp_path: Path) -
     wrong = seesr("upscale", tmp_path / "a.gif", "-o", tmp_path / "b.png", "--frames", "last", *QUICK)
     assert "frames is 'last'" in wrong.err
     gif = seesr("upscale", tmp_path / "a.gif", "-o", tmp_path / "b.gif", *QUICK)
-    assert "b.gif: GIF is written for animations only; take all frames (--frames all), or write PNG" in gif.err
+    assert "b.gif: GIF is written for animations only; take all frames, or write PNG" in gif.err
