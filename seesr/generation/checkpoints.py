@@ -16,7 +16,7 @@ from seesr.autoencoder.vae import load_vae
 from seesr.components import NetworkSpec
 from seesr.diffusion.text import PromptEncoder, load_prompt_encoder
 from seesr.errors import OptionError, WeightsError
-from seesr.generation.library import find_model
+from seesr.generation.library import find_model, require_no_code, require_safetensors
 from seesr.generation.samplers import SAMPLERS
 from seesr.generation.single_file import (
     EPSILON,
@@ -56,7 +56,6 @@ CLASSES = {
     "vae/config.json": ("AutoencoderKL",),
 }
 """What a folder may say that it is, where it says something; another model could not be drawn with."""
-SAFETENSORS = ".safetensors"
 REQUIRED_FOLDERS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
 
@@ -305,13 +304,9 @@ def _check_files(checkpoint: Checkpoint) -> None:
     SD-Turbo of a weights folder for upscaling has what its manifest allows.
     """
     root = checkpoint.root
-    if code := next(root.rglob("*.py"), None):
-        raise WeightsError(f"{root} holds code ({code.relative_to(root)}), which is never run; use a checkpoint without.")
+    require_no_code(root, str(root))
     for name in () if checkpoint.is_base else ("unet", "vae", "text_encoder"):
-        if not any((root / name).glob(f"*{SAFETENSORS}")):
-            raise WeightsError(
-                f"{root / name} has no {SAFETENSORS} file, and no other is read; get the checkpoint as safetensors."
-            )
+        require_safetensors(root / name, str(root / name))
 
 
 def _missing(root: Path) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 from seesr.components import NetworkSpec
 from seesr.errors import WeightsError
 from seesr.generation.controls import ControlUnit
-from seesr.generation.library import WIDTHS, ModelFolder
+from seesr.generation.library import WIDTHS, ModelFolder, require_no_code
 from seesr.generation.wrapped_unet import WrappedUNet
 from seesr.images.resize import resize, to_tensor
 from seesr.images.sizes import Size
@@ -126,8 +126,7 @@ def _weights_file(folder: ModelFolder) -> Path:
         WeightsError: there is none, or the folder holds code or SeeSR's own ControlNet.
     """
     path, name = folder.path, folder.name
-    if code := next(path.rglob("*.py"), None):
-        raise WeightsError(f"the ControlNet {name} holds code ({code.name}), which is never run; use one without.")
+    require_no_code(path, f"the ControlNet {name}")
     files = sorted(path.glob(f"{DIFFUSERS_FILE}*.safetensors"), key=lambda file: len(file.name))
     if not files:
         raise WeightsError(

@@ -110,10 +110,8 @@ class Generator:
         """
         if is_debugging():
             show_debug_log()
-        found, on = (
-            resolve_checkpoint(checkpoint, vae, prediction),
-            (device, dtype, limits, memory_limit, sequential, compiled),
-        )
+        found = resolve_checkpoint(checkpoint, vae, prediction)
+        on = device, dtype, limits, memory_limit, sequential, compiled
         engine = Engine.load(found.name, found.networks, network_costs, found.defaults.dtype, *on)
         return cls(engine, found, vae_tile=vae_tile, safety_checker=safety_checker)
 

@@ -176,6 +176,18 @@ class Library:
         return _find(self.files(), name, self.kind, self.folder)
 
 
+def require_no_code(folder: Path, name: str) -> None:
+    """Raises WeightsError, which calls the folder `name`, if it holds Python files."""
+    if code := next(folder.rglob("*.py"), None):
+        raise WeightsError(f"{name} holds code ({code.relative_to(folder)}), which is never run; use one without.")
+
+
+def require_safetensors(folder: Path, name: str) -> None:
+    """Raises WeightsError, which calls the folder `name`, if it holds no safetensors file."""
+    if not any(folder.glob("*.safetensors")):
+        raise WeightsError(f"{name} has no .safetensors file, and no other is read; get it as safetensors.")
+
+
 def find_model(name: str | os.PathLike[str], kind: str) -> Path | None:
     """The file or folder `name`, else the folder or safetensors file of that name in `models/<kind>`; None if there is none.
 

@@ -11,7 +11,7 @@ from PIL import Image
 from seesr.debug import without_progress_bars, without_warnings
 from seesr.errors import OptionError, WeightsError, first_line
 from seesr.generation.controls import Preprocessor
-from seesr.generation.library import FolderLibrary, ModelFolder
+from seesr.generation.library import FolderLibrary, ModelFolder, require_no_code, require_safetensors
 from seesr.weights.config import read_config
 
 DEPTH_MODELS = ("depth_anything", "dpt")
@@ -81,13 +81,11 @@ def _only(library: FolderLibrary) -> ModelFolder:
 
 
 def _check_depth_model(folder: ModelFolder) -> None:
-    config, path = read_config(folder.path / "config.json"), folder.path
+    config = read_config(folder.path / "config.json")
     kind, estimates = config.get("model_type"), config.get("depth_estimation_type", "relative")
     if kind not in DEPTH_MODELS or estimates != "relative":
         raise WeightsError(
             f"the depth model {folder.name} is {kind} ({estimates}); only {' and '.join(DEPTH_MODELS)}, relative, are used."
         )
-    if code := next(path.rglob("*.py"), None):
-        raise WeightsError(f"the depth model {folder.name} holds code ({code.name}), which is never run; use one without.")
-    if not any(path.glob("*.safetensors")):
-        raise WeightsError(f"the depth model {folder.name} has no .safetensors file, and no other is read; get it as such.")
+    require_no_code(folder.path, f"the depth model {folder.name}")
+    require_safetensors(folder.path, f"the depth model {folder.name}")

@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL
 
 from seesr.autoencoder.vae import load_vae
 from seesr.errors import OptionError, WeightsError
-from seesr.generation.library import find_model
+from seesr.generation.library import find_model, require_safetensors
 from seesr.generation.single_file import load_vae_file
 from seesr.weights.config import read_config
 from seesr.weights.resolve import files_digest, folder_digest
@@ -55,6 +55,5 @@ def resolve_vae(name: str | os.PathLike[str]) -> VAESource:
     if path.is_dir():
         if (found := read_config(path / "config.json").get("_class_name", "AutoencoderKL")) != "AutoencoderKL":
             raise WeightsError(f"{path} is {found if isinstance(found, str) else 'another network'}, not AutoencoderKL.")
-        if not any(path.glob("*.safetensors")):
-            raise WeightsError(f"{path} has no .safetensors file, and no other is read; get the VAE as safetensors.")
+        require_safetensors(path, str(path))
     return VAESource(path, path.name if path.is_dir() else path.stem)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import struct
 import tempfile
@@ -11,11 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from seesr.errors import OptionError, OutputError
+from seesr.errors import OutputError
 from seesr.files import atomic_write
 from seesr.images.frame_writers import ANIMATIONS, FrameWriter, OutputFrame, TiffWriter
 from seesr.images.frames import FrameSequence
-from seesr.images.save import Target, pillow_format, save
+from seesr.images.save import Target, pillow_format, resolve_target, save
 from seesr.notes import Notes
 from seesr.options import SaveOptions
 
@@ -47,12 +46,7 @@ def write_frames(
         OptionError: of an open file the format is not given.
     """
     options = options or SaveOptions()
-    if isinstance(target, str | os.PathLike):
-        path, stream = Path(target), None
-    elif options.format is None:
-        raise OptionError("an open file has no suffix that gives its format; give it in SaveOptions(format=...).")
-    else:
-        path, stream = Path(f"the file.{options.format}"), target
+    path, stream = resolve_target(target, options)
     name, notes = name or str(path), Notes() if notes is None else notes
     image_format = pillow_format(path, all_frames=True)
     _check_format(image_format, sequence, name)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import ExifTags, Image
 
+from seesr.images.boxes import boxes
 from seesr.images.icc import ADOBE_GAMMA, ADOBE_RGB, BT2020, DISPLAY_P3, SRGB, Primaries, build_profile
 from seesr.images.png import chunks
 from seesr.notes import Notes
@@ -84,7 +85,7 @@ def stated_colours(image: Image.Image, content: bytes, notes: Notes) -> StatedCo
 
 def heif_bits(content: bytes) -> int:
     """Bits of a channel of a HEIC or AVIF; 8 where it does not say."""
-    depths = [bits for kind, body in _boxes(content) if kind == b"pixi" for bits in body[5 : 5 + body[4]]]
+    depths = [bits for kind, body in _properties(content) if kind == b"pixi" for bits in body[5 : 5 + body[4]]]
     return depths[0] if depths else 8
 
 
@@ -116,29 +117,19 @@ def _png_code_points(content: bytes) -> CodePoints | None:
 
 def _heif_code_points(content: bytes) -> CodePoints | None:
     """Those of the first box colr with code points."""
-    for kind, body in _boxes(content):
+    for kind, body in _properties(content):
         if kind == b"colr" and body[:4] == b"nclx" and len(body) >= 8:
             return CodePoints(*struct.unpack(">2H", body[4:8]))
     return None
 
 
-def _boxes(content: bytes, start: int = 0, stop: int | None = None) -> Iterator[tuple[bytes, bytes]]:
-    """(kind, body) of the boxes that hold the properties of a HEIC's or AVIF's pictures (ISO/IEC 14496-12)."""
-    stop = len(content) if stop is None else stop
-    while start + 8 <= stop:
-        length, kind = struct.unpack(">I4s", content[start : start + 8])
-        body = start + 8
-        if length == 1 and start + 16 <= stop:
-            (length,) = struct.unpack(">Q", content[start + 8 : start + 16])
-            body += 8
-        end = stop if length == 0 else start + length
-        if end <= start or end > stop:
-            return
+def _properties(content: bytes, start: int = 0, stop: int | None = None) -> Iterator[tuple[bytes, bytes]]:
+    """(kind, body) of the boxes that hold the properties of a HEIC's or AVIF's pictures."""
+    for kind, body, end in boxes(content, start, stop):
         if kind in CONTAINERS:
-            yield from _boxes(content, body + (4 if kind == b"meta" else 0), end)
+            yield from _properties(content, body + (4 if kind == b"meta" else 0), end)
         elif kind in (b"colr", b"pixi"):
             yield kind, content[body:end]
-        start = end
 
 
 def _profile_of_png_gamma(image: Image.Image) -> bytes | None:

@@ -23,7 +23,7 @@ from seesr.images.metadata import Metadata, metadata_arguments
 from seesr.images.metadata.ifd import EXIF_PREFIX
 from seesr.images.metadata.settings import gif_comment
 from seesr.images.png import PNG_SIGNATURE, chunk, chunks
-from seesr.images.save import Deep
+from seesr.images.save import Deep, written_metadata
 from seesr.images.sizes import Size
 from seesr.images.tiff import write_tiff
 from seesr.notes import Notes
@@ -231,7 +231,7 @@ class GifWriter:
         self.file.write(b";")
 
     def _begin(self, first: OutputFrame) -> None:
-        metadata = (first.metadata or Metadata()) if self.options.metadata else Metadata()
+        metadata = written_metadata(first.metadata, self.options)
         if metadata != metadata.anonymous():
             self.notes.add("GIF holds no metadata but a comment: the input's was left out")
         self.file.write(b"GIF89a" + struct.pack("<HHBBB", *first.image.size, 0, 0, 0))
@@ -287,9 +287,7 @@ ANIMATIONS = {"PNG": ApngWriter, "WEBP": WebPWriter, "GIF": GifWriter}
 
 
 def _metadata(image_format: str, frame: OutputFrame, options: SaveOptions, notes: Notes) -> dict[str, Any]:
-    metadata = frame.metadata or Metadata()
-    written = metadata if options.metadata else metadata.anonymous()
-    return metadata_arguments(image_format, written, frame.settings, None, notes)
+    return metadata_arguments(image_format, written_metadata(frame.metadata, options), frame.settings, None, notes)
 
 
 def _encode(image: Image.Image, image_format: str, arguments: dict[str, Any]) -> bytes:

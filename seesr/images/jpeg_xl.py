@@ -6,6 +6,8 @@ import importlib
 
 from PIL import Image
 
+from seesr.images.boxes import boxes
+
 JXL_SIGNATURES = (b"\xff\x0a", b"\0\0\0\x0cJXL ")
 """First bytes of a codestream and of a container."""
 
@@ -27,13 +29,4 @@ def xmp_of_jpeg_xl(image: Image.Image) -> bytes | None:
     content = getattr(image, "fc", b"") if image.format == "JXL" else b""
     if not content.startswith(JXL_SIGNATURES[1]):
         return None
-    place = 0
-    while place + 8 <= len(content):
-        length, kind, header = int.from_bytes(content[place : place + 4]), content[place + 4 : place + 8], 8
-        if length == 1:
-            length, header = int.from_bytes(content[place + 8 : place + 16]), 16
-        end = place + length if length else len(content)
-        if kind == b"xml ":
-            return content[place + header : end]
-        place = max(end, place + header)
-    return None
+    return next((content[body:end] for kind, body, end in boxes(content) if kind == b"xml "), None)

@@ -22,13 +22,12 @@ from PIL import ExifTags, Image, ImageChops, PngImagePlugin, TiffImagePlugin, Un
 
 from seesr.errors import InputError, first_line
 from seesr.images.alpha import bleed
-from seesr.images.colour_tags import heif_bits, stated_colours, tone_map
+from seesr.images.colour_tags import stated_colours, tone_map
 from seesr.images.frames import FrameSequence, find_frames, frame_duration
 from seesr.images.icc import Colours, convert, is_grey_profile, to_working_space
 from seesr.images.jpeg_xl import JXL_SIGNATURES, enable_jpeg_xl
 from seesr.images.matrix_profiles import convert_samples
 from seesr.images.metadata import Metadata, read_metadata, read_metadata_of_tiff
-from seesr.images.png import PNG_SIGNATURE
 from seesr.images.rare_files import (
     TIFF_SIGNATURES,
     RareTiff,
@@ -38,7 +37,7 @@ from seesr.images.rare_files import (
     seek_picture,
     silent_libtiff,
 )
-from seesr.images.repair import JPEG_START, with_jpeg_end, without_damaged_texts, without_jpeg_metadata
+from seesr.images.repair import with_jpeg_end, without_damage
 from seesr.images.samples import (
     Pixels,
     SampleFormat,
@@ -204,8 +203,9 @@ def read_frames(source: ImageSource, limits: Limits) -> tuple[FrameSequence, Ite
         try:
             image = _open(content)
         except DECODE_ERRORS:
-            if content.startswith(PNG_SIGNATURE) and (repaired := without_damaged_texts(content)):
-                return read_frames(EncodedImage(repaired, name), limits)
+            if repaired := without_damage(content):
+                sequence, frames = read_frames(EncodedImage(repaired[0], name), limits)
+                return sequence, _with_note(frames, repaired[1])
             return FrameSequence(), _picture_alone(source, limits)  # of a kind that `read_picture` knows, or an error
     try:
         with _pillow_settings():
@@ -221,6 +221,12 @@ def read_frames(source: ImageSource, limits: Limits) -> tuple[FrameSequence, Ite
 
 def _picture_alone(source: ImageSource, limits: Limits) -> Iterator[Frame]:
     yield Frame(read_picture(source, limits))
+
+
+def _with_note(frames: Iterator[Frame], note: str) -> Iterator[Frame]:
+    for frame in frames:
+        frame.picture.notes.add(note)
+        yield frame
 
 
 def _read_pages(image: Image.Image, content: bytes, sequence: FrameSequence, limits: Limits, name: str) -> Iterator[Frame]:
@@ -345,13 +351,9 @@ def _decode(content: bytes, limits: Limits, name: str, keep_numbers: bool = Fals
             return _with_metadata(developed, content)
         return _to_picture(image, limits, name, keep_numbers, content, _frame_notes(image, notes))
     except DECODE_ERRORS as error:
-        if content.startswith(PNG_SIGNATURE) and (repaired := without_damaged_texts(content)):
-            picture = _decode(repaired, limits, name, keep_numbers)
-            picture.notes.add("damaged texts in the input were left out")
-            return picture
-        if content.startswith(JPEG_START) and (repaired := without_jpeg_metadata(content)):
-            picture = _decode(repaired, limits, name, keep_numbers)
-            picture.notes.add("damaged metadata in the input was left out")
+        if repaired := without_damage(content):
+            picture = _decode(repaired[0], limits, name, keep_numbers)
+            picture.notes.add(repaired[1])
             return picture
         if not isinstance(error, UnidentifiedImageError):
             raise _damaged(name, error) from error
@@ -408,7 +410,7 @@ def _to_picture(
     try:
         return _convert(image, limits, name, keep_numbers, content, notes or Notes(), samples)
     except DECODE_ERRORS as error:
-        repaired = with_jpeg_end(content) if content.startswith(JPEG_START) and not content.endswith(b"\xff\xd9") else None
+        repaired = with_jpeg_end(content)
         if repaired is None:
             raise _damaged(name, error) from error
         picture = _decode(repaired, limits, name, keep_numbers)
@@ -432,9 +434,7 @@ def _convert(
     samples: Samples | None = None,
 ) -> Picture:
     """`samples` are those of `image` where they are known already."""
-    sample_format = SampleFormat.of(image)
-    if image.format in ("HEIF", "AVIF"):
-        sample_format = replace(sample_format, bits=heif_bits(content))
+    sample_format = SampleFormat.of(image, content)
     with _pillow_settings():  # Pillow checks the size of a TIFF again here
         if samples is None:
             samples = read_samples(image, content, partial(_open_again, content, image), sample_format, notes)

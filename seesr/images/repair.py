@@ -21,8 +21,19 @@ FILLINGS = (b"\x55" * 64, b"\xaa" * 64, b"\x00" * 64)
 """Made-up picture data: where none is missing, none of them changes a pixel."""
 
 
+def without_damage(content: bytes) -> tuple[bytes, str] | None:
+    """A PNG or JPEG that Pillow gives up on, without what it may lack, and a note on that; None where that is nothing."""
+    if content.startswith(PNG_SIGNATURE) and (repaired := _without_damaged_texts(content)):
+        return repaired, "damaged texts in the input were left out"
+    if content.startswith(JPEG_START) and (repaired := _without_jpeg_metadata(content)):
+        return repaired, "damaged metadata in the input was left out"
+    return None
+
+
 def with_jpeg_end(content: bytes) -> bytes | None:
-    """A JPEG that lacks only its end marker, with it; None where pixels are missing too."""
+    """A JPEG that lacks only its end marker, with it; None where pixels are missing too, and of any other file."""
+    if not content.startswith(JPEG_START) or content.endswith(JPEG_END):
+        return None
     body = content.removesuffix(b"\xff")
     pixels = [_pixels(body + filling + JPEG_END) for filling in (b"", *FILLINGS)]
     is_whole = pixels[0] is not None and all(other == pixels[0] for other in pixels)
@@ -37,7 +48,7 @@ def _pixels(content: bytes) -> bytes | None:
         return None
 
 
-def without_damaged_texts(content: bytes) -> bytes | None:
+def _without_damaged_texts(content: bytes) -> bytes | None:
     """A PNG without chunks that may be missing and whose checksum is wrong; None where there are none, or it is cut."""
     kept, is_changed = [PNG_SIGNATURE], False
     for chunk in chunks(content):
@@ -51,7 +62,7 @@ def without_damaged_texts(content: bytes) -> bytes | None:
     return b"".join(kept) if is_changed else None
 
 
-def without_jpeg_metadata(content: bytes) -> bytes | None:
+def _without_jpeg_metadata(content: bytes) -> bytes | None:
     """A JPEG without comments and the segments of applications, but those that its pixels need; None where it has none."""
     kept, place = [JPEG_START], len(JPEG_START)
     while place + 4 <= len(content) and content[place] == 0xFF and content[place + 1] != SCAN:

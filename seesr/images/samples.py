@@ -18,6 +18,7 @@ from PIL import Image, ImageFile
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, PLANAR_CONFIGURATION, SAMPLEFORMAT
 
 from seesr.errors import InputError
+from seesr.images.colour_tags import heif_bits
 from seesr.notes import Notes
 
 STRIP_ROWS = 64
@@ -25,6 +26,8 @@ STRIP_ROWS = 64
 LOW_BYTES = {";16B": ";16L", ";16L": ";16B", ";16N": ";16B" if sys.byteorder == "little" else ";16L"}
 """Ends of Pillow's raw modes, which give the high bytes, and the ends that give the low bytes; N is the machine's order."""
 HIGH_BYTE_MODES, GREY_ALPHA = ("RGB", "RGBX", "RGBA"), "LA;16B"
+VIDEO_FORMATS = ("HEIF", "AVIF")
+"""Of which Pillow's plug-ins give 8 bits, whatever the file holds."""
 
 Pixels = Image.Image | np.ndarray
 """An RGB picture of 8 bits, or what is not rounded: `(H, W, 3)`, float32 in 0..1."""
@@ -52,8 +55,8 @@ class SampleFormat:
     """Whether 0 is white. Pillow inverts such samples itself if they have 8 bits or fewer."""
 
     @classmethod
-    def of(cls, image: Image.Image) -> SampleFormat:
-        """The sample format of `image`.
+    def of(cls, image: Image.Image, content: bytes) -> SampleFormat:
+        """The sample format of `image`, whose file is `content`; that is empty where there is none.
 
         It must not be loaded yet unless it is a TIFF or was created in memory: loading forgets the raw mode.
         """
@@ -63,6 +66,8 @@ class SampleFormat:
             return cls(tags.get(BITSPERSAMPLE, (1,))[0], not unsigned, tags.get(PHOTOMETRIC_INTERPRETATION) == 0)
         if image.mode in ("I", "F"):
             return cls(32)
+        if image.format in VIDEO_FORMATS:
+            return cls(heif_bits(content))
         raw_mode = raw_mode_of(image)
         # BGR;16 has 16 bits for all three channels.
         return cls(16 if image.mode.startswith("I") or (";16" in raw_mode and raw_mode != "BGR;16") else 8)
@@ -90,7 +95,7 @@ def read_samples(
         values = _grey(_loaded(image), sample_format, notes)
     elif not content or sample_format.bits <= 8 or not isinstance(image, ImageFile.ImageFile):  # or a copy of a frame
         return None
-    elif image.format in ("HEIF", "AVIF"):
+    elif image.format in VIDEO_FORMATS:
         values = _of_video_frame(_loaded(image), content, sample_format.bits)
     else:
         colours = _colours_of_16_bits(image, again)

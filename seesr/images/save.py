@@ -89,6 +89,25 @@ def pillow_format(path: Path, all_frames: bool = False) -> str:
     return image_format
 
 
+def resolve_target(target: Target, options: SaveOptions) -> tuple[Path, Writable | None]:
+    """The path, whose suffix gives the format, and the open file; of a file the path is made up.
+
+    Raises:
+        OptionError: of an open file the format is not given.
+    """
+    if isinstance(target, str | os.PathLike):
+        return Path(target), None
+    if options.format is None:
+        raise OptionError("an open file has no suffix that gives its format; give it in SaveOptions(format=...).")
+    return Path(f"the file.{options.format}"), target
+
+
+def written_metadata(metadata: Metadata | None, options: SaveOptions) -> Metadata:
+    """What of an input's metadata is written."""
+    metadata = metadata or Metadata()
+    return metadata if options.metadata else metadata.anonymous()
+
+
 def check_bits(path: Path, bits: int) -> None:
     """Checks that the format of `path` holds `bits` a channel.
 
@@ -151,14 +170,8 @@ def save_on_success(
     Yields the notes that `save` returns.
     """
     options = options or SaveOptions()
-    if isinstance(target, str | os.PathLike):
-        path, stream = Path(target), None
-        name = name or str(path)
-    elif options.format is None:
-        raise OptionError("an open file has no suffix that gives its format; give it in SaveOptions(format=...).")
-    else:
-        path, stream = Path(f"the file.{options.format}"), target
-        name = name or "the file"
+    path, stream = resolve_target(target, options)
+    name = name or (str(path) if stream is None else "the file")
     check_bits(path, deep.bits if deep else 8)
     image_format = pillow_format(path)
     if image_format in NO_ALPHA and image.mode in ("LA", "RGBA"):
@@ -172,11 +185,10 @@ def save_on_success(
         image, _ = to_srgb(image, Notes())
         if alpha is not None:
             image.putalpha(alpha)
-    metadata, notes = metadata or Metadata(), Notes()
-    written = metadata if options.metadata else metadata.anonymous()
+    notes = Notes()
     full_chroma = image_format in CHROMA_SUBSAMPLED and options.quality >= FULL_CHROMA_QUALITY
     arguments: dict[str, Any] = {"subsampling": "4:4:4"} if full_chroma else {}
-    arguments |= metadata_arguments(image_format, written, settings, infotext, notes)
+    arguments |= metadata_arguments(image_format, written_metadata(metadata, options), settings, infotext, notes)
     if deep and image_format == "AVIF":
         notes.add(f"AVIF of {deep.bits} bits is written in sRGB, without metadata and settings")
     arguments |= {"quality": options.quality, "icc_profile": image.info.get("icc_profile")}
