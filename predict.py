@@ -21,7 +21,8 @@ from PIL import Image
 
 from seesr import Options, Upscaler
 from seesr.errors import InputError
-from seesr.images.read import FIRST_FRAME, EncodedImage
+from seesr.images.encoded import EncodedImage
+from seesr.images.read import FIRST_FRAME
 from seesr.images.save import check_bits, pillow_format
 from seesr.machine.allocator import single_malloc_arena, trim_heap
 from seesr.machine.device import dtype_name

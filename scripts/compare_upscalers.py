@@ -41,7 +41,7 @@ from seesr.evaluation.degradation import KINDS, crop_to_multiple, degraded_pair,
 from seesr.evaluation.evaluate import SCALE, ImagePair
 from seesr.evaluation.metrics import Metrics
 from seesr.evaluation.stlpips import STLPIPS
-from seesr.images.read import PICTURE_SUFFIXES
+from seesr.images.encoded import PICTURE_SUFFIXES
 from seesr.images.resize import resize
 from seesr.upscaler import Upscaler
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from seesr.generation.controls import MAX_CONTROLS, ControlUnit
 from seesr.generation.options import GenerationOptions
-from seesr.images.read import EncodedImage, ImageSource
+from seesr.images.encoded import EncodedImage, ImageSource
 
 if TYPE_CHECKING:
     from seesr.generation.generator import Generator

@@ -20,8 +20,10 @@ from seesr.engine import Engine, Execution
 from seesr.errors import OptionError
 from seesr.images.colour import COLOR_FIXES
 from seesr.images.edges import enhance_edges
+from seesr.images.encoded import ImageSource
 from seesr.images.finish import finish, finish_deep
-from seesr.images.read import Frame, ImageSource, Picture, read_frames, read_picture
+from seesr.images.picture import Picture
+from seesr.images.read import Frame, read_frames, read_picture
 from seesr.images.resize import crop, network_input, to_array, to_image
 from seesr.images.save import Deep
 from seesr.images.sizes import Sizes, plan_sizes

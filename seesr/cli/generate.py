@@ -25,7 +25,7 @@ from seesr.errors import OptionError, OutputError
 from seesr.generation.controls import PREPROCESSORS, ControlUnit
 from seesr.generation.like import values_from_infotext, values_from_settings
 from seesr.generation.options import GenerationOptions
-from seesr.images.read import EncodedImage
+from seesr.images.encoded import EncodedImage
 from seesr.jobs import JobRequest, Task, content_hash, control_units, run_job
 from seesr.options import Limits, SaveOptions
 

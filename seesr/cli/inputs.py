@@ -15,7 +15,7 @@ from pathlib import Path
 from seesr.cli.names import ResultNames
 from seesr.errors import InputError, OutputError, SeeSRError
 from seesr.files import atomic_write
-from seesr.images.read import PICTURE_SUFFIXES, EncodedImage
+from seesr.images.encoded import PICTURE_SUFFIXES, EncodedImage
 from seesr.images.save import PILLOW_FORMATS, Writable, pillow_format
 from seesr.options import Limits
 

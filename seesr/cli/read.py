@@ -10,8 +10,8 @@ import typer
 
 from seesr.cli.flags import JsonFlag
 from seesr.errors import InputError
+from seesr.images.encoded import EncodedImage, load_image
 from seesr.images.metadata import read_infotext, read_settings
-from seesr.images.read import EncodedImage, load_image
 from seesr.options import Limits
 
 

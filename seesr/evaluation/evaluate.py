@@ -13,7 +13,8 @@ from seesr.errors import InputError
 from seesr.evaluation import BICUBIC, OURS
 from seesr.evaluation.degradation import crop_to_multiple, degraded_pair, downscale_bicubic
 from seesr.evaluation.metrics import Metrics
-from seesr.images.read import PICTURE_SUFFIXES, read_picture
+from seesr.images.encoded import PICTURE_SUFFIXES
+from seesr.images.read import read_picture
 from seesr.images.resize import resize
 from seesr.machine.out_of_memory import oom_as
 from seesr.options import Limits, Options

@@ -10,7 +10,9 @@ from PIL import Image, ImageOps
 
 from seesr.generation import masks
 from seesr.generation.options import GenerationOptions
-from seesr.images.read import ImageSource, Picture, read_picture
+from seesr.images.encoded import ImageSource
+from seesr.images.picture import Picture
+from seesr.images.read import read_picture
 from seesr.images.sizes import Size
 from seesr.notes import Notes
 from seesr.options import Limits

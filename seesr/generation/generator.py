@@ -35,7 +35,8 @@ from seesr.generation.result import GenerationResult
 from seesr.generation.safety import SafetyChecker, blurred
 from seesr.generation.samplers import AUTOMATIC, parse_sampler, supports
 from seesr.generation.styles import apply_styles, expand_variants, read_styles
-from seesr.images.read import ImageSource, read_picture
+from seesr.images.encoded import ImageSource
+from seesr.images.read import read_picture
 from seesr.images.resize import resize
 from seesr.images.sizes import Size
 from seesr.machine.device import dtype_name

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
 from seesr.errors import InputError
-from seesr.images.read import Picture
+from seesr.images.picture import Picture
 from seesr.images.sizes import Size
 
 Box = tuple[int, int, int, int]

@@ -8,7 +8,7 @@ from PIL import Image
 from seesr.images.alpha import enlarge_alpha
 from seesr.images.icc import convert
 from seesr.images.matrix_profiles import convert_samples
-from seesr.images.read import Picture
+from seesr.images.picture import Picture
 from seesr.images.resize import resize
 from seesr.images.samples import to_8_bit_image, to_integers, to_unit
 from seesr.images.sharpen import sharpen, sharpen_samples

@@ -8,7 +8,7 @@ from pathlib import Path
 from helpers import Run
 
 from seesr import Upscaler
-from seesr.images.read import ImageSource
+from seesr.images.encoded import ImageSource
 from seesr.tagging.prompt import Tag
 
 

@@ -15,7 +15,8 @@ from PIL import Image, ImageCms
 from seesr import Upscaler
 from seesr.images.colour_tags import CODE_PRIMARIES, HLG, PQ
 from seesr.images.icc import ADOBE_GAMMA, ADOBE_RGB, BT2020, DISPLAY_P3, SRGB, Primaries, build_profile, convert, is_wide
-from seesr.images.read import Picture, read_picture
+from seesr.images.picture import Picture
+from seesr.images.read import read_picture
 from seesr.options import Limits
 
 LIMITS = Limits()

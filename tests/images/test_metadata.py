@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import encoded, photo_in_mode
+from helpers import encoded, is_close, photo_in_mode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, PngImagePlugin
@@ -19,7 +19,9 @@ from PIL import ExifTags, Image, PngImagePlugin
 from seesr import Upscaler
 from seesr.images.metadata import Metadata, iptc, read_infotext, read_settings, xmp
 from seesr.images.metadata.ifd import Exif, Field
-from seesr.images.read import Picture, read_picture
+from seesr.images.picture import Picture
+from seesr.images.png import PNG_SIGNATURE, chunks
+from seesr.images.read import read_picture
 from seesr.images.save import save
 from seesr.options import Limits, SaveOptions
 
@@ -429,3 +431,22 @@ def test_exiftool_reads_back_what_it_wrote(source: str, kinds: tuple[str, ...], 
         if kind in ("webp", "avif", "jxl"):
             allowed |= {name for name in before if name.startswith("IPTC:")}
         assert lost <= allowed, kind
+
+
+@pytest.mark.parametrize("mode", ["RGB", "P", "L"])
+def test_texts_under_names_that_pillow_uses_are_texts(mode: str) -> None:
+    texts = dict.fromkeys(
+        ["icc_profile", "transparency", "gamma", "chromaticity", "srgb", "dpi", "exif", "xmp", "photoshop", "loop"], "text"
+    )
+    info = PngImagePlugin.PngInfo()
+    for name, value in texts.items():
+        info.add_text(name, value)
+    photo = photo_in_mode(8, 8, mode)
+    before = encoded(photo, "PNG", pnginfo=info)
+    parts = list(chunks(before))
+    behind = b"".join([PNG_SIGNATURE, *sorted(parts, key=lambda part: {b"tEXt": 1, b"IEND": 2}.get(part[4:8], 0))])
+    for content in (before, behind):
+        picture = read_picture(content, LIMITS)
+        assert picture.metadata.texts == texts
+        assert (list(picture.notes), picture.alpha, picture.profile) == ([], None, None)
+        assert is_close(picture.rgb, photo.convert("RGB"), 1)

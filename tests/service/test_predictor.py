@@ -19,8 +19,8 @@ from packaging.requirements import Requirement
 from PIL import Image
 
 from seesr import Options, OutputError, Result
+from seesr.images.encoded import EncodedImage
 from seesr.images.frames import FrameSequence
-from seesr.images.read import EncodedImage
 from seesr.images.sizes import Sizes
 from seesr.machine.worker_thread import WorkerThread
 from seesr.options import PRESETS, Limits, ReadOptions, SaveOptions
