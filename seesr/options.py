@@ -23,6 +23,18 @@ PRESETS: dict[str, dict[str, Any]] = {
 """The options that each preset sets; an option that is given explicitly takes precedence."""
 
 
+def validation_message(error: ValidationError, model: type[BaseModel] | None = None) -> str:
+    """What the first of the errors is, in one sentence; of an unknown option of `model` with the valid ones."""
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        valid = f"; valid options: {', '.join(model.model_fields)}" if model else ""
+        return f"unknown option {name!r}{valid}."
+    if not first["loc"]:  # several options do not fit each other: the message names them
+        return f"{first['msg']}."
+    return f"{name} is {reprlib.repr(first['input'])}: {_lower_first(first['msg'])}."
+
+
 class OptionModel(BaseModel):
     """A pydantic model that raises `OptionError`."""
 
@@ -33,13 +45,7 @@ class OptionModel(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(str(part) for part in first["loc"])
-            if first["type"] == "extra_forbidden":
-                raise OptionError(f"unknown option {name!r}; valid options: {', '.join(type(self).model_fields)}.") from None
-            if not first["loc"]:  # several options do not fit each other: the message names them
-                raise OptionError(f"{first['msg']}.") from None
-            raise OptionError(f"{name} is {reprlib.repr(first['input'])}: {_lower_first(first['msg'])}.") from None
+            raise OptionError(validation_message(error, type(self))) from None
 
     @classmethod
     def make(cls, **values: Any) -> Self:

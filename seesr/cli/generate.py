@@ -26,7 +26,7 @@ from seesr.generation.controls import PREPROCESSORS, ControlUnit
 from seesr.generation.like import values_from_infotext, values_from_settings
 from seesr.generation.options import GenerationOptions
 from seesr.images.encoded import EncodedImage
-from seesr.jobs import JobRequest, Task, content_hash, control_units, run_job
+from seesr.jobs import GenerationRequest, GenerationTask, content_hash, control_units, run_job
 from seesr.options import Limits, SaveOptions
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ def _request(
     image: Path | None,
     mask: Path | None,
     controls: list[ControlUnit[Path]],
-) -> tuple[JobRequest, dict[str, bytes]]:
+) -> tuple[GenerationRequest, dict[str, bytes]]:
     """The job, and its pictures by content hash."""
     if image is None and (mask is not None or options.outpaint):
         raise OptionError("--mask and --outpaint change a picture: give it with --image.")
@@ -204,9 +204,18 @@ def _request(
 
     names = {name: named(path) for name, path in (("image", image), ("mask", mask)) if path is not None}
     units = tuple(unit.with_image(named(unit.image)) for unit in controls)
-    task: Task = "inpainting" if mask else "image to image" if image else "text to image"
-    job = secrets.token_hex(8)
-    return JobRequest(id=job, task=task, options=options, controls=units, **models, **names), pictures
+    task: GenerationTask = "inpainting" if mask else "image to image" if image else "text to image"
+    request = GenerationRequest(
+        task=task,
+        options=options,
+        checkpoint=models["checkpoint"],
+        vae=models["vae"],
+        prediction=models["prediction"],
+        image=names.get("image"),
+        mask=names.get("mask"),
+        controls=units,
+    )
+    return request, pictures
 
 
 def _load(

@@ -15,9 +15,10 @@ from controlnets import save_controlnet
 from helpers import Outcome, Run, photograph
 from PIL import Image
 
+from seesr import OptionError
 from seesr.generation.checkpoints import resolve_checkpoint
 from seesr.generation.generator import Generator
-from seesr.jobs import JobRequest, content_hash
+from seesr.jobs import content_hash, parse_request
 
 QUICK = ("--steps", 2, "--seed", 7)
 
@@ -203,7 +204,20 @@ def test_a_full_disk_leaves_nothing_half_written(generate: Run, tmp_path: Path, 
 def test_a_request_names_the_pictures_that_its_task_takes() -> None:
     options: dict[str, Any] = {"prompt": "a fox"}
     name = content_hash(b"picture")
-    JobRequest.model_validate({"id": "1", "task": "image to image", "options": options, "image": name})
-    for wrong in ({"task": "inpainting", "image": name}, {"image": name}, {"task": "image to image"}):
-        with pytest.raises(ValueError, match="takes"):
-            JobRequest.model_validate({"id": "1", "options": options} | wrong)
+    parse_request({"task": "image to image", "options": options, "image": name})
+    for task, image in (("inpainting", name), ("text to image", name), ("image to image", None)):
+        with pytest.raises(OptionError, match="takes"):
+            parse_request({"options": options, "task": task, "image": image})
+
+
+def test_a_request_says_what_is_wrong_with_it() -> None:
+    name = content_hash(b"picture")
+    for request, said in (
+        ({"task": "dance"}, "dance"),
+        ({"task": "upscale", "image": "../photo.png"}, "upscale.image is '../photo.png'"),
+        ({"task": "upscale", "image": name, "options": {"scale": 9}}, "scale is 9"),
+        ({"task": "tags", "image": name, "path": "/etc/passwd"}, "unknown option 'tags.path'"),
+        ({"task": "text to image", "options": {"steps": 0}}, "steps is 0"),
+    ):
+        with pytest.raises(OptionError, match=said):
+            parse_request(request)

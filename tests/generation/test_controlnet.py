@@ -33,7 +33,7 @@ from seesr.generation.options import GenerationOptions
 from seesr.generation.preprocessors import canny, depth_map
 from seesr.generation.samplers import make_scheduler, parse_sampler
 from seesr.images.resize import to_tensor
-from seesr.jobs import JobRequest, run_job
+from seesr.jobs import GenerationRequest, content_hash, parse_request, run_job
 from seesr.networks import network_costs
 from seesr.planning.plan import Budget
 from seesr.weights.manifest import beside_package
@@ -411,14 +411,16 @@ def test_units_stand_in_the_file_as_a1111_writes_them(steered: Generator) -> Non
 
 
 def test_a_job_carries_units_by_the_hash_of_their_pictures(steered: Generator) -> None:
-    request = JobRequest(
-        id="1",
+    picture = encoded(drawn(), "png")
+    request = GenerationRequest(
         options=GenerationOptions(prompt=PROMPT, **VALUES | {"steps": 2}),
-        controls=(ControlUnit("edges", "hash", 0.7),),
+        controls=(ControlUnit("edges", content_hash(picture), 0.7),),
     )
-    again = JobRequest.model_validate_json(request.model_dump_json())
+    again = parse_request(request.model_dump_json())
+    assert isinstance(again, GenerationRequest)
     assert again == request
-    (result,) = run_job(steered, again, {"hash": encoded(drawn(), "png")})
+    assert again.pictures == {content_hash(picture)}
+    (result,) = run_job(steered, again, {content_hash(picture): picture})
     assert result.image.tobytes() == made(steered, ControlUnit("edges", drawn(), 0.7))
 
 

@@ -1,0 +1,41 @@
+"""The studio's own errors, each with the HTTP status that a client sees."""
+
+from __future__ import annotations
+
+from seesr.errors import SeeSRError
+
+
+class StudioError(SeeSRError):
+    """Base of these errors."""
+
+    status = 400
+
+
+class NotFoundError(StudioError):
+    """There is no such thing, or it is another user's."""
+
+    status = 404
+
+
+class ForbiddenError(StudioError):
+    """This user may not do that."""
+
+    status = 403
+
+
+class ConflictError(StudioError):
+    """What is asked for does not fit the state of the thing, such as the retry of a job that runs."""
+
+    status = 409
+
+
+class LimitError(StudioError):
+    """A limit of the operator's: queue length, jobs an hour, quota."""
+
+    status = 429
+
+
+class FullDiskError(StudioError):
+    """There is no room on the disk."""
+
+    status = 507

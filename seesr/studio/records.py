@@ -1,0 +1,88 @@
+"""What the studio keeps, as its parts and its clients see it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from seesr.jobs import JobRequest
+
+JobState = Literal["pending", "running", "done", "failed", "cancelled", "interrupted"]
+ENDED: tuple[JobState, ...] = ("done", "failed", "cancelled", "interrupted")
+"""States in which a job stays; `interrupted` is one that ran when the server or the worker died."""
+Role = Literal["admin", "user"]
+LOCAL = "local"
+"""Name of the admin that everybody is where there are no users."""
+
+
+class Record(BaseModel):
+    """Base of the records."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class User(Record):
+    """Somebody who may use the studio."""
+
+    name: str
+    role: Role = "user"
+
+    @property
+    def is_admin(self) -> bool:
+        return self.role == "admin"
+
+
+class PictureRecord(Record):
+    """A finished picture; its file is found by its id."""
+
+    id: str
+    job: str | None
+    """None of one that was imported."""
+    user: str
+    index: int
+    """Its place among the pictures of its job."""
+    created: datetime
+    width: int
+    height: int
+    media_type: str
+    size: int
+    """Bytes."""
+    digest: str
+    """SHA-256 of the file."""
+    settings: dict[str, Any] = {}
+    """`Result.settings()`."""
+
+
+class Job(Record):
+    """A job, and what became of it."""
+
+    id: str
+    user: str
+    state: JobState
+    request: JobRequest
+    priority: int = 0
+    """Higher ones are begun first; only an admin raises it."""
+    created: datetime
+    started: datetime | None = None
+    ended: datetime | None = None
+    device: str | None = None
+    error: str | None = None
+    """One sentence, of a job that failed."""
+    notes: list[str] = []
+    result: dict[str, Any] = {}
+    """What it found, of the task `tags`; seconds of the stages and the memory plan, of others."""
+    retry_of: str | None = None
+    pictures: list[PictureRecord] = []
+    ahead: int | None = Field(default=None, description="Jobs that are begun before it, of a pending one.")
+
+
+class QueueStatus(Record):
+    """The queue, without anything of a user's jobs."""
+
+    paused: bool
+    reason: str | None = None
+    """Why it is paused: the operator, or a full disk."""
+    pending: int
+    running: int
