@@ -143,8 +143,8 @@ def forget_misleading_texts(image: Image.Image) -> None:
     for name in PILLOW_NAMES:
         if isinstance(image.info.get(name), str):
             del image.info[name]
-    # Of this name Pillow leaves the text as bytes.
-    if "exif" in getattr(image, "text", {}) and not image.info.get("exif", EXIF_BEGINNING).startswith(EXIF_BEGINNING):
+    # Of this name Pillow leaves the text as bytes. (`image.text` would decode the picture.)
+    if image.format == "PNG" and not image.info.get("exif", EXIF_BEGINNING).startswith(EXIF_BEGINNING):
         del image.info["exif"]
 
 
