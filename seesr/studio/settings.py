@@ -9,6 +9,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from seesr.errors import OptionError
 from seesr.options import validation_message
@@ -52,7 +53,7 @@ class StudioSettings(BaseModel):
     def _check_hosts(cls, hosts: frozenset[str]) -> frozenset[str]:
         for host in hosts:
             if not host or "*" in host or "/" in host or (":" in host and not _is_address(host)):
-                raise ValueError(f"{host!r} is no host; write its name alone, such as 'studio.example'")
+                raise PydanticCustomError("host", "write a host's name alone, such as studio.example, not {host}", {"host": host})
         return frozenset(host.lower() for host in hosts)
 
     @field_validator("root_path")
@@ -60,7 +61,7 @@ class StudioSettings(BaseModel):
     def _check_root_path(cls, path: str) -> str:
         path = path.rstrip("/")
         if path and not path.startswith("/"):
-            raise ValueError("a root path begins with /, such as '/studio'")
+            raise PydanticCustomError("root_path", "write it from its first slash on, such as /studio")
         return path
 
     @field_validator("cors_origins")
@@ -69,7 +70,8 @@ class StudioSettings(BaseModel):
         for origin in origins:
             parts = urlsplit(origin)
             if "*" in origin or parts.scheme not in ("http", "https") or f"{parts.scheme}://{parts.netloc}" != origin:
-                raise ValueError(f"{origin!r} is no origin; write each in full, such as 'https://page.example'")
+                message = "write each origin in full, such as https://page.example, not {origin}"
+                raise PydanticCustomError("origin", message, {"origin": origin})
         return frozenset(origin.lower() for origin in origins)
 
     @classmethod
