@@ -24,7 +24,7 @@ from argon2.exceptions import VerifyMismatchError
 from seesr.errors import OptionError
 from seesr.studio.errors import ConflictError, NotFoundError, TooManyTriesError, UnauthorizedError
 from seesr.studio.records import LOCAL, KeyRecord, Role, User
-from seesr.studio.settings import as_address
+from seesr.studio.settings import as_address, is_address
 from seesr.studio.store import Store
 
 KEY_PREFIX = "sk"
@@ -53,7 +53,8 @@ class Accounts:
         hasher: PasswordHasher | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._store, self._session_hours, self._clock = store, session_hours, clock
+        self._store, self._clock = store, clock
+        self.session_seconds = round(session_hours * 3600)
         self._hasher = hasher or PasswordHasher()
         self._secret = secrets.token_bytes(32)
         self._remembered = OrderedDict[bytes, float]()
@@ -69,8 +70,8 @@ class Accounts:
     def users(self) -> list[User]:
         return self._store.users()
 
-    def add_user(self, name: str, password: str, role: Role = "user") -> User:
-        """Makes a user; the first one is an admin, as else nobody were.
+    def add_user(self, name: str, password: str | None, role: Role = "user") -> User:
+        """Makes a user, who without a password has keys alone. The first one is an admin: else nobody would be.
 
         Raises:
             OptionError: the name or the password is not allowed.
@@ -80,7 +81,7 @@ class Accounts:
             raise OptionError(
                 f"user name {name[:80]!r}: take 1 to 64 letters, digits and . _ @ - (first a letter or digit), not {LOCAL!r}."
             )
-        digest = self._hash(password)
+        digest = None if password is None else self._hash(password)
         if any(user.name.lower() == name.lower() for user in self.users()):
             raise ConflictError(f"there is a user {name!r}; take another name, or remove that one.")
         return self._store.add_user(name, digest, role if self.has_users() else "admin")
@@ -126,7 +127,7 @@ class Accounts:
             raise UnauthorizedError("the name or the password is wrong.")
         token, now = secrets.token_urlsafe(32), datetime.now(UTC)
         self._store.expire_sessions(now)
-        self._store.add_session(_digest(token), user.name, now + timedelta(hours=self._session_hours))
+        self._store.add_session(_digest(token), user.name, now + timedelta(seconds=self.session_seconds))
         return user, token
 
     def log_out(self, token: str) -> None:
@@ -198,9 +199,7 @@ class Accounts:
 
     def _hash(self, password: str) -> str:
         if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
-            raise OptionError(
-                f"the password has {len(password)} characters; it needs {MIN_PASSWORD} to {MAX_PASSWORD}."
-            )
+            raise OptionError(f"the password has {len(password)} characters; it needs {MIN_PASSWORD} to {MAX_PASSWORD}.")
         return self._hasher.hash(_normal(password))
 
     def _is_right(self, known: str, password: str) -> bool:
@@ -242,12 +241,14 @@ def _digest(secret: str) -> str:
     return hashlib.sha256(secret.encode(errors="surrogatepass")).hexdigest()
 
 
-def _normal(password: str) -> str:
-    """Composed as one machine or another does not (Unicode's NFC)."""
-    return unicodedata.normalize("NFC", password)
+def _normal(password: str) -> bytes:
+    """The same bytes whichever way a keyboard composes its letters (Unicode's NFC)."""
+    return unicodedata.normalize("NFC", password).encode(errors="surrogatepass")
 
 
 def _network(address: str) -> str:
     """An address; of version 6 the network of 64 bits, in all of which a client can choose its own."""
+    if not is_address(address):
+        return address
     parsed = as_address(address)
     return str(parsed if parsed.version == 4 else ipaddress.ip_network((parsed, 64), strict=False))

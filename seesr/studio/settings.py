@@ -52,8 +52,10 @@ class StudioSettings(BaseModel):
     @classmethod
     def _check_hosts(cls, hosts: frozenset[str]) -> frozenset[str]:
         for host in hosts:
-            if not host or "*" in host or "/" in host or (":" in host and not _is_address(host)):
-                raise PydanticCustomError("host", "write a host's name alone, such as studio.example, not {host}", {"host": host})
+            if not host or "*" in host or "/" in host or (":" in host and not is_address(host)):
+                raise PydanticCustomError(
+                    "host", "write a host's name alone, such as studio.example, not {host}", {"host": host}
+                )
         return frozenset(host.lower() for host in hosts)
 
     @field_validator("root_path")
@@ -103,11 +105,11 @@ class StudioSettings(BaseModel):
 
     def is_own_host(self, host: str) -> bool:
         """Whether a name, without port, is one of the studio's: no page elsewhere can have it resolve to this machine."""
-        return host in LOOPBACK_NAMES or host in self.hosts or _is_address(host)
+        return host in LOOPBACK_NAMES or host in self.hosts or is_address(host)
 
     def is_trusted_proxy(self, client: str) -> bool:
         """Whether what an address says of the client before it is believed."""
-        return _is_address(client) and any(as_address(client) in network for network in self.trusted_proxies)
+        return is_address(client) and any(as_address(client) in network for network in self.trusted_proxies)
 
 
 def as_address(text: str) -> Address:
@@ -122,10 +124,11 @@ def as_address(text: str) -> Address:
 
 def is_loopback(host: str) -> bool:
     """Whether an address, or `localhost`, is of this machine alone."""
-    return host == "localhost" or (_is_address(host) and as_address(host).is_loopback)
+    return host == "localhost" or (is_address(host) and as_address(host).is_loopback)
 
 
-def _is_address(text: str) -> bool:
+def is_address(text: str) -> bool:
+    """Whether a text is an IP address."""
     try:
         as_address(text)
     except ValueError:
