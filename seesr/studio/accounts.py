@@ -80,7 +80,7 @@ class Accounts:
         """
         if not _NAME.fullmatch(name) or name == LOCAL:
             raise OptionError(
-                f"the user name is {name[:80]!r}; take 1 to 64 letters, digits and . _ @ -, not {LOCAL}, first a letter or digit."
+                f"the user name is {name[:80]!r}; take 1 to 64 letters, digits and . _ @ - (not {LOCAL}, no sign first)."
             )
         digest = None if password is None else self._hash(password)
         if any(user.name.lower() == name.lower() for user in self.users()):
