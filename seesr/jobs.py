@@ -120,6 +120,11 @@ def parse_request(values: Mapping[str, Any] | str | bytes) -> JobRequest:
         raise OptionError(validation_message(error)) from None
 
 
+EventKind = Literal["started", "progress", "preview", "note", "picture", "tags", "done", "failed", "cancelled"]
+LAST_EVENTS: tuple[EventKind, ...] = ("done", "failed", "cancelled")
+"""Kinds of the event after which a job has no other."""
+
+
 class JobEvent(BaseModel):
     """What is said of a job."""
 
@@ -128,7 +133,7 @@ class JobEvent(BaseModel):
     job: str
     sequence: int
     """Counts the events of a job from 1."""
-    kind: Literal["started", "progress", "preview", "note", "picture", "tags", "done", "failed", "cancelled"]
+    kind: EventKind
     data: dict[str, Any] = {}
     content: bytes | None = Field(default=None, exclude=True, repr=False)
     """Of a preview and a picture: the file."""
