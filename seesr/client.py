@@ -1,10 +1,10 @@
 """Clients of a studio: its native API with types, blocking and asynchronous.
 
-    from seesr.client import Client
+from seesr.client import Client
 
-    with Client("http://127.0.0.1:7860") as studio:
-        job = studio.wait(studio.submit(GenerationRequest(options=GenerationOptions(prompt="a cat"))).id)
-        content = studio.picture_file(job.pictures[0].id)
+with Client("http://127.0.0.1:7860") as studio:
+    job = studio.wait(studio.submit(GenerationRequest(options=GenerationOptions(prompt="a cat"))).id)
+    content = studio.picture_file(job.pictures[0].id)
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import httpx
 from pydantic import TypeAdapter, ValidationError
 
 from seesr.errors import SeeSRError, first_line
-from seesr.jobs import LAST_EVENTS, JobEvent, JobRequest
+from seesr.jobs import JobEvent, JobRequest
 from seesr.studio.api.schemas import (
     ErrorAnswer,
     EventMessage,
@@ -37,6 +37,7 @@ from seesr.studio.api.schemas import (
     SystemFacts,
     Uploaded,
 )
+from seesr.studio.events import ENDS
 from seesr.studio.records import ENDED, Job, JobState, KeyRecord, PictureRecord, QueueStatus, Role, User
 
 API = "/api/v1"
@@ -135,8 +136,8 @@ class _Calls:
         return Call("POST", "/jobs", _as(Job), {"request": request.model_dump(mode="json"), "priority": priority})
 
     @staticmethod
-    def jobs(states: Collection[JobState] | None, before: str | None, count: int, user: str | None) -> Call[JobPage]:
-        query = {"state": list(states) if states else None, "before": before, "count": count, "user": user}
+    def jobs(states: Collection[JobState] | None, before: str | None, count: int, everyone: bool) -> Call[JobPage]:
+        query = {"state": list(states) if states else None, "before": before, "count": count, "everyone": everyone}
         return Call("GET", "/jobs", _as(JobPage), query=query)
 
     @staticmethod
@@ -186,8 +187,8 @@ class _Calls:
         return Call("POST", "/queue/resume", _as(QueueStatus))
 
     @staticmethod
-    def pictures(before: str | None, count: int) -> Call[PicturePage]:
-        return Call("GET", "/pictures", _as(PicturePage), query={"before": before, "count": count})
+    def pictures(before: str | None, count: int, everyone: bool) -> Call[PicturePage]:
+        return Call("GET", "/pictures", _as(PicturePage), query={"before": before, "count": count, "everyone": everyone})
 
     @staticmethod
     def picture(picture: str) -> Call[PictureRecord]:
@@ -267,7 +268,9 @@ def _check(response: httpx.Response) -> None:
 
 
 def _unreachable(address: str, error: httpx.TransportError) -> UnreachableError:
-    return UnreachableError(f"the studio at {address} does not answer ({first_line(error)}); is `seesr studio` running there?")
+    return UnreachableError(
+        f"the studio at {address} does not answer ({first_line(error)}); is `seesr studio` running there?"
+    )
 
 
 class _Position:
@@ -281,10 +284,10 @@ class _Position:
         if not line.startswith("data:"):
             return None
         event = EventMessage.model_validate_json(line.removeprefix("data:")).event()
-        if event.sequence <= self.after and event.kind not in LAST_EVENTS:
+        if event.sequence <= self.after and event.kind not in ENDS:
             return None
         self.after, self._failures, self._wait = event.sequence, 0, FIRST_WAIT
-        self.ended = event.kind in LAST_EVENTS
+        self.ended = event.kind in ENDS
         return event
 
     def wait_after(self, error: ClientError | None) -> float:
@@ -314,9 +317,7 @@ def _has_ended(job: Job, deadline: float | None) -> bool:
     return False
 
 
-def _settings(
-    address: str, key: str | None, user: tuple[str, str] | None, timeout: float, transport: Any
-) -> dict[str, Any]:
+def _settings(address: str, key: str | None, user: tuple[str, str] | None, timeout: float, transport: Any) -> dict[str, Any]:
     """Arguments of httpx's clients."""
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
     return {"base_url": address, "headers": headers, "auth": user, "timeout": timeout, "transport": transport}
@@ -391,10 +392,10 @@ class Client:
         states: Collection[JobState] | None = None,
         before: str | None = None,
         count: int = 50,
-        user: str | None = None,
+        everyone: bool = False,
     ) -> JobPage:
-        """A page of jobs, newest first: one's own, or for an admin those of `user`, or of everybody with `*`."""
-        return self._send(_Calls.jobs(states, before, count, user))
+        """A page of jobs, newest first: one's own, or for an admin those of all users."""
+        return self._send(_Calls.jobs(states, before, count, everyone))
 
     def job(self, job: str) -> Job:
         """The job of this id."""
@@ -425,7 +426,7 @@ class Client:
         return self._send(_Calls.move(job, before))
 
     def prune(self, older_than: datetime, keep_pictures: bool = True) -> int:
-        """Removes ended jobs; their number."""
+        """Removes ended jobs of all users; their number; for admins."""
         return self._send(_Calls.prune(older_than, keep_pictures))
 
     def queue(self) -> QueueStatus:
@@ -470,9 +471,9 @@ class Client:
             tries += 1
         return current
 
-    def pictures(self, before: str | None = None, count: int = 50) -> PicturePage:
-        """A page of one's pictures, newest first."""
-        return self._send(_Calls.pictures(before, count))
+    def pictures(self, before: str | None = None, count: int = 50, everyone: bool = False) -> PicturePage:
+        """A page of one's pictures, or for an admin of all users', newest first."""
+        return self._send(_Calls.pictures(before, count, everyone))
 
     def picture(self, picture: str) -> PictureRecord:
         """What is known of a picture."""
@@ -589,9 +590,9 @@ class AsyncClient:
         states: Collection[JobState] | None = None,
         before: str | None = None,
         count: int = 50,
-        user: str | None = None,
+        everyone: bool = False,
     ) -> JobPage:
-        return await self._send(_Calls.jobs(states, before, count, user))
+        return await self._send(_Calls.jobs(states, before, count, everyone))
 
     async def job(self, job: str) -> Job:
         return await self._send(_Calls.job(job))
@@ -650,8 +651,8 @@ class AsyncClient:
             tries += 1
         return current
 
-    async def pictures(self, before: str | None = None, count: int = 50) -> PicturePage:
-        return await self._send(_Calls.pictures(before, count))
+    async def pictures(self, before: str | None = None, count: int = 50, everyone: bool = False) -> PicturePage:
+        return await self._send(_Calls.pictures(before, count, everyone))
 
     async def picture(self, picture: str) -> PictureRecord:
         return await self._send(_Calls.picture(picture))

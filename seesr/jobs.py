@@ -132,8 +132,7 @@ def parse_request(values: Mapping[str, Any] | str | bytes) -> JobRequest:
 
 
 EventKind = Literal["started", "progress", "preview", "note", "picture", "tags", "done", "failed", "cancelled"]
-LAST_EVENTS: tuple[EventKind, ...] = ("done", "failed", "cancelled")
-"""Kinds of the event after which a job has no other."""
+"""What an event tells."""
 
 
 class JobEvent(BaseModel):

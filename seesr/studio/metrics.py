@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 import psutil
-from fastapi import APIRouter
-from fastapi.responses import JSONResponse, Response
+from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from pydantic import BaseModel
 
-from seesr.jobs import LAST_EVENTS, JobEvent
+from seesr.jobs import JobEvent
+from seesr.studio.events import ENDS
 from seesr.studio.records import Job
 from seesr.studio.studio import Studio
 
@@ -57,7 +59,7 @@ class Metrics:
             for stage, seconds in record.get("seconds", {}).items():
                 if stage not in DEPRECATED_STAGES:
                     self._stages.labels(task, stage).observe(seconds)
-        if event.kind in LAST_EVENTS:
+        if event.kind in ENDS:
             self._ended.labels(task, job.state).inc()
             if job.started is not None and job.ended is not None:
                 self._wait.observe((job.started - job.created).total_seconds())
@@ -66,6 +68,12 @@ class Metrics:
     def text(self) -> bytes:
         """All of it, in Prometheus' text format."""
         return generate_latest(self._registry)
+
+
+class Status(BaseModel):
+    """How the server is."""
+
+    status: Literal["ok", "ready", "paused"]
 
 
 class _Now(Collector):
@@ -79,10 +87,10 @@ class _Now(Collector):
 
     def collect(self) -> Iterable[Metric]:
         jobs = GaugeMetricFamily("seesr_jobs", "Jobs that the store keeps.", labels=["task", "state"])
-        for (task, state), count in self._studio.counts().items():
+        for (state, task), count in self._studio.store.counts().items():
             jobs.add_metric([task, state], count)
         yield jobs
-        queue = self._studio.queue()
+        queue = self._studio.store.queue_status()
         yield GaugeMetricFamily("seesr_queue_length", "Jobs that wait.", value=queue.pending)
         yield GaugeMetricFamily("seesr_queue_paused", "1 while no job is begun.", value=queue.paused)
         yield GaugeMetricFamily("seesr_disk_free_bytes", "Room for pictures.", value=self._studio.files.free_bytes())
@@ -100,25 +108,26 @@ def _resident(process: psutil.Process) -> int:
         return 0
 
 
-def monitoring_router(studio: Studio, metrics: Metrics) -> APIRouter:
-    """The routes of monitoring."""
-    router = APIRouter(tags=["monitoring"])
+router = APIRouter(tags=["monitoring"])
 
-    @router.get("/metrics")
-    def metrics_text() -> Response:
-        """Metrics in Prometheus' text format."""
-        return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
-    @router.get("/health")
-    def health() -> dict[str, str]:
-        """Whether the server answers."""
-        return {"status": "ok"}
+@router.get("/metrics")
+def metrics(request: Request) -> Response:
+    """Metrics in Prometheus' text format."""
+    counted: Metrics = request.app.state.metrics
+    return Response(counted.text(), media_type=CONTENT_TYPE_LATEST)
 
-    @router.get("/ready", responses={503: {"description": "It does not run jobs now."}})
-    def ready() -> JSONResponse:
-        """Whether jobs are run."""
-        queue = studio.queue()
-        status = "paused" if queue.paused else "ready"
-        return JSONResponse({"status": status}, 503 if queue.paused else 200)
 
-    return router
+@router.get("/health")
+def health() -> Status:
+    """Whether the server answers."""
+    return Status(status="ok")
+
+
+@router.get("/ready", responses={503: {"model": Status, "description": "It begins no jobs now."}})
+def ready(request: Request, response: Response) -> Status:
+    """Whether jobs are begun."""
+    studio: Studio = request.app.state.studio
+    paused = studio.store.queue_status().paused
+    response.status_code = 503 if paused else 200
+    return Status(status="paused" if paused else "ready")

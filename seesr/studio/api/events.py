@@ -14,7 +14,8 @@ from starlette.concurrency import run_in_threadpool
 from seesr.jobs import JobEvent
 from seesr.studio.api.dependencies import AnyStudio, AnyUser
 from seesr.studio.api.jobs import Id
-from seesr.studio.api.schemas import MAX_ID, EventMessage
+from seesr.studio.api.schemas import EventMessage
+from seesr.studio.door import error_body
 from seesr.studio.errors import StudioError
 
 router = APIRouter(tags=["events"])
@@ -24,30 +25,25 @@ After = Annotated[int, Query(ge=0, le=MAX_SEQUENCE, description="Sequence number
 LastEventId = Annotated[str | None, Header(max_length=20, description="As `after`; a browser sends it by itself.")]
 
 
-def _own_job(studio: AnyStudio, user: AnyUser, job: Id) -> str:
-    """The id of a job of the user's; checked before the answer begins."""
-    return studio.job(user, job).id
+def _events(
+    studio: AnyStudio, user: AnyUser, job: Id, after: After = 0, last_event_id: LastEventId = None
+) -> AsyncIterator[JobEvent]:
+    """The events of a job of the user's; that it is one is checked before the answer begins."""
+    is_resumed = last_event_id is not None and last_event_id.isdecimal()
+    return studio.events_async(user, job, int(last_event_id) if is_resumed else after)
 
 
 @router.get("/jobs/{job}/events", response_class=EventSourceResponse)
-async def job_events(
-    studio: AnyStudio,
-    user: AnyUser,
-    job: Annotated[str, Depends(_own_job)],
-    after: After = 0,
-    last_event_id: LastEventId = None,
-) -> AsyncIterator[ServerSentEvent]:
+async def job_events(events: Annotated[AsyncIterator[JobEvent], Depends(_events)]) -> AsyncIterator[ServerSentEvent]:
     """The events of a job until its end, each as a JSON `EventMessage`; first those that were missed."""
-    if last_event_id is not None and last_event_id.isdecimal():
-        after = int(last_event_id)
-    async for event in studio.events_async(user, job, after):
+    async for event in events:
         yield _sent(event, str(event.sequence))
 
 
 @router.get("/events", response_class=EventSourceResponse)
 async def all_events(studio: AnyStudio, user: AnyUser) -> AsyncIterator[ServerSentEvent]:
     """The events of all of one's jobs, from now on."""
-    async for event in studio.user_events_async(user):
+    async for event in studio.events_of_user(user):
         yield _sent(event, None)
 
 
@@ -57,18 +53,17 @@ async def job_socket(
 ) -> None:
     """As the server-sent events, a message each; closed after the job's end."""
     try:
-        await run_in_threadpool(studio.job, user, job[:MAX_ID])
+        events = await run_in_threadpool(studio.events_async, user, job, after)
     except StudioError as error:
-        answer = {"error": {"message": str(error), "code": type(error).__name__}}
-        await socket.send_denial_response(JSONResponse(answer, error.status))
+        await socket.send_denial_response(JSONResponse(error_body(error), error.status))
         return
-    await _send(socket, studio.events_async(user, job, after))
+    await _send(socket, events)
 
 
 @router.websocket("/events")
 async def all_socket(socket: WebSocket, studio: AnyStudio, user: AnyUser) -> None:
     """As the server-sent events of all of one's jobs."""
-    await _send(socket, studio.user_events_async(user))
+    await _send(socket, studio.events_of_user(user))
 
 
 def _sent(event: JobEvent, number: str | None) -> ServerSentEvent:

@@ -13,7 +13,7 @@ from seesr.generation.samplers import SAMPLERS, SCHEDULES
 from seesr.generation.styles import read_styles
 from seesr.options import OptionModel, Options, ReadOptions, SaveOptions
 from seesr.studio.api.dependencies import AnyStudio, AnyUser
-from seesr.studio.api.schemas import OptionGroups, OptionInfo, SamplerInfo, Samplers, Style, SystemFacts
+from seesr.studio.api.schemas import DeviceFacts, OptionGroups, OptionInfo, SamplerInfo, Samplers, Style, SystemFacts
 from seesr.version import __version__
 
 router = APIRouter(tags=["facts"])
@@ -22,13 +22,11 @@ router = APIRouter(tags=["facts"])
 @router.get("/system")
 def system(studio: AnyStudio, user: AnyUser) -> SystemFacts:
     """What the studio runs on."""
-    del user
     memory = psutil.virtual_memory()
     return SystemFacts(
         version=__version__,
         python=platform.python_version(),
-        devices=studio.devices(),
-        checkpoints=studio.checkpoints(),
+        devices={name: DeviceFacts(**facts) for name, facts in studio.devices(user).items()},
         memory_total=memory.total,
         memory_available=memory.available,
         disk_free=studio.files.free_bytes(),

@@ -9,7 +9,7 @@ from pydantic import Json
 
 from seesr.errors import OptionError
 from seesr.jobs import content_hash, parse_request
-from seesr.studio.api.dependencies import Admin, AnyStudio, AnyUser
+from seesr.studio.api.dependencies import AnyStudio, AnyUser
 from seesr.studio.api.schemas import (
     MAX_ID,
     MAX_PAGE,
@@ -30,6 +30,7 @@ router = APIRouter(tags=["jobs"])
 Id = Annotated[str, Path(max_length=MAX_ID)]
 Before = Annotated[str | None, Query(max_length=MAX_ID, description="Id of the last one of the page before.")]
 Count = Annotated[int, Query(ge=1, le=MAX_PAGE)]
+Everyone = Annotated[bool, Query(description="Those of all users; for admins.")]
 
 
 @router.post("/uploads", status_code=201)
@@ -70,10 +71,10 @@ def jobs(
     state: Annotated[list[JobState], Query(description="Only jobs in these states.")] = [],  # noqa: B006 as FastAPI has it
     before: Before = None,
     count: Count = 50,
-    of: Annotated[str | None, Query(max_length=MAX_ID, description="For admins: a user, or * for everybody.")] = None,
+    everyone: Everyone = False,
 ) -> JobPage:
     """Jobs with their pictures, newest first."""
-    page = studio.jobs(user, of=of, states=state or None, before=before, count=count)
+    page = studio.jobs(user, state or None, before, count, everyone)
     return JobPage(jobs=page, next=page[-1].id if len(page) == count else None)
 
 
@@ -95,7 +96,7 @@ def change(studio: AnyStudio, user: AnyUser, job: Id, change: JobChange) -> Job:
     if change.request is not None:
         studio.edit(user, job, change.request)
     if change.priority is not None:
-        studio.set_priority(user, job, change.priority)
+        studio.prioritise(user, job, change.priority)
     return studio.job(user, job)
 
 
@@ -115,13 +116,12 @@ def skip(studio: AnyStudio, user: AnyUser, job: Id) -> Response:
 @router.post("/jobs/{job}/move")
 def move(studio: AnyStudio, user: AnyUser, job: Id, place: Place) -> Job:
     """Puts a pending job before another one, or at the queue's end."""
-    studio.move(user, job, place.before)
-    return studio.job(user, job)
+    return studio.move(user, job, place.before)
 
 
 @router.post("/jobs/prune")
 def prune(studio: AnyStudio, user: AnyUser, which: Prune) -> Removed:
-    """Removes one's own ended jobs."""
+    """Removes ended jobs of all users; for admins."""
     return Removed(removed=studio.prune(user, which.older_than, which.keep_pictures))
 
 
@@ -134,19 +134,16 @@ def interrupt(studio: AnyStudio, user: AnyUser) -> Stopped:
 @router.get("/queue")
 def queue(studio: AnyStudio, user: AnyUser) -> QueueStatus:
     """How many jobs wait and run, and whether the queue is paused."""
-    del user
-    return studio.queue()
+    return studio.queue(user)
 
 
 @router.post("/queue/pause")
-def pause(studio: AnyStudio, user: Admin, pause: Pause) -> QueueStatus:
+def pause(studio: AnyStudio, user: AnyUser, pause: Pause) -> QueueStatus:
     """Begins no more jobs until the queue is resumed; for admins."""
-    studio.pause(user, pause.reason)
-    return studio.queue()
+    return studio.pause(user, pause.reason)
 
 
 @router.post("/queue/resume")
-def resume(studio: AnyStudio, user: Admin) -> QueueStatus:
+def resume(studio: AnyStudio, user: AnyUser) -> QueueStatus:
     """Begins jobs again; for admins."""
-    studio.resume(user)
-    return studio.queue()
+    return studio.resume(user)

@@ -22,10 +22,8 @@ FAILURES = {
 """What each status tells."""
 
 
-def native_router() -> APIRouter:
-    """The routes of the native API."""
-    failures = {status: {"model": ErrorAnswer, "description": text} for status, text in FAILURES.items()}
-    router = APIRouter(prefix=PREFIX, responses={**failures})
-    for part in (jobs, events, pictures, users, facts):
-        router.include_router(part.router)
-    return router
+router = APIRouter(
+    prefix=PREFIX, responses={status: {"model": ErrorAnswer, "description": text} for status, text in FAILURES.items()}
+)
+for part in (jobs, events, pictures, users, facts):
+    router.include_router(part.router)

@@ -159,13 +159,19 @@ class Style(BaseModel):
     negative_prompt: str
 
 
+class DeviceFacts(BaseModel):
+    """What a device does."""
+
+    busy: bool
+    loaded: list[str] = Field(description="Names of the checkpoints that are loaded.")
+
+
 class SystemFacts(BaseModel):
     """What the studio runs on."""
 
     version: str
     python: str
-    devices: list[str]
-    checkpoints: list[str] = Field(description="Names of those that are loaded.")
+    devices: dict[str, DeviceFacts]
     memory_total: int = Field(description="Bytes of the machine.")
     memory_available: int
     disk_free: int = Field(description="Bytes where pictures are kept.")

@@ -58,9 +58,10 @@ def add_user(accounts: AnyAccounts, admin: Admin, new: NewUser) -> User:
 
 
 @router.delete("/users/{name}", status_code=204)
-def remove_user(studio: AnyStudio, admin: Admin, name: Name) -> Response:
-    """Removes a user with all jobs, pictures and keys; for admins."""
-    studio.delete_user(admin, name)
+def remove_user(studio: AnyStudio, user: AnyUser, name: Name) -> Response:
+    """Removes oneself, or for admins another user, with all jobs, pictures and keys."""
+    _require_self(user, name)
+    studio.delete_user(user, name)
     return Response(status_code=204)
 
 
