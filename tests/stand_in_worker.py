@@ -30,9 +30,7 @@ class StandInWorker:
         self._cancelled, self._skipped = threading.Event(), threading.Event()
         self._current: str | None = None
 
-    def run(
-        self, job: str, request: JobRequest, inputs: Mapping[str, bytes], emit: Callable[[JobEvent], None]
-    ) -> None:
+    def run(self, job: str, request: JobRequest, inputs: Mapping[str, bytes], emit: Callable[[JobEvent], None]) -> None:
         self._cancelled.clear()
         self._current = job
         self.ran.append(job)

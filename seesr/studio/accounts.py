@@ -23,9 +23,10 @@ from argon2.exceptions import VerifyMismatchError
 
 from seesr.errors import OptionError
 from seesr.studio.errors import ConflictError, NotFoundError, TooManyTriesError, UnauthorizedError
-from seesr.studio.records import LOCAL, KeyRecord, Role, User
+from seesr.studio.records import LOCAL, Role, User
 from seesr.studio.settings import as_address, is_address
 from seesr.studio.store import Store
+from seesr.studio.store.users import KeyRecord
 
 KEY_PREFIX = "sk"
 REMEMBERED_SECONDS, REMEMBERED_PAIRS = 300, 1000
@@ -79,7 +80,7 @@ class Accounts:
         """
         if not _NAME.fullmatch(name) or name == LOCAL:
             raise OptionError(
-                f"user name {name[:80]!r}: take 1 to 64 letters, digits and . _ @ - (first a letter or digit), not {LOCAL!r}."
+                f"the user name is {name[:80]!r}; take 1 to 64 letters, digits and . _ @ -, not {LOCAL}, first a letter or digit."
             )
         digest = None if password is None else self._hash(password)
         if any(user.name.lower() == name.lower() for user in self.users()):
@@ -96,14 +97,6 @@ class Accounts:
         self._store.user(name)
         self._store.set_password_hash(name, self._hash(password))
         self._store.remove_sessions_of(name)
-
-    def remove_user(self, name: str) -> None:
-        """Removes a user with sessions and keys; jobs and pictures are the studio's to remove.
-
-        Raises:
-            NotFoundError: there is no such user.
-        """
-        self._store.remove_user(name)
 
     def ensure_user(self, name: str, password: str) -> User:
         """An admin of this name and password, who is made, or given the password, where that is not so."""
@@ -136,7 +129,8 @@ class Accounts:
 
     def by_session(self, token: str) -> User | None:
         """The user of a session that has not ended."""
-        return self._store.session(_digest(token), datetime.now(UTC))
+        session = self._store.session(_digest(token))
+        return session and session.user
 
     def by_password(self, name: str, password: str, address: str) -> User | None:
         """The user of a name and password that are right.
@@ -189,7 +183,7 @@ class Accounts:
         prefix, _, rest = key.partition("-")
         key_id, _, secret = rest.partition("-")
         known = self._store.key(key_id) if prefix == KEY_PREFIX and secret else None
-        return known[0] if known and hmac.compare_digest(known[1], _digest(secret)) else None
+        return known.user if known and hmac.compare_digest(known.key_hash, _digest(secret)) else None
 
     def _find(self, name: str) -> tuple[User | None, str]:
         try:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from seesr.errors import SeeSRError
-from seesr.jobs import JobEvent, JobRequest, Worker, content_hash
+from seesr.jobs import JobEvent, Worker, content_hash
 from seesr.studio.errors import FullDiskError, NotFoundError
 from seesr.studio.events import ENDS, EventLog
 from seesr.studio.files import FileStore
@@ -177,7 +177,7 @@ class _Run:
     def run(self) -> None:
         job = self.job
         try:
-            inputs = {name: self.files.input(job.user, name) for name in sorted(job.request.pictures)}
+            inputs = {name: self.files.input(name) for name in sorted(job.request.pictures)}
         except NotFoundError as error:
             self.error = error
             return
@@ -262,8 +262,6 @@ def end_event(job: Job) -> JobEvent:
     kind = job.state if job.state in ("done", "cancelled") else "failed"
     data = {"state": job.state, "error": job.error, "notes": job.notes, "result": job.result}
     return JobEvent(job=job.id, sequence=0, kind=kind, data=data)
-
-
 
 
 def _retried(end: Callable[[], Job], pause: Callable[[], bool]) -> Job | None:

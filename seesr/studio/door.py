@@ -1,7 +1,7 @@
 """The door: one ASGI layer over the whole app, through which nothing goes that is not let in.
 
-In this order: which client and host a request is of, whether a page elsewhere sends it, how large it is, who asks. What it lets
-in has `request.state.user`. A path that no rule names is for sessions alone, so that a forgotten route is closed.
+In this order: which client and host a request is of, whether a page elsewhere sends it, who asks, how large it is. What it
+lets in has `request.state.user`. A path that no rule names is for sessions alone, so that a forgotten route is closed.
 """
 
 from __future__ import annotations

@@ -200,4 +200,3 @@ async def _wait(event: asyncio.Event, timeout: float | None) -> bool:
     except TimeoutError:
         return False
     return True
-

@@ -1,10 +1,11 @@
-"""The studio's files: what users sent, by its hash, and the finished pictures; each whole or absent, whenever the power fails."""
+"""The studio's files: what users sent, by its hash, and the finished pictures; each is whole or absent, come what may."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
+import math
 import os
+import re
 import shutil
 import time
 from collections.abc import Collection
@@ -19,17 +20,15 @@ from seesr.studio.records import PictureRecord
 INPUTS, OUTPUTS = "inputs", "outputs"
 RESERVE = 256_000_000
 """Bytes of the disk that stay free: for the store, and for what else the machine does."""
-UNUSED_SECONDS = 86_400
-"""How long an input stays that no job names."""
+YOUNG_SECONDS = 3600
+"""How long a file stays that no row names: its row comes after it."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
+_HASH = re.compile("[0-9a-f]{64}")
 SUFFIXES = {media_type: suffix for suffix, media_type in MEDIA_TYPES.items()}
 
 
 class FileStore:
-    """Files below a folder: `inputs/<user>/<hash>` and `outputs/YYYY-MM-DD/<id>.<suffix>`.
-
-    A user's folder is named after a hash, so that no name is ever joined to a path. What two users send is kept for each:
-    nobody can use, or find out about, what another one sent.
+    """Files below a folder: `inputs/<hash>` and `outputs/YYYY-MM-DD/<id>.<suffix>`. Whose they are, the store knows.
 
     Args:
         root: is made where it lacks.
@@ -43,7 +42,7 @@ class FileStore:
 
     # What users sent.
 
-    def put_input(self, user: str, content: bytes) -> str:
+    def put_input(self, content: bytes) -> str:
         """Keeps a picture that a user sent.
 
         Returns:
@@ -53,39 +52,23 @@ class FileStore:
             FullDiskError: there is no room.
         """
         name = content_hash(content)
-        path = self._input(user, name)
+        path = self._input(name)
         if path.exists():
-            os.utime(path)  # not to be collected before the job that comes now
+            os.utime(path)  # not to be collected before its row comes
         else:
             self._write(path, content)
         return name
 
-    def input(self, user: str, name: str) -> bytes:
-        """The content of what a user sent.
+    def input(self, name: str) -> bytes:
+        """The content of what was sent, by its content hash.
 
         Raises:
-            NotFoundError: this user sent nothing of this hash.
+            NotFoundError: it is not there.
         """
         try:
-            return self._input(user, name).read_bytes()
+            return self._input(name).read_bytes()
         except FileNotFoundError:
-            raise NotFoundError(f"there is no input {name}; send it again.") from None
-
-    def has_input(self, user: str, name: str) -> bool:
-        """Whether this user sent it, and it is still there."""
-        return self._input(user, name).exists()
-
-    def keep_input(self, user: str, name: str) -> bool:
-        """Whether it is there; if so, it stays for another day."""
-        try:
-            os.utime(self._input(user, name))
-        except FileNotFoundError:
-            return False
-        return True
-
-    def remove_inputs_of(self, user: str) -> None:
-        """Removes all that a user sent."""
-        shutil.rmtree(self._folder_of(user), ignore_errors=True)
+            raise NotFoundError(f"the picture {name} is not there any more; send it again.") from None
 
     # Finished pictures.
 
@@ -109,28 +92,25 @@ class FileStore:
 
     # Room.
 
-    def collect_garbage(self, used: Collection[str], pictures: Collection[str] | None = None) -> int:
-        """Removes inputs that no job names and nobody touched for a day, and what a kill left of files.
+    def collect_garbage(self, inputs: Collection[str], pictures: Collection[str]) -> int:
+        """Removes what no row names, such as what a kill left; not what was written within the last hour: its row may come.
 
         Args:
-            used: hashes of the inputs that jobs name.
-            pictures: ids of all finished pictures; files of others are removed. None leaves the pictures alone.
+            inputs: hashes of the inputs that are needed.
+            pictures: ids of all finished pictures.
 
         Returns:
             The number of files that were removed.
         """
-        removed, unused = 0, time.time() - UNUSED_SECONDS
-        for path in [*(self.root / INPUTS).glob("*/*"), *(self.root / OUTPUTS).glob("*/*")]:
-            if path.name.startswith("."):  # of `atomic_write`
-                is_garbage = path.stat().st_mtime < unused
-            elif path.parent.parent.name == INPUTS:
-                is_garbage = path.name not in used and path.stat().st_mtime < unused
-            else:
-                is_garbage = pictures is not None and path.stem not in pictures
-            if is_garbage:
-                path.unlink(missing_ok=True)
-                removed += 1
-        return removed
+        files, old = dict[Path, bool](), time.time() - YOUNG_SECONDS
+        for path in (self.root / INPUTS).iterdir():
+            files[path] = path.name in inputs
+        for path in (self.root / OUTPUTS).glob("*/*"):
+            files[path] = path.stem in pictures
+        garbage = [path for path, is_needed in files.items() if not is_needed and _modified(path) < old]
+        for path in garbage:
+            path.unlink(missing_ok=True)
+        return len(garbage)
 
     def free_bytes(self) -> int:
         """Bytes that may still be written."""
@@ -142,13 +122,10 @@ class FileStore:
             room = f"{size:,} bytes are needed and {free:,} may be used"
             raise FullDiskError(f"the studio's disk is full ({room}): remove pictures, or give it more room.")
 
-    def _folder_of(self, user: str) -> Path:
-        return self.root / INPUTS / hashlib.sha256(user.encode()).hexdigest()[:32]
-
-    def _input(self, user: str, name: str) -> Path:
-        if len(name) != 64 or not set(name) <= set("0123456789abcdef"):
-            raise NotFoundError("an input is named by its SHA-256, in 64 hexadecimal digits.")
-        return self._folder_of(user) / name
+    def _input(self, name: str) -> Path:
+        if not _HASH.fullmatch(name):
+            raise NotFoundError("a picture that was sent is named by its SHA-256, in 64 hexadecimal digits.")
+        return self.root / INPUTS / name
 
     def _output(self, id: str, created: datetime, media_type: str) -> Path:
         if not id.isalnum():
@@ -165,6 +142,14 @@ class FileStore:
             if error.errno not in FULL:
                 raise
             raise FullDiskError("the studio's disk is full: remove pictures, or give it more room.") from error
+
+
+def _modified(path: Path) -> float:
+    """When it was written; a moment to come for one that somebody else has removed."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return math.inf
 
 
 def _sync(folder: Path) -> None:

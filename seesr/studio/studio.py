@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping
-from datetime import datetime
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -23,6 +23,7 @@ from seesr.images.encoded import (
     open_image,
 )
 from seesr.images.metadata import read_infotext, read_settings
+from seesr.images.sizes import Size
 from seesr.jobs import JobEvent, JobRequest, Worker, content_hash
 from seesr.options import Limits
 from seesr.studio.dispatcher import Dispatcher, end_event
@@ -39,6 +40,12 @@ LOCK = ".lock"
 """In the data folder: held by the studio that runs on it."""
 PAGE = 200
 """Jobs or pictures that are read at once where all are wanted."""
+EVERYBODY = "*"
+"""In place of a user's name, where the things of all are listed."""
+UPLOADS_LAST = timedelta(days=1)
+"""How long an upload stays that no job names."""
+CANCEL_SECONDS = 60.0
+"""How long a job may take to end that was cancelled."""
 
 
 class Studio:
@@ -94,7 +101,7 @@ class Studio:
     def start(self) -> None:
         """Marks what the last end interrupted, removes what it left of files, and begins to run the queue."""
         self.dispatcher.start()
-        self.collect_garbage()
+        self.tidy()
 
     def close(self) -> None:
         """Ends what runs within a step, the workers and the store."""
@@ -111,9 +118,7 @@ class Studio:
 
     # Jobs.
 
-    def submit(
-        self, user: User, request: JobRequest, inputs: Mapping[str, bytes] | None = None, priority: int = 0
-    ) -> Job:
+    def submit(self, user: User, request: JobRequest, inputs: Mapping[str, bytes] | None = None, priority: int = 0) -> Job:
         """Puts a job into the queue.
 
         Args:
@@ -142,15 +147,11 @@ class Studio:
             InputError: it is no picture, or exceeds a limit, by its header: it is not decoded here.
             FullDiskError: there is no room.
         """
-        name = "the picture"
-        check_file_size(len(content), self.limits, name)
-        try:
-            check_dimensions(open_image(content).size, self.limits, name)
-        except UnidentifiedImageError:
-            raise InputError(f"{name} is not a picture in a known format.") from None
-        except DECODE_ERRORS as error:
-            raise damaged(name, error) from error
-        return self.files.put_input(user.name, content)
+        self._size(content)
+        self.settings.limits.check_quota(self.store.used_bytes(user.name), len(content))
+        name = self.files.put_input(content)
+        self.store.add_input(user.name, name, len(content))
+        return name
 
     def job(self, user: User, id: str) -> Job:
         """A job."""
@@ -168,12 +169,18 @@ class Studio:
         states: Collection[JobState] | None = None,
         before: str | None = None,
         count: int = 50,
-        everyone: bool = False,
+        of: str | None = None,
     ) -> list[Job]:
-        """Jobs of the user, or of all users, newest first; `before` is the last one of the page before."""
-        if everyone:
-            _require_admin(user, "see the jobs of all users")
-        return self.store.jobs(None if everyone else user.name, states, before, count)
+        """Jobs, newest first.
+
+        Args:
+            before: the last one of the page before.
+            of: whose; None is the user, and `*` everybody.
+        """
+        owner = self._owner(user, of)
+        if before is not None:
+            self.job(user, before)
+        return self.store.jobs(owner, states, before, count)
 
     def cancel(self, user: User, id: str) -> Job:
         """Ends a job, one that runs within a call of a network; one that has ended stays as it is."""
@@ -227,9 +234,7 @@ class Studio:
             InputError, LimitError: as `submit`.
         """
         job = self.job(user, id)
-        self._check_inputs(job.user, request)
-        self.settings.limits.check_request(request)
-        return self.store.edit_job(id, request)
+        return self.store.edit_job(id, request, self.settings.limits, self._check(job.user, request))
 
     def move(self, user: User, id: str, before: str | None) -> Job:
         """Puts a job that waits before another one; None is the end of the queue.
@@ -243,7 +248,7 @@ class Studio:
         self.store.move_job(id, before)
         return self.store.job(id)
 
-    def prioritise(self, user: User, id: str, priority: int) -> Job:
+    def set_priority(self, user: User, id: str, priority: int) -> Job:
         """Sets the priority of a job that waits.
 
         Raises:
@@ -267,9 +272,7 @@ class Studio:
         self.job(user, id)
         return self._events.subscribe(id, after, timeout)
 
-    def events_async(
-        self, user: User, id: str, after: int = 0, timeout: float | None = None
-    ) -> AsyncIterator[JobEvent]:
+    def events_async(self, user: User, id: str, after: int = 0, timeout: float | None = None) -> AsyncIterator[JobEvent]:
         """As `events`, for an event loop; it asks the store before it returns."""
         self.job(user, id)
         return self._events.subscribe_async(id, after, timeout)
@@ -290,7 +293,7 @@ class Studio:
 
     # The queue.
 
-    def queue(self, user: User) -> QueueStatus:
+    def queue(self) -> QueueStatus:
         """The queue, without anything of anybody's jobs."""
         return self.store.queue_status()
 
@@ -308,19 +311,24 @@ class Studio:
         return self.store.queue_status()
 
     def prune(self, user: User, older_than: datetime, keep_pictures: bool = True) -> int:
-        """Removes jobs that ended before a moment, of all users, and with them their pictures unless these are kept.
+        """Removes the user's own jobs that ended before a moment, and with them their pictures unless these are kept.
 
         Returns:
-            The number of jobs.
+            The number of pictures that were removed.
         """
-        _require_admin(user, "remove the jobs of all users")
-        count = self.store.prune_jobs(older_than, keep_pictures)
-        self.collect_garbage()
-        return count
+        removed = self.store.prune_jobs(older_than, keep_pictures, user.name)
+        self._remove_files(removed)
+        return len(removed)
 
-    def collect_garbage(self) -> int:
-        """Removes files that nothing names any more; see `FileStore.collect_garbage`."""
-        return self.files.collect_garbage(self.store.used_inputs(), self.store.has_picture)
+    def tidy(self) -> None:
+        """Removes what is older than the operator's retention, uploads that no job names, and files that no row names."""
+        moment, days = datetime.now(UTC), self.settings.limits.retention_days
+        if days is not None:
+            self._remove_files(self.store.prune_jobs(moment - timedelta(days=days), keep_pictures=False))
+            self._remove_files(self.store.prune_pictures(moment - timedelta(days=days)))
+        self.store.expire_inputs(moment - UPLOADS_LAST)
+        # In this order: what is added meanwhile is young, and stays.
+        self.files.collect_garbage(self.store.used_inputs(), self.store.picture_ids())
 
     def devices(self, user: User) -> dict[str, dict[str, Any]]:
         """Of each device whether a job runs there, and the names of the checkpoints that are loaded."""
@@ -342,13 +350,12 @@ class Studio:
             raise NotFoundError(f"there is no picture {id!r}.")
         return picture
 
-    def pictures(
-        self, user: User, before: str | None = None, count: int = 50, everyone: bool = False
-    ) -> list[PictureRecord]:
-        """Pictures of the user, or of all users, newest first; `before` is the last one of the page before."""
-        if everyone:
-            _require_admin(user, "see the pictures of all users")
-        return self.store.pictures(None if everyone else user.name, before, count)
+    def pictures(self, user: User, before: str | None = None, count: int = 50, of: str | None = None) -> list[PictureRecord]:
+        """Pictures, newest first; the arguments are those of `jobs`."""
+        owner = self._owner(user, of)
+        if before is not None:
+            self.picture(user, before)
+        return self.store.pictures(owner, before, count)
 
     def picture_content(self, user: User, id: str) -> tuple[PictureRecord, Path]:
         """A finished picture, and where its file is.
@@ -369,7 +376,7 @@ class Studio:
         self.files.remove(picture)
 
     def read_settings(self, content: bytes) -> dict[str, Any]:
-        """What a picture says of how it was made: `settings` of SeeSR, and A1111's `infotext`; None each where it says nothing.
+        """What a picture says of how it was made: `settings` of SeeSR, A1111's `infotext`; None where it says nothing.
 
         Raises:
             InputError: it is no picture, is damaged, or exceeds a limit.
@@ -390,13 +397,8 @@ class Studio:
         for job in self._all_jobs(name, ["pending", "running"]):
             self.cancel(user, job.id)
         for job in self._all_jobs(name, ["running"]):
-            if self.wait(user, job.id, timeout=self.settings.close_seconds).state not in ENDED:
-                raise ConflictError(f"a job of {name} still runs; try again when it has ended.")
-        pictures = list(self._all_pictures(name))
-        self.store.remove_user(name)
-        for picture in pictures:
-            self.files.remove(picture)
-        self.files.remove_inputs_of(name)
+            self.wait(user, job.id, CANCEL_SECONDS)
+        self._remove_files(self.store.remove_user(name))
 
     def export_user(self, user: User, name: str) -> Iterator[bytes]:
         """All that is kept of a user, by an admin or the user: a ZIP file in parts, with `jobs.json` and the pictures."""
@@ -434,16 +436,45 @@ class Studio:
     # What several of them need.
 
     def _add(self, owner: str, request: JobRequest, priority: int, retry_of: str | None = None) -> Job:
-        self._check_inputs(owner, request)
+        limits = self.settings.limits
+        limits.check_quota(self.store.used_bytes(owner))
         self.files.check_room()
-        job = self.store.add_job(owner, request, priority, retry_of, self.settings.limits)
+        job = self.store.add_job(owner, request, priority, retry_of, limits, self._check(owner, request))
         self.dispatcher.wake()
         return job
 
-    def _check_inputs(self, owner: str, request: JobRequest) -> None:
+    def _check(self, owner: str, request: JobRequest) -> float:
+        """Checks the operator's limits on a job, and its pictures; returns its megapixels."""
+        sizes = dict[str, Size]()
         for name in sorted(request.pictures):
-            if not self.files.keep_input(owner, name):
+            if not self.store.has_input(owner, name):
                 raise InputError(f"the picture {name} was not sent, or too long ago; upload it before the job.")
+            sizes[name] = self._size(self.files.input(name))
+        return self.settings.limits.check(request, sizes)
+
+    def _size(self, content: bytes) -> Size:
+        """The size of a picture that was sent, by its header."""
+        name = "the picture"
+        check_file_size(len(content), self.limits, name)
+        try:
+            size = open_image(content).size
+        except UnidentifiedImageError:
+            raise InputError(f"{name} is not a picture in a known format.") from None
+        except DECODE_ERRORS as error:
+            raise damaged(name, error) from error
+        check_dimensions(size, self.limits, name)
+        return size
+
+    def _owner(self, user: User, of: str | None) -> str | None:
+        """Whose things are listed; None is everybody."""
+        if of is None or of == user.name:
+            return user.name
+        _require_admin(user, "list what is another user's")
+        return None if of == EVERYBODY else of
+
+    def _remove_files(self, pictures: Iterable[PictureRecord]) -> None:
+        for picture in pictures:
+            self.files.remove(picture)
 
     def _end_of(self, job: str) -> JobEvent | None:
         try:
