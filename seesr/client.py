@@ -28,6 +28,7 @@ from seesr.studio.api.schemas import (
     EventMessage,
     FreshKey,
     JobPage,
+    Key,
     OptionGroups,
     PicturePage,
     Removed,
@@ -38,7 +39,7 @@ from seesr.studio.api.schemas import (
     Uploaded,
 )
 from seesr.studio.events import ENDS
-from seesr.studio.records import ENDED, Job, JobState, KeyRecord, PictureRecord, QueueStatus, Role, User
+from seesr.studio.records import ENDED, Job, JobState, PictureRecord, QueueStatus, Role, User
 
 API = "/api/v1"
 ADDRESS = "http://127.0.0.1:7860"
@@ -243,8 +244,8 @@ class _Calls:
         return Call("GET", f"/users/{_id(name)}/export", _content)
 
     @staticmethod
-    def keys() -> Call[list[KeyRecord]]:
-        return Call("GET", "/me/keys", _as(list[KeyRecord]))
+    def keys() -> Call[list[Key]]:
+        return Call("GET", "/me/keys", _as(list[Key]))
 
     @staticmethod
     def add_key(label: str) -> Call[FreshKey]:
@@ -527,7 +528,7 @@ class Client:
         """A zip file of all of a user's jobs and pictures; one's own, or for an admin another's."""
         return self._send(_Calls.export(name))
 
-    def keys(self) -> list[KeyRecord]:
+    def keys(self) -> list[Key]:
         """One's keys, without their secrets."""
         return self._send(_Calls.keys())
 
@@ -693,7 +694,7 @@ class AsyncClient:
     async def export(self, name: str) -> bytes:
         return await self._send(_Calls.export(name))
 
-    async def keys(self) -> list[KeyRecord]:
+    async def keys(self) -> list[Key]:
         return await self._send(_Calls.keys())
 
     async def add_key(self, label: str = "") -> FreshKey:

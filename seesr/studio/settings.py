@@ -47,6 +47,10 @@ class StudioSettings(BaseModel):
     """Largest body of a request."""
     close_seconds: float = Field(default=10, ge=0)
     """How long the end of the studio waits for what runs."""
+    log_prompts: bool = False
+    """Whether the log holds prompts, and the sentences of errors, which may quote them."""
+    log_requests: bool = False
+    """Whether the log holds each request."""
     defaults: dict[str, Any] = {}
     """Values of options with which a user's page begins."""
 
