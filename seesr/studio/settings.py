@@ -45,8 +45,6 @@ class StudioSettings(BaseModel):
     """How long somebody stays logged in."""
     body_bytes: int = Field(default=256_000_000, ge=1)
     """Largest body of a request."""
-    close_seconds: float = Field(default=10, ge=0)
-    """How long the end of the studio waits for what runs."""
     defaults: dict[str, Any] = {}
     """Values of options with which a user's page begins."""
 
