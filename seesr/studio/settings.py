@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from seesr.errors import OptionError
 from seesr.options import validation_message
+from seesr.studio.limits import OperatorLimits
 
 FILE, DATABASE = "studio.toml", "studio.db"
 """Names in the data folder."""
@@ -43,6 +44,8 @@ class StudioSettings(BaseModel):
     """Origins of pages elsewhere that may use the API, such as `https://page.example`."""
     session_hours: float = Field(default=168, gt=0)
     """How long somebody stays logged in."""
+    limits: OperatorLimits = OperatorLimits()
+    """Of the queue, of a job, and of what a user may have."""
     body_bytes: int = Field(default=256_000_000, ge=1)
     """Largest body of a request."""
     defaults: dict[str, Any] = {}

@@ -520,6 +520,9 @@ class _Chunks:
     def flush(self) -> None:
         pass
 
+    def close(self) -> None:
+        pass
+
     def take(self) -> bytes:
         """What was written since the last time."""
         parts, self._parts = self._parts, []
