@@ -137,8 +137,8 @@ class _Calls:
         return Call("POST", "/jobs", _as(Job), {"request": request.model_dump(mode="json"), "priority": priority})
 
     @staticmethod
-    def jobs(states: Collection[JobState] | None, before: str | None, count: int, everyone: bool) -> Call[JobPage]:
-        query = {"state": list(states) if states else None, "before": before, "count": count, "everyone": everyone}
+    def jobs(states: Collection[JobState] | None, before: str | None, count: int, of: str | None) -> Call[JobPage]:
+        query = {"state": list(states) if states else None, "before": before, "count": count, "of": of}
         return Call("GET", "/jobs", _as(JobPage), query=query)
 
     @staticmethod
@@ -188,8 +188,8 @@ class _Calls:
         return Call("POST", "/queue/resume", _as(QueueStatus))
 
     @staticmethod
-    def pictures(before: str | None, count: int, everyone: bool) -> Call[PicturePage]:
-        return Call("GET", "/pictures", _as(PicturePage), query={"before": before, "count": count, "everyone": everyone})
+    def pictures(before: str | None, count: int, of: str | None) -> Call[PicturePage]:
+        return Call("GET", "/pictures", _as(PicturePage), query={"before": before, "count": count, "of": of})
 
     @staticmethod
     def picture(picture: str) -> Call[PictureRecord]:
@@ -393,10 +393,10 @@ class Client:
         states: Collection[JobState] | None = None,
         before: str | None = None,
         count: int = 50,
-        everyone: bool = False,
+        of: str | None = None,
     ) -> JobPage:
-        """A page of jobs, newest first: one's own, or for an admin those of all users."""
-        return self._send(_Calls.jobs(states, before, count, everyone))
+        """A page of jobs, newest first: one's own; for an admin also another user's, or with `*` everybody's."""
+        return self._send(_Calls.jobs(states, before, count, of))
 
     def job(self, job: str) -> Job:
         """The job of this id."""
@@ -472,9 +472,9 @@ class Client:
             tries += 1
         return current
 
-    def pictures(self, before: str | None = None, count: int = 50, everyone: bool = False) -> PicturePage:
-        """A page of one's pictures, or for an admin of all users', newest first."""
-        return self._send(_Calls.pictures(before, count, everyone))
+    def pictures(self, before: str | None = None, count: int = 50, of: str | None = None) -> PicturePage:
+        """A page of pictures, newest first; of whom as for `jobs`."""
+        return self._send(_Calls.pictures(before, count, of))
 
     def picture(self, picture: str) -> PictureRecord:
         """What is known of a picture."""
@@ -591,9 +591,9 @@ class AsyncClient:
         states: Collection[JobState] | None = None,
         before: str | None = None,
         count: int = 50,
-        everyone: bool = False,
+        of: str | None = None,
     ) -> JobPage:
-        return await self._send(_Calls.jobs(states, before, count, everyone))
+        return await self._send(_Calls.jobs(states, before, count, of))
 
     async def job(self, job: str) -> Job:
         return await self._send(_Calls.job(job))
@@ -652,8 +652,8 @@ class AsyncClient:
             tries += 1
         return current
 
-    async def pictures(self, before: str | None = None, count: int = 50, everyone: bool = False) -> PicturePage:
-        return await self._send(_Calls.pictures(before, count, everyone))
+    async def pictures(self, before: str | None = None, count: int = 50, of: str | None = None) -> PicturePage:
+        return await self._send(_Calls.pictures(before, count, of))
 
     async def picture(self, picture: str) -> PictureRecord:
         return await self._send(_Calls.picture(picture))

@@ -85,16 +85,9 @@ def studio(
     models = {"weights": weights, "dtype": dtype, "memory_limit": memory_limit}
     tiling = {"lowvram": lowvram, "medvram": medvram, "no_optimizations": no_optimizations}
     with _listen(settings.host, settings.port) as listener:
-        with Studio.open(data, settings, _workers(devices, **models, **tiling)) as opened:
+        studio_workers = _workers(devices, **models, **tiling)
+        with Studio.open(data, settings, studio_workers, lambda opened: _prepare(opened, auth, paused)) as opened:
             accounts = Accounts(opened.store, settings.session_hours)
-            if pair := _auth(auth):
-                accounts.ensure_user(*pair)
-            if not settings.is_loopback and not accounts.has_users():
-                raise OptionError(
-                    f"others reach {settings.host}, and there is no user: add one with `seesr studio users add NAME`, or --auth."
-                )
-            if paused:
-                opened.store.set_paused("started with --paused")
             _print_facts(data, settings, accounts, listener)
             _serve(opened, accounts, settings, listener)
 

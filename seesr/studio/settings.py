@@ -48,8 +48,6 @@ class StudioSettings(BaseModel):
     """Of the queue, of a job, and of what a user may have."""
     body_bytes: int = Field(default=256_000_000, ge=1)
     """Largest body of a request."""
-    close_seconds: float = Field(default=10, ge=0)
-    """How long the end of the studio waits for what runs."""
     log_prompts: bool = False
     """Whether the log holds prompts, and the sentences of errors, which may quote them."""
     log_requests: bool = False
