@@ -33,6 +33,17 @@ NEEDED: dict[GenerationTask, set[str]] = {
 """The pictures that each task takes."""
 ContentHash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """SHA-256 of a picture's file."""
+MEDIA_TYPES = {
+    "png": "image/png",
+    "jpg": "image/jpeg",
+    "webp": "image/webp",
+    "gif": "image/gif",
+    "tiff": "image/tiff",
+    "bmp": "image/bmp",
+    "avif": "image/avif",
+    "jxl": "image/jxl",
+}
+"""Media types by the formats of `SaveOptions`."""
 
 
 def content_hash(content: bytes) -> str:
