@@ -26,6 +26,7 @@ def create_app(studio: Studio, accounts: Accounts, settings: StudioSettings) -> 
     """The app. `app.state` has `studio`, `accounts` and `settings`; `request.state.user` is who asks."""
     app = FastAPI(title="SeeSR studio", version=__version__, openapi_url=OPENAPI_PATH, docs_url=None, redoc_url=None)
     app.state.studio, app.state.accounts, app.state.settings = studio, accounts, settings
+    app.state.metrics = metrics.Metrics(studio)
     for router in (login.router, metrics.router, native.router):
         app.include_router(router)
     app.add_exception_handler(SeeSRError, _tell_error)
