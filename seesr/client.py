@@ -28,6 +28,7 @@ from seesr.studio.api.schemas import (
     EventMessage,
     FreshKey,
     JobPage,
+    Key,
     OptionGroups,
     PicturePage,
     Removed,
@@ -38,7 +39,7 @@ from seesr.studio.api.schemas import (
     Uploaded,
 )
 from seesr.studio.events import ENDS
-from seesr.studio.records import ENDED, Job, JobState, KeyRecord, PictureRecord, QueueStatus, Role, User
+from seesr.studio.records import ENDED, Job, JobState, PictureRecord, QueueStatus, Role, User
 
 API = "/api/v1"
 ADDRESS = "http://127.0.0.1:7860"
@@ -136,8 +137,8 @@ class _Calls:
         return Call("POST", "/jobs", _as(Job), {"request": request.model_dump(mode="json"), "priority": priority})
 
     @staticmethod
-    def jobs(states: Collection[JobState] | None, before: str | None, count: int, everyone: bool) -> Call[JobPage]:
-        query = {"state": list(states) if states else None, "before": before, "count": count, "everyone": everyone}
+    def jobs(states: Collection[JobState] | None, before: str | None, count: int, of: str | None) -> Call[JobPage]:
+        query = {"state": list(states) if states else None, "before": before, "count": count, "of": of}
         return Call("GET", "/jobs", _as(JobPage), query=query)
 
     @staticmethod
@@ -187,8 +188,8 @@ class _Calls:
         return Call("POST", "/queue/resume", _as(QueueStatus))
 
     @staticmethod
-    def pictures(before: str | None, count: int, everyone: bool) -> Call[PicturePage]:
-        return Call("GET", "/pictures", _as(PicturePage), query={"before": before, "count": count, "everyone": everyone})
+    def pictures(before: str | None, count: int, of: str | None) -> Call[PicturePage]:
+        return Call("GET", "/pictures", _as(PicturePage), query={"before": before, "count": count, "of": of})
 
     @staticmethod
     def picture(picture: str) -> Call[PictureRecord]:
@@ -243,8 +244,8 @@ class _Calls:
         return Call("GET", f"/users/{_id(name)}/export", _content)
 
     @staticmethod
-    def keys() -> Call[list[KeyRecord]]:
-        return Call("GET", "/me/keys", _as(list[KeyRecord]))
+    def keys() -> Call[list[Key]]:
+        return Call("GET", "/me/keys", _as(list[Key]))
 
     @staticmethod
     def add_key(label: str) -> Call[FreshKey]:
@@ -392,10 +393,10 @@ class Client:
         states: Collection[JobState] | None = None,
         before: str | None = None,
         count: int = 50,
-        everyone: bool = False,
+        of: str | None = None,
     ) -> JobPage:
-        """A page of jobs, newest first: one's own, or for an admin those of all users."""
-        return self._send(_Calls.jobs(states, before, count, everyone))
+        """A page of jobs, newest first: one's own; for an admin also another user's, or with `*` everybody's."""
+        return self._send(_Calls.jobs(states, before, count, of))
 
     def job(self, job: str) -> Job:
         """The job of this id."""
@@ -471,9 +472,9 @@ class Client:
             tries += 1
         return current
 
-    def pictures(self, before: str | None = None, count: int = 50, everyone: bool = False) -> PicturePage:
-        """A page of one's pictures, or for an admin of all users', newest first."""
-        return self._send(_Calls.pictures(before, count, everyone))
+    def pictures(self, before: str | None = None, count: int = 50, of: str | None = None) -> PicturePage:
+        """A page of pictures, newest first; of whom as for `jobs`."""
+        return self._send(_Calls.pictures(before, count, of))
 
     def picture(self, picture: str) -> PictureRecord:
         """What is known of a picture."""
@@ -527,7 +528,7 @@ class Client:
         """A zip file of all of a user's jobs and pictures; one's own, or for an admin another's."""
         return self._send(_Calls.export(name))
 
-    def keys(self) -> list[KeyRecord]:
+    def keys(self) -> list[Key]:
         """One's keys, without their secrets."""
         return self._send(_Calls.keys())
 
@@ -590,9 +591,9 @@ class AsyncClient:
         states: Collection[JobState] | None = None,
         before: str | None = None,
         count: int = 50,
-        everyone: bool = False,
+        of: str | None = None,
     ) -> JobPage:
-        return await self._send(_Calls.jobs(states, before, count, everyone))
+        return await self._send(_Calls.jobs(states, before, count, of))
 
     async def job(self, job: str) -> Job:
         return await self._send(_Calls.job(job))
@@ -651,8 +652,8 @@ class AsyncClient:
             tries += 1
         return current
 
-    async def pictures(self, before: str | None = None, count: int = 50, everyone: bool = False) -> PicturePage:
-        return await self._send(_Calls.pictures(before, count, everyone))
+    async def pictures(self, before: str | None = None, count: int = 50, of: str | None = None) -> PicturePage:
+        return await self._send(_Calls.pictures(before, count, of))
 
     async def picture(self, picture: str) -> PictureRecord:
         return await self._send(_Calls.picture(picture))
@@ -693,7 +694,7 @@ class AsyncClient:
     async def export(self, name: str) -> bytes:
         return await self._send(_Calls.export(name))
 
-    async def keys(self) -> list[KeyRecord]:
+    async def keys(self) -> list[Key]:
         return await self._send(_Calls.keys())
 
     async def add_key(self, label: str = "") -> FreshKey:

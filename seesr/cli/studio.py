@@ -317,14 +317,15 @@ def _serve(opened: Studio, accounts: Accounts, settings: StudioSettings, listene
     import uvicorn
 
     from seesr.studio.app import create_app
+    from seesr.studio.logs import log_config
 
     config = uvicorn.Config(
         create_app(opened, accounts, settings),
         lifespan="off",
         ws="websockets-sansio",
         ws_max_size=settings.body_bytes,
-        log_config=None,
-        access_log=False,
+        log_config=log_config(settings.log_requests),
+        access_log=settings.log_requests,
         proxy_headers=False,  # the door resolves them, for the proxies that are trusted
         server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,

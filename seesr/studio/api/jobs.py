@@ -30,7 +30,7 @@ router = APIRouter(tags=["jobs"])
 Id = Annotated[str, Path(max_length=MAX_ID)]
 Before = Annotated[str | None, Query(max_length=MAX_ID, description="Id of the last one of the page before.")]
 Count = Annotated[int, Query(ge=1, le=MAX_PAGE)]
-Everyone = Annotated[bool, Query(description="Those of all users; for admins.")]
+Of = Annotated[str | None, Query(max_length=MAX_ID, description="Whose; none: one's own. For admins: another user, or *.")]
 
 
 @router.post("/uploads", status_code=201)
@@ -71,10 +71,10 @@ def jobs(
     state: Annotated[list[JobState], Query(description="Only jobs in these states.")] = [],  # noqa: B006 as FastAPI has it
     before: Before = None,
     count: Count = 50,
-    everyone: Everyone = False,
+    of: Of = None,
 ) -> JobPage:
     """Jobs with their pictures, newest first."""
-    page = studio.jobs(user, state or None, before, count, everyone)
+    page = studio.jobs(user, state or None, before, count, of)
     return JobPage(jobs=page, next=page[-1].id if len(page) == count else None)
 
 
@@ -96,7 +96,7 @@ def change(studio: AnyStudio, user: AnyUser, job: Id, change: JobChange) -> Job:
     if change.request is not None:
         studio.edit(user, job, change.request)
     if change.priority is not None:
-        studio.prioritise(user, job, change.priority)
+        studio.set_priority(user, job, change.priority)
     return studio.job(user, job)
 
 
@@ -134,7 +134,8 @@ def interrupt(studio: AnyStudio, user: AnyUser) -> Stopped:
 @router.get("/queue")
 def queue(studio: AnyStudio, user: AnyUser) -> QueueStatus:
     """How many jobs wait and run, and whether the queue is paused."""
-    return studio.queue(user)
+    del user
+    return studio.queue()
 
 
 @router.post("/queue/pause")

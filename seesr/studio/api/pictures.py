@@ -8,7 +8,7 @@ from fastapi import APIRouter, Header, Response, UploadFile
 from fastapi.responses import FileResponse
 
 from seesr.studio.api.dependencies import AnyStudio, AnyUser
-from seesr.studio.api.jobs import Before, Count, Everyone, Id
+from seesr.studio.api.jobs import Before, Count, Id, Of
 from seesr.studio.api.schemas import PicturePage
 from seesr.studio.records import PictureRecord
 
@@ -17,10 +17,10 @@ router = APIRouter(tags=["pictures"])
 
 @router.get("/pictures")
 def pictures(
-    studio: AnyStudio, user: AnyUser, before: Before = None, count: Count = 50, everyone: Everyone = False
+    studio: AnyStudio, user: AnyUser, before: Before = None, count: Count = 50, of: Of = None
 ) -> PicturePage:
     """One's own pictures, newest first."""
-    page = studio.pictures(user, before, count, everyone)
+    page = studio.pictures(user, before, count, of)
     return PicturePage(pictures=page, next=page[-1].id if len(page) == count else None)
 
 

@@ -79,6 +79,16 @@ class NewKey(Body):
     label: str = Field(default="", max_length=100, description="What it is for.")
 
 
+class Key(BaseModel):
+    """A key, without its secret."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: str
+    label: str
+    created: datetime
+
+
 class FreshKey(BaseModel):
     """A key, the one time that it is shown."""
 

@@ -10,9 +10,9 @@ from fastapi.responses import StreamingResponse
 
 from seesr.studio.api.dependencies import Admin, AnyAccounts, AnyStudio, AnyUser
 from seesr.studio.api.jobs import Id
-from seesr.studio.api.schemas import FreshKey, NewKey, NewPassword, NewUser
+from seesr.studio.api.schemas import FreshKey, Key, NewKey, NewPassword, NewUser
 from seesr.studio.errors import NotFoundError
-from seesr.studio.records import KeyRecord, User
+from seesr.studio.records import User
 
 router = APIRouter(tags=["users"])
 Name = Annotated[str, Path(max_length=64)]
@@ -25,9 +25,9 @@ def me(user: AnyUser) -> User:
 
 
 @router.get("/me/keys")
-def keys(accounts: AnyAccounts, user: AnyUser) -> list[KeyRecord]:
+def keys(accounts: AnyAccounts, user: AnyUser) -> list[Key]:
     """One's keys, without their secrets."""
-    return accounts.keys(user.name)
+    return [Key.model_validate(key) for key in accounts.keys(user.name)]
 
 
 @router.post("/me/keys", status_code=201)
