@@ -60,9 +60,7 @@ def studio(
     ] = None,
     database: DatabaseFlag = None,
     config: ConfigFlag = None,
-    root_path: Annotated[
-        str | None, typer.Option(help="Path below which a reverse proxy offers it, such as /studio.")
-    ] = None,
+    root_path: Annotated[str | None, typer.Option(help="Path below which a proxy offers it, such as /studio.")] = None,
     paused: Annotated[bool, typer.Option(help="Begin no job until an admin resumes the queue.")] = False,
     devices: Annotated[
         str, typer.Option(help="auto, all, or devices with commas between: cpu, cuda:0, mps; one worker runs on each.")
@@ -86,8 +84,17 @@ def studio(
     tiling = {"lowvram": lowvram, "medvram": medvram, "no_optimizations": no_optimizations}
     with _listen(settings.host, settings.port) as listener:
         studio_workers = _workers(devices, **models, **tiling)
-        with Studio.open(data, settings, studio_workers, lambda opened: _prepare(opened, auth, paused)) as opened:
+        with Studio.open(data, settings, studio_workers, start=False) as opened:
             accounts = Accounts(opened.store, settings.session_hours)
+            if pair := _auth(auth):
+                accounts.ensure_user(*pair)
+            if not settings.is_loopback and not accounts.has_users():
+                raise OptionError(
+                    f"others reach {settings.host}, and there are no users; add one with `seesr studio users add NAME`."
+                )
+            if paused:
+                opened.store.set_paused("started with --paused")
+            opened.start()
             _print_facts(data, settings, accounts, listener)
             _serve(opened, accounts, settings, listener)
 
@@ -127,11 +134,13 @@ def remove(
 ) -> None:
     """Remove a user with all jobs and pictures; the studio must not run."""
     from seesr.studio.records import LOCAL, User
+    from seesr.studio.studio import Studio
 
     folder, settings = _place(context, data, database, config)
     if not yes:
         typer.confirm(f"Remove {name} with all jobs and pictures?", abort=True, err=True)
-    with _resting(folder, settings) as opened:
+    # Without workers and without a start the queue rests.
+    with Studio.open(folder, settings, {}, start=False) as opened:
         opened.delete_user(User(name=LOCAL, role="admin"), name)
 
 
@@ -232,13 +241,6 @@ def _accounts(context: typer.Context, data: Path | None, database: str | None, c
     store = Store(settings.store_url(folder))
     context.call_on_close(store.close)
     return Accounts(store, settings.session_hours)
-
-
-def _resting(data: Path, settings: StudioSettings) -> Studio:
-    """The studio of a data folder without workers, so that its queue rests."""
-    from seesr.studio.studio import Studio
-
-    return Studio.open(data, settings, {})
 
 
 def _read_password() -> str:
