@@ -46,7 +46,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30)
     given = parser.parse_args()
     times = asyncio.run(poll(given.address, os.environ.get("SEESR_STUDIO_KEY"), given.clients, given.seconds))
-    shares = ", ".join(f"{share:.0%} within {times[int(share * (len(times) - 1))] * 1000:.0f} ms" for share in (0.5, 0.95, 1))
+    shares = ", ".join(
+        f"{share:.0%} within {times[int(share * (len(times) - 1))] * 1000:.0f} ms" for share in (0.5, 0.95, 1)
+    )
     print(f"{given.clients} clients, {len(times)} answers: {shares}")
 
 

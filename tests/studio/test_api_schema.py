@@ -46,7 +46,9 @@ def test_the_description_is_valid_openapi(schema: BaseSchema) -> None:
 @pytest.mark.parametrize("user", [None, "ben"])
 def test_every_answer_is_as_described(served: ServedStudio, schema: BaseSchema, user: str | None) -> None:
     headers = {} if user is None else {"Authorization": f"Bearer {served.key(user)}"}
-    operations = [result.ok() for result in schema.include(path_regex=f"^{PREFIX}/").exclude(path=ENDLESS).get_all_operations()]
+    operations = [
+        result.ok() for result in schema.include(path_regex=f"^{PREFIX}/").exclude(path=ENDLESS).get_all_operations()
+    ]
     assert len(operations) > 30
     for operation in operations:
         modes = [operation.as_strategy(generation_mode=mode) for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)]
