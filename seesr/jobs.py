@@ -131,6 +131,10 @@ def parse_request(values: Mapping[str, Any] | str | bytes) -> JobRequest:
         raise OptionError(validation_message(error)) from None
 
 
+EventKind = Literal["started", "progress", "preview", "note", "picture", "tags", "done", "failed", "cancelled"]
+"""What an event tells."""
+
+
 class JobEvent(BaseModel):
     """What is said of a job."""
 
@@ -139,7 +143,7 @@ class JobEvent(BaseModel):
     job: str
     sequence: int
     """Counts the events of a job from 1."""
-    kind: Literal["started", "progress", "preview", "note", "picture", "tags", "done", "failed", "cancelled"]
+    kind: EventKind
     data: dict[str, Any] = {}
     content: bytes | None = Field(default=None, exclude=True, repr=False)
     """Of a preview and a picture: the file."""

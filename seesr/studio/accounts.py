@@ -23,10 +23,9 @@ from argon2.exceptions import VerifyMismatchError
 
 from seesr.errors import OptionError
 from seesr.studio.errors import ConflictError, NotFoundError, TooManyTriesError, UnauthorizedError
-from seesr.studio.records import LOCAL, Role, User
+from seesr.studio.records import LOCAL, KeyRecord, Role, User
 from seesr.studio.settings import as_address, is_address
 from seesr.studio.store import Store
-from seesr.studio.store.users import KeyRecord
 
 KEY_PREFIX = "sk"
 REMEMBERED_SECONDS, REMEMBERED_PAIRS = 300, 1000
@@ -80,7 +79,7 @@ class Accounts:
         """
         if not _NAME.fullmatch(name) or name == LOCAL:
             raise OptionError(
-                f"the user name is {name[:80]!r}; take 1 to 64 letters, digits and . _ @ -, not {LOCAL}, first a letter or digit."
+                f"the user name is {name[:80]!r}; take 1 to 64 letters, digits and . _ @ - (not {LOCAL}, no sign first)."
             )
         digest = None if password is None else self._hash(password)
         if any(user.name.lower() == name.lower() for user in self.users()):
@@ -166,7 +165,8 @@ class Accounts:
 
     def keys(self, user: str) -> list[KeyRecord]:
         """The keys of a user, without their secrets."""
-        return self._store.keys(user)
+        keys = self._store.keys(user)
+        return [KeyRecord(id=key.id, user=user, label=key.label, created=key.created) for key in keys]
 
     def remove_key(self, user: str, key_id: str) -> None:
         """Removes a key of a user.

@@ -15,6 +15,7 @@ from seesr.studio.accounts import Accounts
 from seesr.studio.api import native
 from seesr.studio.door import Door, challenges, error_body, error_code, route_path
 from seesr.studio.errors import StudioError
+from seesr.studio.logs import JobLog
 from seesr.studio.settings import StudioSettings
 from seesr.studio.studio import Studio
 from seesr.version import __version__
@@ -26,6 +27,8 @@ def create_app(studio: Studio, accounts: Accounts, settings: StudioSettings) -> 
     """The app. `app.state` has `studio`, `accounts` and `settings`; `request.state.user` is who asks."""
     app = FastAPI(title="SeeSR studio", version=__version__, openapi_url=OPENAPI_PATH, docs_url=None, redoc_url=None)
     app.state.studio, app.state.accounts, app.state.settings = studio, accounts, settings
+    app.state.metrics = metrics.Metrics(studio)
+    studio.dispatcher.watchers += [app.state.metrics.observe, JobLog(settings.log_prompts).observe]
     for router in (login.router, metrics.router, native.router):
         app.include_router(router)
     app.add_exception_handler(SeeSRError, _tell_error)

@@ -27,6 +27,8 @@ CLOSE_SECONDS = 30.0
 """How long a job that runs may take to end when the studio is closed."""
 DISK_FULL = "the disk is full; the queue goes on by itself when there is room"
 """Why the queue is paused, where nobody paused it."""
+Watcher = Callable[[Job, JobEvent], None]
+"""Is told each event, with the job as it was begun, of the last event as it ended."""
 CLOSED = "the studio was stopped while this job ran; retry it."
 
 
@@ -40,6 +42,7 @@ class Dispatcher:
     def __init__(self, store: Store, files: FileStore, events: EventLog, workers: Mapping[str, Worker]) -> None:
         self.store, self.files, self.events, self.workers = store, files, events, dict(workers)
         self._closing = threading.Event()
+        self.watchers = list[Watcher]()
         self._changed, self._changes = threading.Condition(), 0
         self._running = dict[str, str]()
         """Jobs by device."""
@@ -202,7 +205,7 @@ class _Run:
                 self.error = error
                 self.worker.cancel(self.job.id)
                 return
-        self.events.publish(self.job.user, event)
+        self._tell(self.job, event)
 
     def end(self) -> None:
         """Keeps what became of the job, then tells it."""
@@ -214,7 +217,12 @@ class _Run:
             lambda: self.dispatcher._closing.wait(IDLE_SECONDS),
         )
         if kept is not None:
-            self.events.publish(self.job.user, end_event(kept))
+            self._tell(kept, end_event(kept))
+
+    def _tell(self, job: Job, event: JobEvent) -> None:
+        event = self.events.publish(job.user, event)
+        for watcher in self.dispatcher.watchers:
+            watcher(job, event)
 
     def _is_stopped(self) -> bool:
         return self.dispatcher.is_closing or self.dispatcher.is_cancelled(self.job.id)

@@ -74,8 +74,8 @@ class Studio:
         self._lock: FileLock | None = None
 
     @classmethod
-    def open(cls, data: Path, settings: StudioSettings, workers: Mapping[str, Worker]) -> Self:
-        """The studio of a data folder, whose queue begins to run.
+    def open(cls, data: Path, settings: StudioSettings, workers: Mapping[str, Worker], start: bool = True) -> Self:
+        """The studio of a data folder, whose queue begins to run, unless that is left to `start`.
 
         Raises:
             ConflictError: another studio runs on it.
@@ -95,7 +95,8 @@ class Studio:
             lock.release()
             raise
         studio._lock = lock
-        studio.start()
+        if start:
+            studio.start()
         return studio
 
     def start(self) -> None:
