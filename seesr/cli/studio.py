@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seesr.cli.console import EXIT_INTERRUPTED, print_status
+from seesr.cli.console import print_status
 from seesr.cli.flags import DtypeFlag, MemoryLimitFlag, WeightsFlag
 from seesr.errors import OptionError, first_line
 from seesr.files import DATA_VARIABLE, data_folder
@@ -70,8 +70,7 @@ def studio(
         str | None, typer.Option(help="Of jobs that name none; by default as `seesr generate` takes it.")
     ] = None,
     safety_checker: Annotated[
-        Path | None,
-        typer.Option(help="Folder of a safety checker, which blurs what it flags; by default SEESR_SAFETY_CHECKER."),
+        Path | None, typer.Option(help="Folder of a safety checker; by default SEESR_SAFETY_CHECKER, else none.")
     ] = None,
     dtype: DtypeFlag = "auto",
     memory_limit: MemoryLimitFlag = None,
@@ -237,8 +236,8 @@ def _place(
     context: typer.Context, data: Path | None, database: str | None, config: Path | None
 ) -> tuple[Path, StudioSettings]:
     """The data folder and the settings that a sub-command is for."""
-    data = (data or _given(context, "data") or data_folder()).absolute()
-    return data, _settings(data, config or _given(context, "config"), database=database or _given(context, "database"))
+    folder: Path = (data or _given(context, "data") or data_folder()).absolute()
+    return folder, _settings(folder, config or _given(context, "config"), database=database or _given(context, "database"))
 
 
 def _accounts(context: typer.Context, data: Path | None, database: str | None, config: Path | None) -> Accounts:
@@ -343,4 +342,3 @@ def _serve(opened: Studio, accounts: Accounts, settings: StudioSettings, listene
         uvicorn.Server(config).run(sockets=[listener])
     except KeyboardInterrupt:  # which uvicorn raises when all is answered
         print_status("the studio ends; what waits in the queue stays there.")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
