@@ -168,7 +168,7 @@ def test_switching_between_checkpoints_keeps_pictures_and_memory_as_they_were(
     other = tmp_path / "models" / "checkpoints" / "other"
     shutil.copytree(beside_package("pictograms"), other)
     # So little that each takes the other's place.
-    runner = JobRunner(WorkerSettings(device="cpu", memory_limit=200_000_000))
+    runner = JobRunner(WorkerSettings(device="cpu"), weight_bytes=1_000_000)
     requests = [generation(checkpoint="pictograms"), generation(checkpoint="other")]
     first, used = [contents(run(runner, request)) for request in requests], list[int]()
     for _ in range(10):
