@@ -30,8 +30,9 @@ def _events(
     studio: AnyStudio, user: AnyUser, job: Id, after: After = 0, last_event_id: LastEventId = None
 ) -> AsyncIterator[JobEvent]:
     """The events of a job of the user's; that it is one is checked before the answer begins."""
-    is_resumed = last_event_id is not None and last_event_id.isdecimal()
-    return studio.events_async(user, job, int(last_event_id) if is_resumed else after)
+    if last_event_id is not None and last_event_id.isdecimal():
+        after = int(last_event_id)
+    return studio.events_async(user, job, after)
 
 
 @router.get("/jobs/{job}/events", response_class=EventSourceResponse, responses=FAILURES_OF_FILES)
