@@ -50,6 +50,9 @@ TRIES = 12
 SILENCE = 60.0
 """Seconds without a sign of life after which a stream of events is taken for broken; the studio gives one each 15."""
 
+IDLE_CONNECTION = 2.0
+"""Seconds after which a connection is not used again: uvicorn closes it after 5, perhaps in the moment in which it is used."""
+
 Answer = TypeVar("Answer")
 
 
@@ -85,11 +88,16 @@ class Call(Generic[Answer]):
     picture: bytes | None = None
     """A file that is uploaded."""
 
+    @property
+    def tries(self) -> range:
+        """Two of what changes nothing: a connection that was kept may have been closed meanwhile. Counts those that are left."""
+        return range(1 if self.method == "GET" else 0, -1, -1)
+
     def arguments(self) -> dict[str, Any]:
         """Arguments of httpx's `request`."""
         files = None if self.picture is None else {"picture": ("picture", self.picture, "application/octet-stream")}
         query = {name: value for name, value in self.query.items() if value is not None}
-        return {"url": API + self.path, "json": self.body, "params": query, "files": files}
+        return {"method": self.method, "url": API + self.path, "json": self.body, "params": query, "files": files}
 
 
 def _as(kind: Any) -> Callable[[httpx.Response], Any]:
@@ -321,7 +329,15 @@ def _has_ended(job: Job, deadline: float | None) -> bool:
 def _settings(address: str, key: str | None, user: tuple[str, str] | None, timeout: float, transport: Any) -> dict[str, Any]:
     """Arguments of httpx's clients."""
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-    return {"base_url": address, "headers": headers, "auth": user, "timeout": timeout, "transport": transport}
+    limits = httpx.Limits(keepalive_expiry=IDLE_CONNECTION)
+    return {
+        "base_url": address,
+        "headers": headers,
+        "auth": user,
+        "timeout": timeout,
+        "transport": transport,
+        "limits": limits,
+    }
 
 
 def _stream(job: str, after: int, timeout: float) -> dict[str, Any]:
@@ -367,12 +383,16 @@ class Client:
         self._http.close()
 
     def _send(self, call: Call[Answer]) -> Answer:
-        try:
-            response = self._http.request(call.method, **call.arguments())
-        except httpx.TransportError as error:
-            raise _unreachable(self.address, error) from error
-        _check(response)
-        return call.read(response)
+        for left in call.tries:
+            try:
+                response = self._http.request(**call.arguments())
+            except httpx.TransportError as error:
+                if not left:
+                    raise _unreachable(self.address, error) from error
+            else:
+                _check(response)
+                return call.read(response)
+        raise AssertionError("the last try returns or raises")
 
     def me(self) -> User:
         """The user that the key or the password is of."""
@@ -568,12 +588,16 @@ class AsyncClient:
         await self._http.aclose()
 
     async def _send(self, call: Call[Answer]) -> Answer:
-        try:
-            response = await self._http.request(call.method, **call.arguments())
-        except httpx.TransportError as error:
-            raise _unreachable(self.address, error) from error
-        _check(response)
-        return call.read(response)
+        for left in call.tries:
+            try:
+                response = await self._http.request(**call.arguments())
+            except httpx.TransportError as error:
+                if not left:
+                    raise _unreachable(self.address, error) from error
+            else:
+                _check(response)
+                return call.read(response)
+        raise AssertionError("the last try returns or raises")
 
     async def me(self) -> User:
         return await self._send(_Calls.me())
