@@ -51,7 +51,7 @@ SILENCE = 60.0
 """Seconds without a sign of life after which a stream of events is taken for broken; the studio gives one each 15."""
 
 IDLE_CONNECTION = 2.0
-"""Seconds after which a connection is not used again: uvicorn closes it after 5, perhaps in the moment in which it is used."""
+"""Seconds after which a connection is not used again: uvicorn closes it after 5, perhaps just when it is used."""
 
 Answer = TypeVar("Answer")
 
@@ -87,11 +87,6 @@ class Call(Generic[Answer]):
     query: dict[str, Any] = field(default_factory=dict)
     picture: bytes | None = None
     """A file that is uploaded."""
-
-    @property
-    def tries(self) -> range:
-        """Two of what changes nothing: a connection that was kept may have been closed meanwhile. Counts those that are left."""
-        return range(1 if self.method == "GET" else 0, -1, -1)
 
     def arguments(self) -> dict[str, Any]:
         """Arguments of httpx's `request`."""
@@ -382,17 +377,16 @@ class Client:
         """Closes the connections."""
         self._http.close()
 
-    def _send(self, call: Call[Answer]) -> Answer:
-        for left in call.tries:
-            try:
-                response = self._http.request(**call.arguments())
-            except httpx.TransportError as error:
-                if not left:
-                    raise _unreachable(self.address, error) from error
-            else:
-                _check(response)
-                return call.read(response)
-        raise AssertionError("the last try returns or raises")
+    def _send(self, call: Call[Answer], again: bool = True) -> Answer:
+        """Sends a request; what changes nothing once more, as a connection that was kept may have been closed meanwhile."""
+        try:
+            response = self._http.request(**call.arguments())
+        except httpx.TransportError as error:
+            if again and call.method == "GET":
+                return self._send(call, again=False)
+            raise _unreachable(self.address, error) from error
+        _check(response)
+        return call.read(response)
 
     def me(self) -> User:
         """The user that the key or the password is of."""
@@ -587,17 +581,16 @@ class AsyncClient:
         """Closes the connections."""
         await self._http.aclose()
 
-    async def _send(self, call: Call[Answer]) -> Answer:
-        for left in call.tries:
-            try:
-                response = await self._http.request(**call.arguments())
-            except httpx.TransportError as error:
-                if not left:
-                    raise _unreachable(self.address, error) from error
-            else:
-                _check(response)
-                return call.read(response)
-        raise AssertionError("the last try returns or raises")
+    async def _send(self, call: Call[Answer], again: bool = True) -> Answer:
+        """Sends a request; what changes nothing once more, as a connection that was kept may have been closed meanwhile."""
+        try:
+            response = await self._http.request(**call.arguments())
+        except httpx.TransportError as error:
+            if again and call.method == "GET":
+                return await self._send(call, again=False)
+            raise _unreachable(self.address, error) from error
+        _check(response)
+        return call.read(response)
 
     async def me(self) -> User:
         return await self._send(_Calls.me())
