@@ -427,7 +427,7 @@ class Client:
         return self._send(_Calls.move(job, before))
 
     def prune(self, older_than: datetime, keep_pictures: bool = True) -> int:
-        """Removes ended jobs of all users; their number; for admins."""
+        """Removes one's own ended jobs; the number of pictures that went with them."""
         return self._send(_Calls.prune(older_than, keep_pictures))
 
     def queue(self) -> QueueStatus:
@@ -528,7 +528,7 @@ class Client:
         """A zip file of all of a user's jobs and pictures; one's own, or for an admin another's."""
         return self._send(_Calls.export(name))
 
-    def keys(self) -> list[Key]:
+    def list_keys(self) -> list[Key]:
         """One's keys, without their secrets."""
         return self._send(_Calls.keys())
 
@@ -694,7 +694,7 @@ class AsyncClient:
     async def export(self, name: str) -> bytes:
         return await self._send(_Calls.export(name))
 
-    async def keys(self) -> list[Key]:
+    async def list_keys(self) -> list[Key]:
         return await self._send(_Calls.keys())
 
     async def add_key(self, label: str = "") -> FreshKey:

@@ -166,14 +166,14 @@ def test_users_keys_and_the_end_of_a_user(served: ServedStudio, anna: Client) ->
     assert anna.add_user("carl", "carl's password").role == "user"
     with Client(served.address, user=("carl", "carl's password")) as carl:
         key = carl.add_key("phone")
-        assert [known.label for known in carl.keys()] == ["phone"]
+        assert [known.label for known in carl.list_keys()] == ["phone"]
         job = carl.wait(carl.submit(words("a cat")).id, timeout=20)
         with Client(served.address, key=key.key) as phone:
             assert phone.me() == carl.me()
             with zipfile.ZipFile(io.BytesIO(phone.export("carl"))) as archive:
                 assert archive.testzip() is None
                 assert any(job.pictures[0].id in name for name in archive.namelist())
-            carl.remove_key(carl.keys()[0].id)
+            carl.remove_key(carl.list_keys()[0].id)
             with pytest.raises(ResponseError) as refused:
                 phone.me()
         assert refused.value.status == 401
@@ -188,10 +188,14 @@ def test_users_keys_and_the_end_of_a_user(served: ServedStudio, anna: Client) ->
     assert refused.value.status == 404
 
 
-def test_old_jobs_are_pruned(anna: Client) -> None:
-    anna.wait(anna.submit(words("old")).id, timeout=20)
-    assert anna.prune(datetime.now(UTC), keep_pictures=True) > 0
-    assert anna.jobs(states=["done"], of="*").jobs == []
+def test_old_jobs_are_pruned(anna: Client, ben: Client) -> None:
+    theirs = ben.wait(ben.submit(words("ben's")).id, timeout=20)
+    kept, removed = (anna.wait(anna.submit(words(name)).id, timeout=20) for name in ("kept", "removed"))
+    assert anna.prune(kept.ended or kept.created, keep_pictures=True) == 0
+    assert anna.prune(datetime.now(UTC), keep_pictures=False) == 2
+    assert anna.jobs(count=200).jobs == []
+    assert {picture.job for picture in anna.pictures(count=200).pictures}.isdisjoint({kept.id, removed.id})
+    assert ben.job(theirs.id) == theirs
 
 
 def test_events_go_on_where_they_broke_off(tmp_path: Path) -> None:
