@@ -29,6 +29,7 @@ def test_fifty_clients_poll_while_a_worker_runs(tmp_path: Path) -> None:
         clients = [
             AsyncClient(served.address, key=served.key(user)) for user in ("anna", "ben") for _ in range(CLIENTS // 2)
         ]
+
         async def run() -> tuple[list[str], int]:
             jobs = await submit(served, clients)
             sql_event.listen(served.studio.store._engine, "before_cursor_execute", count)
