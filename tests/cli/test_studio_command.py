@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,13 +20,15 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from helpers import Outcome, Run, photograph
+from helpers import ROOT, Outcome, Run, photograph
 
 from seesr import cli
 from seesr.client import Client
 from seesr.generation.options import GenerationOptions
 from seesr.jobs import GenerationRequest, UpscaleRequest, content_hash
 from seesr.options import Options
+from seesr.studio.limits import OperatorLimits
+from seesr.studio.settings import StudioSettings
 from seesr.studio.store import Store
 
 HEAVY = """
@@ -173,6 +176,15 @@ def test_refusals_say_what_to_do(studio: Run, data: Path, tmp_path: Path) -> Non
     assert re.search(r"limits.steps|steps is 0", studio().err)
     (data / "studio.toml").write_text("[", encoding="utf-8")
     assert "studio.toml cannot be read as TOML" in studio().err
+
+
+def test_example_of_the_settings_is_valid(tmp_path: Path) -> None:
+    (example,) = re.findall("```toml\n(.*?)```", (ROOT / "docs" / "studio.md").read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "studio.toml").write_text(example, encoding="utf-8")
+    settings = StudioSettings.read(tmp_path / "studio.toml", port=8000, host=None)
+    assert (settings.port, settings.host, settings.limits.seconds) == (8000, "127.0.0.1", 3600)
+    assert {*tomllib.loads(example)} == {*StudioSettings.model_fields}, "a setting is not in the example"
+    assert {*tomllib.loads(example)["limits"]} == {*OperatorLimits.model_fields}
 
 
 def test_backup_is_restored_into_a_new_folder(studio: Run, data: Path, tmp_path: Path) -> None:
