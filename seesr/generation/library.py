@@ -189,18 +189,21 @@ def require_safetensors(folder: Path, name: str) -> None:
 
 
 def find_model(name: str | os.PathLike[str], kind: str) -> Path | None:
-    """The file or folder `name`, else the folder or safetensors file of that name in `models/<kind>`; None if there is none.
+    """The file or folder `name`, else that of `find_known_model`."""
+    return Path(name) if Path(name).exists() else find_known_model(str(name), kind)
+
+
+def find_known_model(name: str, kind: str) -> Path | None:
+    """The folder or safetensors file of that name in `models/<kind>`; None if there is none.
 
     Raises:
         OptionError: several files have it.
     """
-    if Path(name).exists():
-        return Path(name)
-    known, wanted = data_folder() / MODELS / kind, str(name)
+    known = data_folder() / MODELS / kind
     folders = {path.name: path for path in known.iterdir() if path.is_dir()} if known.is_dir() else {}
-    if wanted in folders:
-        return folders[wanted]
-    library, stem = Library(known, kind), wanted.removesuffix(".safetensors")
+    if name in folders:
+        return folders[name]
+    library, stem = Library(known, kind), name.removesuffix(".safetensors")
     named = any(stem in (file.name, file.name.rpartition("/")[2]) for file in library.files())
     return library.find(stem).path if named else None
 

@@ -1,0 +1,13 @@
+"""The native API, below `/api/v1`: everything that the studio does."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from seesr.studio.api import events, facts, jobs, pictures, users
+from seesr.studio.api.failures import FAILURES
+
+PREFIX = "/api/v1"
+router = APIRouter(prefix=PREFIX, responses=FAILURES)
+for part in (jobs, events, pictures, users, facts):
+    router.include_router(part.router)
