@@ -33,6 +33,17 @@ NEEDED: dict[GenerationTask, set[str]] = {
 """The pictures that each task takes."""
 ContentHash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """SHA-256 of a picture's file."""
+MEDIA_TYPES = {
+    "png": "image/png",
+    "jpg": "image/jpeg",
+    "webp": "image/webp",
+    "gif": "image/gif",
+    "tiff": "image/tiff",
+    "bmp": "image/bmp",
+    "avif": "image/avif",
+    "jxl": "image/jxl",
+}
+"""Media types by the formats of `SaveOptions`."""
 
 
 def content_hash(content: bytes) -> str:
@@ -120,6 +131,10 @@ def parse_request(values: Mapping[str, Any] | str | bytes) -> JobRequest:
         raise OptionError(validation_message(error)) from None
 
 
+EventKind = Literal["started", "progress", "preview", "note", "picture", "tags", "done", "failed", "cancelled"]
+"""What an event tells."""
+
+
 class JobEvent(BaseModel):
     """What is said of a job."""
 
@@ -128,7 +143,7 @@ class JobEvent(BaseModel):
     job: str
     sequence: int
     """Counts the events of a job from 1."""
-    kind: Literal["started", "progress", "preview", "note", "picture", "tags", "done", "failed", "cancelled"]
+    kind: EventKind
     data: dict[str, Any] = {}
     content: bytes | None = Field(default=None, exclude=True, repr=False)
     """Of a preview and a picture: the file."""

@@ -39,3 +39,20 @@ class FullDiskError(StudioError):
     """There is no room on the disk."""
 
     status = 507
+
+
+class UnauthorizedError(StudioError):
+    """Nobody is logged in, or name and password are wrong."""
+
+    status = 401
+
+
+class TooManyTriesError(StudioError):
+    """Too many wrong passwords came from one address, or for one name."""
+
+    status = 429
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        """Seconds."""

@@ -34,6 +34,15 @@ class User(Record):
         return self.role == "admin"
 
 
+class KeyRecord(Record):
+    """A key of a user, without its secret."""
+
+    id: str
+    user: str
+    label: str = ""
+    created: datetime
+
+
 class PictureRecord(Record):
     """A finished picture; its file is found by its id."""
 

@@ -1,0 +1,71 @@
+"""The studio as one ASGI app: the interfaces, the sentences of their errors, and the door before all of it."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from seesr.errors import SeeSRError
+from seesr.studio import login, metrics
+from seesr.studio.accounts import Accounts
+from seesr.studio.api import native
+from seesr.studio.door import Door, challenges, error_body, error_code, route_path
+from seesr.studio.errors import StudioError
+from seesr.studio.logs import JobLog
+from seesr.studio.settings import StudioSettings
+from seesr.studio.studio import Studio
+from seesr.version import __version__
+
+OPENAPI_PATH = "/api/v1/openapi.json"
+
+
+def create_app(studio: Studio, accounts: Accounts, settings: StudioSettings) -> FastAPI:
+    """The app. `app.state` has `studio`, `accounts` and `settings`; `request.state.user` is who asks."""
+    app = FastAPI(title="SeeSR studio", version=__version__, openapi_url=OPENAPI_PATH, docs_url=None, redoc_url=None)
+    app.state.studio, app.state.accounts, app.state.settings = studio, accounts, settings
+    app.state.metrics = metrics.Metrics(studio)
+    studio.dispatcher.watchers += [app.state.metrics.observe, JobLog(settings.log_prompts).observe]
+    for router in (login.router, metrics.router, native.router):
+        app.include_router(router)
+    app.add_exception_handler(SeeSRError, _tell_error)
+    app.add_exception_handler(HTTPException, _tell_http_error)
+    app.add_exception_handler(RequestValidationError, _tell_invalid)
+    app.add_exception_handler(Exception, _tell_unexpected)
+    app.add_middleware(Door, accounts=accounts, settings=settings)
+    return app
+
+
+def _tell_error(request: Request, error: Exception) -> JSONResponse:
+    """What a user can correct, in its own sentence."""
+    if not isinstance(error, StudioError):
+        return JSONResponse(error_body(str(error), error_code(type(error))), 400)
+    return JSONResponse(error_body(error), error.status, challenges(error, request.headers, route_path(request.scope)))
+
+
+def _tell_http_error(_: Request, error: Exception) -> JSONResponse:
+    """What Starlette and FastAPI refuse, such as a path that is none."""
+    assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
+    code = status.phrase.lower().replace(" ", "_").replace("'", "")
+    return JSONResponse(error_body(f"{error.detail}", code), status, error.headers)
+
+
+def _tell_invalid(_: Request, error: Exception) -> JSONResponse:
+    """What does not fit the schema, without what was sent: clients put secrets into fields that nobody knows."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    if first["type"] == "extra_forbidden":
+        place, message = first["loc"][:-1], "there is a field that is not known here"
+    else:
+        place, message = first["loc"], first["msg"]
+    where = ".".join(str(part) for part in place)
+    return JSONResponse(error_body(f"{where}: {message[:1].lower()}{message[1:]}.", "invalid"), 422)
+
+
+def _tell_unexpected(_: Request, error: Exception) -> JSONResponse:
+    """A mistake of ours: Starlette raises it again for the log."""
+    return JSONResponse(error_body(f"internal error ({type(error).__name__}); please report it.", "internal"), 500)

@@ -1,0 +1,1 @@
+"""The store's versions, each made from the one before."""

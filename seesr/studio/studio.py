@@ -1,0 +1,530 @@
+"""The studio: the one thing that every interface calls. It knows who may do what; interfaces only translate."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from filelock import FileLock, Timeout
+from PIL import UnidentifiedImageError
+
+from seesr.errors import InputError, OptionError
+from seesr.images.encoded import (
+    DECODE_ERRORS,
+    EncodedImage,
+    check_dimensions,
+    check_file_size,
+    damaged,
+    load_image,
+    open_image,
+)
+from seesr.images.metadata import read_infotext, read_settings
+from seesr.images.sizes import Size
+from seesr.jobs import JobEvent, JobRequest, Worker, content_hash
+from seesr.options import Limits
+from seesr.studio.dispatcher import Dispatcher, end_event
+from seesr.studio.errors import ConflictError, ForbiddenError, NotFoundError
+from seesr.studio.events import EventLog
+from seesr.studio.files import FileStore
+from seesr.studio.records import ENDED, LOCAL, Job, JobState, PictureRecord, QueueStatus, User
+
+if TYPE_CHECKING:
+    from seesr.studio.settings import StudioSettings
+    from seesr.studio.store import Store
+
+LOCK = ".lock"
+"""In the data folder: held by the studio that runs on it."""
+PAGE = 200
+"""Jobs or pictures that are read at once where all are wanted."""
+EVERYBODY = "*"
+"""In place of a user's name, where the things of all are listed."""
+UPLOADS_LAST = timedelta(days=1)
+"""How long an upload stays that no job names."""
+CANCEL_SECONDS = 60.0
+"""How long a job may take to end that was cancelled."""
+
+
+class Studio:
+    """Jobs, pictures and the queue, for users. Thread-safe.
+
+    Every method that takes a user raises NotFoundError for what is another user's, and ForbiddenError for what only an admin
+    may do. Admins may do everything.
+
+    Args:
+        workers: by device.
+        limits: of the pictures that are sent; None reads the SEESR_ environment variables.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        files: FileStore,
+        workers: Mapping[str, Worker],
+        settings: StudioSettings,
+        limits: Limits | None = None,
+    ) -> None:
+        self.store, self.files, self.settings = store, files, settings
+        self.limits = limits or Limits.from_environment()
+        self._events = EventLog(self._end_of)
+        self.dispatcher = Dispatcher(store, files, self._events, workers)
+        self._lock: FileLock | None = None
+
+    @classmethod
+    def open(cls, data: Path, settings: StudioSettings, workers: Mapping[str, Worker], start: bool = True) -> Self:
+        """The studio of a data folder, whose queue begins to run, unless that is left to `start`.
+
+        Raises:
+            ConflictError: another studio runs on it.
+            StudioError: the store cannot be opened.
+        """
+        from seesr.studio.store import Store
+
+        data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = FileLock(data / LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise ConflictError(f"another studio runs on {data}; end it, or choose another folder with --data.") from None
+        try:
+            studio = cls(Store(settings.store_url(data)), FileStore(data), workers, settings)
+        except BaseException:
+            lock.release()
+            raise
+        studio._lock = lock
+        if start:
+            studio.start()
+        return studio
+
+    def start(self) -> None:
+        """Marks what the last end interrupted, removes what it left of files, and begins to run the queue."""
+        self.dispatcher.start()
+        self.tidy()
+
+    def close(self) -> None:
+        """Ends what runs within a step, the workers and the store."""
+        self.dispatcher.close()
+        self.store.close()
+        if self._lock is not None:
+            self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Jobs.
+
+    def submit(self, user: User, request: JobRequest, inputs: Mapping[str, bytes] | None = None, priority: int = 0) -> Job:
+        """Puts a job into the queue.
+
+        Args:
+            inputs: pictures by content hash; those that were uploaded before need not be there.
+            priority: more than 0 only of an admin.
+
+        Raises:
+            InputError: a picture is missing, or cannot be used.
+            LimitError: a limit of the operator's is exceeded.
+            FullDiskError: there is no room.
+        """
+        self._check_priority(user, priority)
+        for name, content in (inputs or {}).items():
+            if content_hash(content) != name:
+                raise InputError(f"the picture {name} has another content hash; name each by its SHA-256.")
+            self.upload(user, content)
+        return self._add(user.name, request, priority)
+
+    def upload(self, user: User, content: bytes) -> str:
+        """Keeps a picture that jobs of this user may name, for a day beyond the last job that does.
+
+        Returns:
+            Its content hash.
+
+        Raises:
+            InputError: it is no picture, or exceeds a limit, by its header: it is not decoded here.
+            FullDiskError: there is no room.
+        """
+        self._size(content)
+        self.settings.limits.check_quota(self.store.used_bytes(user.name), len(content))
+        name = self.files.put_input(content)
+        self.store.add_input(user.name, name, len(content))
+        return name
+
+    def job(self, user: User, id: str) -> Job:
+        """A job."""
+        try:
+            job = self.store.job(id)
+        except NotFoundError:
+            job = None
+        if job is None or not _may_see(user, job.user):
+            raise NotFoundError(f"there is no job {id!r}.")
+        return job
+
+    def jobs(
+        self,
+        user: User,
+        states: Collection[JobState] | None = None,
+        before: str | None = None,
+        count: int = 50,
+        of: str | None = None,
+    ) -> list[Job]:
+        """Jobs, newest first.
+
+        Args:
+            before: the last one of the page before.
+            of: whose; None is the user, and `*` everybody.
+        """
+        owner = self._owner(user, of)
+        if before is not None:
+            self.job(user, before)
+        return self.store.jobs(owner, states, before, count)
+
+    def cancel(self, user: User, id: str) -> Job:
+        """Ends a job, one that runs within a call of a network; one that has ended stays as it is."""
+        job = self.job(user, id)
+        if job.state == "pending" and self.store.cancel_pending(id):
+            job = self.store.job(id)
+            self._events.publish(job.user, end_event(job))
+        elif job.state not in ENDED:
+            self.dispatcher.cancel(id)
+        return job
+
+    def skip(self, user: User, id: str) -> None:
+        """Ends the picture of a job that is made at this moment; its next one is begun.
+
+        Raises:
+            ConflictError: the job does not run.
+        """
+        job = self.job(user, id)
+        if job.state != "running":
+            raise ConflictError(f"the job is {job.state}; only one that runs has a picture to skip.")
+        self.dispatcher.skip(id)
+
+    def interrupt(self, user: User) -> list[str]:
+        """Ends the user's own jobs that run.
+
+        Returns:
+            Their ids.
+        """
+        running = [job.id for job in self.store.jobs(user.name, ["running"])]
+        for id in running:
+            self.dispatcher.cancel(id)
+        return running
+
+    def retry(self, user: User, id: str, request: JobRequest | None = None) -> Job:
+        """Puts a job that has ended into the queue once more, as it was or with another request.
+
+        Raises:
+            ConflictError: it has not ended.
+            InputError, LimitError: as `submit`.
+        """
+        job = self.job(user, id)
+        if job.state not in ENDED:
+            raise ConflictError(f"the job is {job.state}; only one that has ended can be retried.")
+        return self._add(job.user, request or job.request, 0, retry_of=id)
+
+    def edit(self, user: User, id: str, request: JobRequest) -> Job:
+        """Changes the request of a job that waits; it keeps its place.
+
+        Raises:
+            ConflictError: it has begun.
+            InputError, LimitError: as `submit`.
+        """
+        job = self.job(user, id)
+        return self.store.edit_job(id, request, self.settings.limits, self._check(job.user, request))
+
+    def move(self, user: User, id: str, before: str | None) -> Job:
+        """Puts a job that waits before another one; None is the end of the queue.
+
+        Raises:
+            ConflictError: one of them does not wait.
+        """
+        self.job(user, id)
+        if before is not None:
+            self.job(user, before)
+        self.store.move_job(id, before)
+        return self.store.job(id)
+
+    def set_priority(self, user: User, id: str, priority: int) -> Job:
+        """Sets the priority of a job that waits.
+
+        Raises:
+            ConflictError: it has begun.
+        """
+        self.job(user, id)
+        self._check_priority(user, priority)
+        return self.store.set_priority(id, priority)
+
+    def wait(self, user: User, id: str, timeout: float | None = None) -> Job:
+        """The job as soon as it has ended, or as it is when nothing was said of it for `timeout` seconds."""
+        job = self.job(user, id)
+        if job.state not in ENDED:
+            for _ in self._events.subscribe(id, timeout=timeout):
+                pass
+            job = self.job(user, id)
+        return job
+
+    def events(self, user: User, id: str, after: int = 0, timeout: float | None = None) -> Iterator[JobEvent]:
+        """The events of a job; see `EventLog.subscribe`."""
+        self.job(user, id)
+        return self._events.subscribe(id, after, timeout)
+
+    def events_async(self, user: User, id: str, after: int = 0, timeout: float | None = None) -> AsyncIterator[JobEvent]:
+        """As `events`, for an event loop; it asks the store before it returns."""
+        self.job(user, id)
+        return self._events.subscribe_async(id, after, timeout)
+
+    def events_of_user(self, user: User, timeout: float | None = None) -> AsyncIterator[JobEvent]:
+        """The events of all jobs of the user from now on, for an event loop."""
+        return self._events.subscribe_user_async(user.name, timeout)
+
+    def progress(self, user: User, id: str) -> JobEvent | None:
+        """The newest progress of a job."""
+        self.job(user, id)
+        return self._events.progress(id)
+
+    def preview(self, user: User, id: str) -> JobEvent | None:
+        """The newest preview of a job that runs, with its content."""
+        self.job(user, id)
+        return self._events.preview(id)
+
+    # The queue.
+
+    def queue(self) -> QueueStatus:
+        """The queue, without anything of anybody's jobs."""
+        return self.store.queue_status()
+
+    def pause(self, user: User, reason: str) -> QueueStatus:
+        """Begins no job until `resume`; what runs goes on."""
+        _require_admin(user, "pause the queue")
+        self.store.set_paused(reason or "the operator paused it")
+        return self.store.queue_status()
+
+    def resume(self, user: User) -> QueueStatus:
+        """Begins jobs again."""
+        _require_admin(user, "resume the queue")
+        self.store.set_paused(None)
+        self.dispatcher.wake()
+        return self.store.queue_status()
+
+    def prune(self, user: User, older_than: datetime, keep_pictures: bool = True) -> int:
+        """Removes the user's own jobs that ended before a moment, and with them their pictures unless these are kept.
+
+        Returns:
+            The number of pictures that were removed.
+        """
+        removed = self.store.prune_jobs(older_than, keep_pictures, user.name)
+        self._remove_files(removed)
+        return len(removed)
+
+    def tidy(self) -> None:
+        """Removes what is older than the operator's retention, uploads that no job names, and files that no row names."""
+        moment, days = datetime.now(UTC), self.settings.limits.retention_days
+        if days is not None:
+            self._remove_files(self.store.prune_jobs(moment - timedelta(days=days), keep_pictures=False))
+            self._remove_files(self.store.prune_pictures(moment - timedelta(days=days)))
+        self.store.expire_inputs(moment - UPLOADS_LAST)
+        # In this order: what is added meanwhile is young, and stays.
+        self.files.collect_garbage(self.store.used_inputs(), self.store.picture_ids())
+
+    def devices(self, user: User) -> dict[str, dict[str, Any]]:
+        """Of each device whether a job runs there, and the names of the checkpoints that are loaded."""
+        running = self.dispatcher.running
+        return {
+            device: {"busy": device in running, "loaded": worker.loaded()}
+            for device, worker in self.dispatcher.workers.items()
+        }
+
+    # Pictures.
+
+    def picture(self, user: User, id: str) -> PictureRecord:
+        """A finished picture."""
+        try:
+            picture = self.store.picture(id)
+        except NotFoundError:
+            picture = None
+        if picture is None or not _may_see(user, picture.user):
+            raise NotFoundError(f"there is no picture {id!r}.")
+        return picture
+
+    def pictures(self, user: User, before: str | None = None, count: int = 50, of: str | None = None) -> list[PictureRecord]:
+        """Pictures, newest first; the arguments are those of `jobs`."""
+        owner = self._owner(user, of)
+        if before is not None:
+            self.picture(user, before)
+        return self.store.pictures(owner, before, count)
+
+    def picture_content(self, user: User, id: str) -> tuple[PictureRecord, Path]:
+        """A finished picture, and where its file is.
+
+        Raises:
+            NotFoundError: there is no such picture, or somebody has removed its file.
+        """
+        picture = self.picture(user, id)
+        path = self.files.path(picture)
+        if not path.is_file():
+            raise NotFoundError(f"the file of the picture {id!r} is gone; remove the picture.")
+        return picture, path
+
+    def remove_picture(self, user: User, id: str) -> None:
+        """Removes a picture and its file."""
+        picture = self.picture(user, id)
+        self.store.remove_picture(id)
+        self.files.remove(picture)
+
+    def read_settings(self, content: bytes) -> dict[str, Any]:
+        """What a picture says of how it was made: `settings` of SeeSR, A1111's `infotext`; None where it says nothing.
+
+        Raises:
+            InputError: it is no picture, is damaged, or exceeds a limit.
+        """
+        check_file_size(len(content), self.limits, "the picture")
+        image = load_image(EncodedImage(content, "the picture"), self.limits)
+        return {"settings": read_settings(image), "infotext": read_infotext(image)}
+
+    # Users.
+
+    def delete_user(self, user: User, name: str) -> None:
+        """Removes a user, by an admin or the user, with all jobs, pictures and uploads.
+
+        Raises:
+            ConflictError: a job of this user does not end.
+        """
+        self._check_is_own(user, name, "remove another user")
+        for job in self._all_jobs(name, ["pending", "running"]):
+            self.cancel(user, job.id)
+        for job in self._all_jobs(name, ["running"]):
+            self.wait(user, job.id, CANCEL_SECONDS)
+        self._remove_files(self.store.remove_user(name))
+
+    def export_user(self, user: User, name: str) -> Iterator[bytes]:
+        """All that is kept of a user, by an admin or the user: a ZIP file in parts, with `jobs.json` and the pictures."""
+        self._check_is_own(user, name, "export what is another user's")
+        return self._export(name)
+
+    def _export(self, name: str) -> Iterator[bytes]:
+        chunks = _Chunks()
+        with zipfile.ZipFile(chunks, "w", zipfile.ZIP_STORED) as archive:
+            for picture in self._all_pictures(name):
+                path = self.files.path(picture)
+                if path.is_file():
+                    archive.write(path, f"pictures/{picture.created:%Y-%m-%d}/{path.name}")
+                    yield chunks.take()
+            with archive.open("jobs.json", "w") as file:
+                file.write(b"[")
+                for number, job in enumerate(self._all_jobs(name)):
+                    file.write(b",\n" if number else b"\n")
+                    file.write(json.dumps(job.model_dump(mode="json")).encode())
+                file.write(b"\n]\n")
+        yield chunks.take()
+
+    def _all_jobs(self, name: str, states: Collection[JobState] | None = None) -> Iterator[Job]:
+        before = None
+        while page := self.store.jobs(name, states, before, PAGE):
+            yield from page
+            before = page[-1].id
+
+    def _all_pictures(self, name: str) -> Iterator[PictureRecord]:
+        before = None
+        while page := self.store.pictures(name, before, PAGE):
+            yield from page
+            before = page[-1].id
+
+    # What several of them need.
+
+    def _add(self, owner: str, request: JobRequest, priority: int, retry_of: str | None = None) -> Job:
+        limits = self.settings.limits
+        limits.check_quota(self.store.used_bytes(owner))
+        self.files.check_room()
+        job = self.store.add_job(owner, request, priority, retry_of, limits, self._check(owner, request))
+        self.dispatcher.wake()
+        return job
+
+    def _check(self, owner: str, request: JobRequest) -> float:
+        """Checks the operator's limits on a job, and its pictures; returns its megapixels."""
+        sizes = dict[str, Size]()
+        for name in sorted(request.pictures):
+            if not self.store.has_input(owner, name):
+                raise InputError(f"the picture {name} was not sent, or too long ago; upload it before the job.")
+            sizes[name] = self._size(self.files.input(name))
+        return self.settings.limits.check(request, sizes)
+
+    def _size(self, content: bytes) -> Size:
+        """The size of a picture that was sent, by its header."""
+        name = "the picture"
+        check_file_size(len(content), self.limits, name)
+        try:
+            size = open_image(content).size
+        except UnidentifiedImageError:
+            raise InputError(f"{name} is not a picture in a known format.") from None
+        except DECODE_ERRORS as error:
+            raise damaged(name, error) from error
+        check_dimensions(size, self.limits, name)
+        return size
+
+    def _owner(self, user: User, of: str | None) -> str | None:
+        """Whose things are listed; None is everybody."""
+        if of is None or of == user.name:
+            return user.name
+        _require_admin(user, "list what is another user's")
+        return None if of == EVERYBODY else of
+
+    def _remove_files(self, pictures: Iterable[PictureRecord]) -> None:
+        for picture in pictures:
+            self.files.remove(picture)
+
+    def _end_of(self, job: str) -> JobEvent | None:
+        try:
+            kept = self.store.job(job)
+        except NotFoundError:  # removed meanwhile
+            return JobEvent(job=job, sequence=0, kind="cancelled")
+        return end_event(kept) if kept.state in ENDED else None
+
+    def _check_priority(self, user: User, priority: int) -> None:
+        if priority > 0:
+            _require_admin(user, "raise the priority of a job")
+
+    def _check_is_own(self, user: User, name: str, what: str) -> None:
+        if user.name != name:
+            _require_admin(user, what)
+        if name == LOCAL:
+            raise OptionError(f"{LOCAL} is everybody where there are no users, and cannot be exported or removed.")
+
+
+def _may_see(user: User, owner: str) -> bool:
+    return user.is_admin or user.name == owner
+
+
+def _require_admin(user: User, what: str) -> None:
+    if not user.is_admin:
+        raise ForbiddenError(f"only an admin may {what}.")
+
+
+class _Chunks:
+    """A file that is only written, and taken away in parts."""
+
+    def __init__(self) -> None:
+        self._parts, self._position = list[bytes](), 0
+
+    def write(self, part: bytes) -> int:
+        self._parts.append(bytes(part))
+        self._position += len(part)
+        return len(part)
+
+    def tell(self) -> int:
+        return self._position
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def take(self) -> bytes:
+        """What was written since the last time."""
+        parts, self._parts = self._parts, []
+        return b"".join(parts)
