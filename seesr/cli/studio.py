@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from seesr.cli.console import EXIT_INTERRUPTED, print_status
-from seesr.cli.flags import DtypeFlag, MemoryLimitFlag, WeightsFlag
+from seesr.cli.flags import DtypeFlag, MemoryLimitFlag, ModelsFromFlag, WeightsFlag, use_models_from
 from seesr.errors import OptionError, first_line
 from seesr.files import data_folder
 from seesr.version import __version__
@@ -66,6 +66,7 @@ def studio(
         str, typer.Option(help="auto, all, or devices with commas between: cpu, cuda:0, mps; one worker runs on each.")
     ] = "auto",
     weights: WeightsFlag = None,
+    models_from: ModelsFromFlag = None,
     dtype: DtypeFlag = "auto",
     memory_limit: MemoryLimitFlag = None,
     lowvram: Annotated[bool, typer.Option(help="Keep only the running network on the device; small VAE tiles.")] = False,
@@ -78,6 +79,7 @@ def studio(
     from seesr.studio.accounts import Accounts
     from seesr.studio.studio import Studio
 
+    use_models_from(models_from)
     data = (data or data_folder()).absolute()
     settings = _settings(data, config, host=host, port=port, database=database, root_path=root_path)
     models = {"weights": weights, "dtype": dtype, "memory_limit": memory_limit}

@@ -141,7 +141,9 @@ def test_a_repository_and_its_server_must_state_the_same_length(hub: Hub, manage
 def test_a_wrong_digest_is_refused_and_nothing_stays(hub: Hub, manager: ModelManager, known: bool) -> None:
     hub.files = {"someone/style/x.safetensors": LORA}
     hub.lie = set() if known else {"someone/style/x.safetensors"}
-    with pytest.raises(WeightsError, match=r"its digest is [0-9a-f]{12}\.\.\. instead of [0-9a-f]{12}\.\.\.; it was deleted"):
+    with pytest.raises(
+        WeightsError, match=r"its digest is [0-9a-f]{12}\.\.\. instead of [0-9a-f]{12}\.\.\.; it was deleted"
+    ):
         pull(manager, "someone/style:x.safetensors", sha256="0" * 64 if known else None)
     assert left(manager) == []
 
@@ -189,7 +191,8 @@ def test_redirects_lead_to_no_private_address(hub: Hub, manager: ModelManager) -
     [
         ("http://example.org/x.safetensors", "is of http; only https is fetched from"),
         ("https://127.0.0.1/x.safetensors", "not a public address"),
-        ("https://user:secret@[::1]/x.safetensors?token=secret", "::1 is ::1, which is not a public address"),
+        ("https://[::1]/x.safetensors?token=secret", "::1 is ::1, which is not a public address"),
+        ("https://user:secret@example.org/x.safetensors", "example.org/x.safetensors is not an address"),
         ("https://a b/x.safetensors", "is not an address"),
         ("https://host:port/x.safetensors", "is not an address"),
         ("gopher://example.org/x", "is of gopher"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from seesr.studio.api import events, facts, jobs, pictures, users
+from seesr.studio.api import events, facts, jobs, models, pictures, users
 from seesr.studio.api.schemas import ErrorAnswer
 
 PREFIX = "/api/v1"
@@ -25,5 +25,5 @@ FAILURES = {
 router = APIRouter(
     prefix=PREFIX, responses={status: {"model": ErrorAnswer, "description": text} for status, text in FAILURES.items()}
 )
-for part in (jobs, events, pictures, users, facts):
+for part in (jobs, events, pictures, users, facts, models):
     router.include_router(part.router)
