@@ -33,8 +33,8 @@ ModelsFromFlag = Annotated[
     list[Path] | None,
     typer.Option(
         "--models-from",
-        help="Folder of AUTOMATIC1111's web UI or ComfyUI, whose models are found too; may be given several times; by default "
-        "SEESR_MODELS_FROM.",
+        help="Folder of AUTOMATIC1111's web UI or ComfyUI, whose models are found too; may be given several times; by "
+        "default SEESR_MODELS_FROM.",
     ),
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one line of JSON for each picture.")]

@@ -35,7 +35,7 @@ CONTROLNET = {"control_model.x": ONES}
 
 def write(path: Path, tensors: Mapping[str, Tensor]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(dict(tensors), path)
+    save_file({name: tensor.clone() for name, tensor in tensors.items()}, path)
     return path
 
 

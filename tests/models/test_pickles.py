@@ -34,9 +34,6 @@ CALLS = {
 WATCH = """
 import sys
 touched = []
-def hook(event, arguments):
-    if event in ("pickle.find_class", "marshal.loads", "exec.code"):
-        touched.append((event, repr(arguments)[:80]))
 sys.addaudithook(lambda event, arguments: touched.append((event, repr(arguments))) if event == "pickle.find_class" else None)
 from pathlib import Path
 from seesr.errors import SeeSRError
@@ -151,7 +148,7 @@ def test_no_pickle_reaches_an_unpickler(hub: Hub, cache: Cache, samples: tuple[P
         assert "refused" in sentence or "is not a safetensors file" in sentence, (name, sentence)
     assert set(result["listed"]) == {"theirs", "old"}
     assert all(result["listed"].values())
-    assert not [path for path in (tmp_path / "data" / "models").glob("*/*.safetensors")]
+    assert not list((tmp_path / "data" / "models").glob("*/*.safetensors"))
 
 
 def test_a_large_pickle_is_refused_by_its_first_bytes(hub: Hub, cache: Cache, tmp_path: Path) -> None:
