@@ -16,9 +16,8 @@ from typing import Annotated
 
 import typer
 
-START = (
-    "from seesr.models.manager import ModelManager; from pathlib import Path; import sys; ModelManager(Path(sys.argv[1]))"
-)
+IMPORTS = "import sys; from pathlib import Path; from seesr.models.manager import ModelManager"
+START = f"{IMPORTS}; ModelManager(Path(sys.argv[1]))"
 LIST = f"{START}.list_models()"
 FIND = "from seesr.generation.library import find_known_model; find_known_model('style 17', 'loras')"
 
@@ -27,9 +26,11 @@ def main(files: Annotated[int, typer.Option(help="Model files, a few KB each, in
     """Prints seconds as JSON."""
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
+        empty = _seconds(START, data)
         for number in range(files):
             _write_lora(data / "models" / "loras" / f"folder {number % 50}" / f"style {number}.safetensors")
         seconds = {
+            "start without files": empty,
             "start": _seconds(START, data),
             "first list": _seconds(LIST, data),
             "next list": _seconds(LIST, data),
