@@ -136,8 +136,9 @@ def _states(
     """The states of a pull; that it is one is checked before the answer begins."""
     del admin
     _pull(pulls, pull)
-    is_resumed = last_event_id is not None and last_event_id.isdecimal()
-    return _follow(pulls, pull, int(last_event_id) if is_resumed else after)
+    if last_event_id is not None and last_event_id.isdecimal():
+        after = int(last_event_id)
+    return _follow(pulls, pull, after)
 
 
 @router.get("/pulls/{pull}/events", response_class=EventSourceResponse)
