@@ -54,8 +54,6 @@ class StudioSettings(BaseModel):
     """Whether the log holds each request."""
     private_addresses: bool = False
     """Models are fetched from addresses of this machine and its network too, and by http."""
-    defaults: dict[str, Any] = {}
-    """Values of options with which a user's page begins."""
 
     @field_validator("hosts")
     @classmethod

@@ -14,7 +14,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, select, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -39,12 +39,13 @@ class Database:
     def __init__(self, url: str) -> None:
         self._url = _parse_url(url)
         self._engine = _create_engine(self._url)
-        # A transaction that writes says so when it begins: SQLite refuses one that finds out later than another.
-        self._writer = self._engine.execution_options(**{_WRITES: True})
-        if self._engine.dialect.name == "postgresql":
-            # What a reader sees does not change between its queries; a writer sees what it has waited for.
-            self._engine.update_execution_options(isolation_level="REPEATABLE READ")
-            self._writer.update_execution_options(isolation_level="READ COMMITTED")
+        # What a reader sees does not change between its queries; a writer sees what it has waited for, and says so when it
+        # begins: SQLite refuses one that finds out later than another. SQLite's readers need no level.
+        is_postgres = self._url.get_backend_name() == "postgresql"
+        levels = ("REPEATABLE READ", "READ COMMITTED")
+        reading, writing = ({"isolation_level": level} if is_postgres else {} for level in levels)
+        self._reader = self._engine.execution_options(**reading)
+        self._writer = self._engine.execution_options(**{_WRITES: True}, **writing)
         try:
             self._migrate()
         except DBAPIError as error:
@@ -71,8 +72,12 @@ class Database:
 
     @contextmanager
     def _read(self) -> Iterator[Session]:
-        """A transaction that sees one state and changes nothing."""
-        with Session(self._engine) as session:
+        """A transaction that sees one state and changes nothing.
+
+        Raises:
+            StudioError: a value cannot be kept in the database.
+        """
+        with self._errors(), Session(self._reader) as session:
             yield session
 
     @contextmanager
@@ -81,10 +86,17 @@ class Database:
 
         Raises:
             FullDiskError: there is no room for it.
+            StudioError: a value cannot be kept in the database.
         """
+        with self._errors(), Session(self._writer) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
         try:
-            with Session(self._writer) as session, session.begin():
-                yield session
+            yield
+        except DataError as error:  # PostgreSQL's text takes no NUL
+            raise StudioError("a text has a character that the database cannot keep, such as NUL; leave it out.") from error
         except DBAPIError as error:
             if _is_full_disk(error):
                 raise FullDiskError(f"the disk of the store {self.address} is full; make room on it.") from error
