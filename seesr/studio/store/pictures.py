@@ -209,18 +209,19 @@ def picture_record(row: PictureRow) -> PictureRecord:
     return PictureRecord(**{name: getattr(row, name) for name in PictureRecord.model_fields})
 
 
-def _found(search: PictureSearch) -> Select[tuple[PictureRow]]:
+def _found(search: PictureSearch) -> Select[PictureRow]:
     """The pictures of a search."""
     in_trash = PictureRow.trashed.is_not(None) if search.trash else PictureRow.trashed.is_(None)
     query = select(PictureRow).where(in_trash)
-    wanted: list[tuple[TermKind, str]] = [("word", word) for word in words(search.words)]
-    wanted += [("tag", fold(tag)) for tag in search.tags]
-    if search.lora:
-        wanted.append(("lora", fold(search.lora)))
-    if search.checkpoint:
-        wanted.append(("checkpoint", fold(search.checkpoint)))
-    for kind, term in wanted:
-        query = query.where(exists().where(TermRow.kind == kind, TermRow.term == term, TermRow.picture == PictureRow.number))
+    wanted: dict[TermKind, list[str]] = {
+        "word": words(search.words),
+        "tag": [fold(tag) for tag in search.tags],
+        "lora": [fold(search.lora)] if search.lora else [],
+        "checkpoint": [fold(search.checkpoint)] if search.checkpoint else [],
+    }
+    for kind, term in ((kind, term) for kind, terms in wanted.items() for term in terms):
+        has_term = exists().where(TermRow.kind == kind, TermRow.term == term, TermRow.picture == PictureRow.number)
+        query = query.where(has_term)
     if search.since is not None:
         query = query.where(PictureRow.created >= search.since)
     if search.until is not None:

@@ -31,12 +31,10 @@ def fold(name: str) -> str:
 def picture_terms(settings: Mapping[str, Any], tags: Iterable[str]) -> list[tuple[TermKind, str]]:
     """The terms of a picture; settings of strangers may hold anything."""
     prompt, loras, checkpoint = (settings.get(name) for name in ("prompt", "loras", "weights"))
-    terms: list[tuple[TermKind, str]] = []
-    if isinstance(prompt, str):
-        terms += [("word", word) for word in words(_NETWORK.sub(" ", prompt))]
-    terms += [("tag", fold(tag)) for tag in tags]
-    if isinstance(loras, dict):
-        terms += [("lora", fold(name)) for name in loras]
-    if isinstance(checkpoint, str):
-        terms.append(("checkpoint", fold(checkpoint)))
-    return list(dict.fromkeys(term for term in terms if term[1]))
+    terms: dict[TermKind, list[str]] = {
+        "word": words(_NETWORK.sub(" ", prompt)) if isinstance(prompt, str) else [],
+        "tag": [fold(tag) for tag in tags],
+        "lora": [fold(name) for name in loras] if isinstance(loras, dict) else [],
+        "checkpoint": [fold(checkpoint)] if isinstance(checkpoint, str) else [],
+    }
+    return [(kind, term) for kind, names in terms.items() for term in dict.fromkeys(names) if term]
