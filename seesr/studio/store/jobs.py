@@ -292,7 +292,7 @@ class JobStore(Database):
         with self._read() as session:
             reason = session.scalars(select(QueueRow.paused)).one()
             query = select(JobRow.state, func.count()).where(JobRow.state.in_(("pending", "running"))).group_by(JobRow.state)
-            counts = dict(session.execute(query).tuples().all())
+            counts = dict(session.execute(query).all())
             return QueueStatus(
                 paused=reason is not None,
                 reason=reason,
@@ -309,7 +309,7 @@ class JobStore(Database):
         """How many jobs there are of each state and task."""
         with self._read() as session:
             query = select(JobRow.state, JobRow.task, func.count()).group_by(JobRow.state, JobRow.task)
-            return {(state, task): count for state, task, count in session.execute(query).tuples()}
+            return {(state, task): count for state, task, count in session.execute(query)}
 
     def used_inputs(self) -> set[str]:
         """Content hashes of the pictures that a job takes or a user has uploaded."""
@@ -328,8 +328,8 @@ def _records(session: Session, rows: Sequence[JobRow]) -> list[Job]:
     ahead: dict[str, int] = {}
     if any(row.state == "pending" for row in rows):
         columns = (JobRow.priority, JobRow.position, JobRow.number, JobRow.id, JobRow.user)
-        pending = session.execute(select(*columns).where(JobRow.state == "pending")).tuples()
-        last_turns = dict(session.execute(select(TurnRow.user, TurnRow.turn)).tuples().all())
+        pending = session.execute(select(*columns).where(JobRow.state == "pending"))
+        last_turns = dict(session.execute(select(TurnRow.user, TurnRow.turn)).all())
         order = turns(
             (Waiting(-priority, place, number, id, user) for priority, place, number, id, user in pending), last_turns
         )
