@@ -22,6 +22,10 @@ class WeightsError(SeeSRError):
     """Files of the weights are missing or invalid."""
 
 
+class AddressError(SeeSRError):
+    """An address is not one that may be fetched from."""
+
+
 class OutputError(SeeSRError):
     """The output cannot be written."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import secrets
 import tempfile
@@ -44,6 +45,19 @@ def data_folder() -> Path:
     if path:
         return Path(path)
     return (Path(user_data) if user_data else home_folder() / ".local" / "share") / "seesr"
+
+
+def user_name() -> str:
+    """The name of the user who runs the program, for records; its number where it has no name."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return str(getattr(os, "getuid", lambda: "unknown")())
+
+
+def gigabytes(size: int) -> str:
+    """A number of bytes for people: `1.2 GB`, `3 MB`."""
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.0f} MB" if size >= 1e6 else f"{size / 1e3:,.0f} KB"
 
 
 @contextmanager

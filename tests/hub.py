@@ -53,6 +53,8 @@ def entry(path: str, content: bytes | None = None, **values: object) -> dict:
 def leftovers(cache: Cache) -> list[str]:
     """Every file in the cache but the lock and the downloader's own notes."""
     found = (
-        path for path in cache.root.rglob("*") if path.is_file() and ".cache" not in path.parts and path.name != ".lock"
+        path
+        for path in cache.root.rglob("*")
+        if path.is_file() and ".cache" not in path.parts and path.suffix != ".lock" and path.name != ".lock"
     )
     return sorted(str(path.relative_to(cache.root)) for path in found)

@@ -16,7 +16,7 @@ from seesr.autoencoder.vae import load_vae
 from seesr.components import NetworkSpec
 from seesr.diffusion.text import PromptEncoder, load_prompt_encoder
 from seesr.errors import OptionError, WeightsError
-from seesr.generation.library import find_model, require_no_code, require_safetensors
+from seesr.generation.library import CHECKPOINTS, find_model, require_no_code, require_safetensors
 from seesr.generation.samplers import SAMPLERS
 from seesr.generation.single_file import (
     EPSILON,
@@ -48,8 +48,6 @@ REQUIRED = (
     "tokenizer",
     "scheduler/scheduler_config.json",
 )
-CHECKPOINTS = "checkpoints"
-"""Folder in `models/` of the user's data folder."""
 CLASSES = {
     "model_index.json": ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline"),
     "unet/config.json": ("UNet2DConditionModel",),

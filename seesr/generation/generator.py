@@ -24,7 +24,7 @@ from seesr.generation.canvas import Canvas, make_canvas
 from seesr.generation.checkpoints import BASE_FOLDER, Checkpoint, resolve_checkpoint
 from seesr.generation.controlnet import Control, make_control
 from seesr.generation.controls import MAX_CONTROLS, ControlUnit
-from seesr.generation.library import CONTROLNETS, DEPTH, MODELS, FolderLibrary
+from seesr.generation.library import CONTROLNETS, DEPTH, MODELS, FolderLibrary, model_folders
 from seesr.generation.lora_tags import as_tags, split_tags
 from seesr.generation.options import MAX_SIDE, MIN_SIDE, GenerationOptions
 from seesr.generation.passes import Cancelled, Output, Passes, Recipe, Seeds, Watch, count_calls
@@ -349,7 +349,8 @@ class Generator:
         if len(units) > MAX_CONTROLS:
             raise OptionError(f"{len(units)} ControlNets are asked for; at most {MAX_CONTROLS} are allowed.")
         models, unet = self.data / MODELS, self.engine.components["unet"]
-        library, depth = FolderLibrary(models / CONTROLNETS, "ControlNet"), FolderLibrary(models / DEPTH, "depth model")
+        library = FolderLibrary(model_folders(CONTROLNETS, models), "ControlNet")
+        depth = FolderLibrary(model_folders(DEPTH, models), "depth model")
         about = unet, self.passes.factor, self.checkpoint.name, self.engine.dtype
         found = list[Control]()
         for number, unit in enumerate(units):

@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,8 +22,19 @@ from seesr.files import data_folder
 from seesr.weights.header import Header, read_header
 
 MODELS, LORAS, EMBEDDINGS, VAE_APPROX = "models", "loras", "embeddings", "vae_approx"
-CONTROLNETS, DEPTH = "controlnet", "depth"
+CHECKPOINTS, VAES, CONTROLNETS, DEPTH = "checkpoints", "vae", "controlnet", "depth"
 """Folder in the user's data folder, and folders in it."""
+MODELS_FROM_VARIABLE = "SEESR_MODELS_FROM"
+"""Folders of other programs whose models are found too, with the system's separator of paths between them."""
+OTHER_PROGRAMS = {
+    CHECKPOINTS: ("models/Stable-diffusion", "models/checkpoints"),
+    LORAS: ("models/Lora", "models/LyCORIS", "models/loras"),
+    VAES: ("models/VAE", "models/vae"),
+    CONTROLNETS: ("models/ControlNet", "models/controlnet"),
+    EMBEDDINGS: ("embeddings", "models/embeddings"),
+    DEPTH: (),
+}
+"""Where AUTOMATIC1111's web UI and ComfyUI keep each kind."""
 ADAPTER_FILE = "adapter_model.safetensors"
 """Of a folder that peft wrote."""
 EMBEDDING_KEY = "emb_params"
@@ -146,26 +157,52 @@ class ModelFile:
         return self.path.with_name(self.path.stem + suffix)
 
 
-class Library:
-    """The safetensors files of a folder and its sub-folders, read anew whenever it is asked.
+def models_from() -> tuple[Path, ...]:
+    """The folders of other programs that `SEESR_MODELS_FROM` names."""
+    return tuple(Path(folder) for folder in os.environ.get(MODELS_FROM_VARIABLE, "").split(os.pathsep) if folder)
+
+
+def model_folders(kind: str, models: Path | None = None, others: Sequence[Path] | None = None) -> tuple[Path, ...]:
+    """Where models of a kind are looked up; where several have the same name, the first folder's counts.
 
     Args:
-        folder: need not exist.
+        kind: a folder in `models/`, such as `loras`.
+        models: None is that of the user's data folder.
+        others: folders of other programs, or `models` in them; None are those of `SEESR_MODELS_FROM`.
+    """
+    own = (data_folder() / MODELS if models is None else models) / kind
+    places = [
+        root / place
+        for root in (models_from() if others is None else others)
+        for given in OTHER_PROGRAMS[kind]
+        for place in (given, given.removeprefix(f"{MODELS}/"))
+        if (root / place).is_dir()
+    ]
+    # Resolved, because a folder has two of the names where the file system does not tell capitals apart.
+    return (own, *dict.fromkeys(place.resolve() for place in places))
+
+
+class Library:
+    """The safetensors files of folders and their sub-folders, read anew whenever it is asked.
+
+    Args:
+        folders: need not exist; see `model_folders`.
         kind: what its files are, for errors: `LoRA`.
     """
 
-    def __init__(self, folder: Path, kind: str) -> None:
-        self.folder, self.kind = folder, kind
+    def __init__(self, folders: Path | Sequence[Path], kind: str) -> None:
+        self.folders, self.kind = (folders,) if isinstance(folders, Path) else tuple(folders), kind
 
     def files(self) -> list[ModelFile]:
         """All files, by name; a folder that peft wrote is one, and has the folder's name."""
-        found = list[ModelFile]()
-        for path in self.folder.rglob("*.safetensors"):
-            place = path.parent if path.name == ADAPTER_FILE and path.parent != self.folder else path.with_suffix("")
-            name = place.relative_to(self.folder).as_posix()
-            if path.is_file() and not any(part.startswith(".") for part in name.split("/")):
-                found.append(ModelFile(name, path))
-        return sorted(found, key=lambda file: file.name.lower())
+        found = dict[str, ModelFile]()
+        for folder in self.folders:
+            for path in folder.rglob("*.safetensors"):
+                place = path.parent if path.name == ADAPTER_FILE and path.parent != folder else path.with_suffix("")
+                name = place.relative_to(folder).as_posix()
+                if path.is_file() and not any(part.startswith(".") for part in name.split("/")):
+                    found.setdefault(name, ModelFile(name, path))
+        return sorted(found.values(), key=lambda file: file.name.lower())
 
     def find(self, name: str) -> ModelFile:
         """The file of this name.
@@ -173,7 +210,7 @@ class Library:
         Raises:
             OptionError: there is none, or several have it.
         """
-        return _find(self.files(), name, self.kind, self.folder)
+        return _find(self.files(), name, self.kind, self.folders[0])
 
 
 def require_no_code(folder: Path, name: str) -> None:
@@ -188,21 +225,58 @@ def require_safetensors(folder: Path, name: str) -> None:
         raise WeightsError(f"{name} has no .safetensors file, and no other is read; get it as safetensors.")
 
 
+@dataclass(frozen=True)
+class ModelPlace:
+    """A model of the library: a safetensors file, or a folder that diffusers wrote."""
+
+    name: str
+    """Its path below the folder of its kind, a file's without suffix."""
+    path: Path
+
+
+def model_places(folder: Path, suffixes: Sequence[str] = (".safetensors",)) -> Iterator[ModelPlace]:
+    """The models in a folder and its sub-folders, in the order of their names; hidden ones are left out.
+
+    A folder with `model_index.json`, `config.json` or `unet/` is one model, and so is one that peft wrote.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            beneath = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    except OSError:  # there is none, or it cannot be read
+        return
+    for entry in beneath:
+        path = folder / entry.name
+        if not entry.is_dir():
+            if path.suffix.lower() in suffixes and entry.is_file():
+                yield ModelPlace(path.stem, path)
+        elif (path / ADAPTER_FILE).is_file():
+            yield ModelPlace(path.name, path / ADAPTER_FILE)
+        elif any((path / mark).exists() for mark in ("model_index.json", "config.json", "unet")):
+            yield ModelPlace(path.name, path)
+        elif not entry.is_symlink():  # which may lead in a circle
+            for place in model_places(path, suffixes):
+                yield ModelPlace(f"{path.name}/{place.name}", place.path)
+
+
 def find_model(name: str | os.PathLike[str], kind: str) -> Path | None:
-    """The file or folder `name`, else the folder or safetensors file of that name in `models/<kind>`; None if there is none.
+    """The file or folder `name`, else that of `find_known_model`."""
+    return Path(name) if Path(name).exists() else find_known_model(str(name), kind)
+
+
+def find_known_model(name: str, kind: str) -> Path | None:
+    """The folder or safetensors file of that name among the user's models of a kind; None if there is none.
 
     Raises:
-        OptionError: several files have it.
+        OptionError: several have it.
     """
-    if Path(name).exists():
-        return Path(name)
-    known, wanted = data_folder() / MODELS / kind, str(name)
-    folders = {path.name: path for path in known.iterdir() if path.is_dir()} if known.is_dir() else {}
-    if wanted in folders:
-        return folders[wanted]
-    library, stem = Library(known, kind), wanted.removesuffix(".safetensors")
-    named = any(stem in (file.name, file.name.rpartition("/")[2]) for file in library.files())
-    return library.find(stem).path if named else None
+    places = dict[str, ModelPlace]()
+    for folder in model_folders(kind):
+        for place in model_places(folder):
+            places.setdefault(place.name, place)
+    for wanted in (name, name.removesuffix(".safetensors")):
+        if any(wanted in (place.name, place.name.rpartition("/")[2]) for place in places.values()):
+            return _find(list(places.values()), wanted, kind, Path(kind)).path
+    return None
 
 
 @dataclass(frozen=True)
@@ -214,24 +288,25 @@ class ModelFolder:
 
 
 class FolderLibrary:
-    """The folders with a `config.json` in a folder and its sub-folders, read anew whenever it is asked.
+    """The folders with a `config.json` in folders and their sub-folders, read anew whenever it is asked.
 
     Args:
-        folder: need not exist.
+        places: need not exist; see `model_folders`.
         kind: what they are, for errors: `ControlNet`.
     """
 
-    def __init__(self, folder: Path, kind: str) -> None:
-        self.folder, self.kind = folder, kind
+    def __init__(self, places: Path | Sequence[Path], kind: str) -> None:
+        self.places, self.kind = (places,) if isinstance(places, Path) else tuple(places), kind
 
     def folders(self) -> list[ModelFolder]:
         """All of them, by name."""
-        found = list[ModelFolder]()
-        for config in self.folder.glob("*/**/config.json"):
-            name = config.parent.relative_to(self.folder).as_posix()
-            if not any(part.startswith(".") for part in name.split("/")):
-                found.append(ModelFolder(name, config.parent))
-        return sorted(found, key=lambda folder: folder.name.lower())
+        found = dict[str, ModelFolder]()
+        for place in self.places:
+            for config in place.glob("*/**/config.json"):
+                name = config.parent.relative_to(place).as_posix()
+                if not any(part.startswith(".") for part in name.split("/")):
+                    found.setdefault(name, ModelFolder(name, config.parent))
+        return sorted(found.values(), key=lambda folder: folder.name.lower())
 
     def find(self, name: str) -> ModelFolder:
         """The folder of this name.
@@ -239,7 +314,7 @@ class FolderLibrary:
         Raises:
             OptionError: there is none, or several have it.
         """
-        return _find(self.folders(), name, self.kind, self.folder)
+        return _find(self.folders(), name, self.kind, self.places[0])
 
 
 class _Named(Protocol):

@@ -21,7 +21,7 @@ from seesr.generation.adapters import adapted
 from seesr.generation.checkpoints import Checkpoint
 from seesr.generation.controlnet import Control, ControlledUNet
 from seesr.generation.embeddings import Embedding, Embeddings
-from seesr.generation.library import EMBEDDINGS, LORAS, VAE_APPROX, Library
+from seesr.generation.library import EMBEDDINGS, LORAS, VAE_APPROX, Library, model_folders
 from seesr.generation.lora import Loras, WeightedLora
 from seesr.generation.lora_tags import split_tags
 from seesr.generation.noise import draw_noise
@@ -143,8 +143,8 @@ class Passes:
     def __init__(self, engine: Engine, checkpoint: Checkpoint, models: Path, vae_tile: int | None = None) -> None:
         self.engine, self.checkpoint, self.vae_tile = engine, checkpoint, vae_tile
         self.models, networks = models, (engine.components, checkpoint.name)
-        self.loras = Loras(Library(models / LORAS, "LoRA"), *networks)
-        self.embeddings = Embeddings(Library(models / EMBEDDINGS, "embedding"), *networks)
+        self.loras = Loras(Library(model_folders(LORAS, models), "LoRA"), *networks)
+        self.embeddings = Embeddings(Library(model_folders(EMBEDDINGS, models), "embedding"), *networks)
         self.embedder = PromptEmbedder(engine.components, checkpoint.digest)
         self.factor = vae_scale_factor(engine.components["vae"])
         self._previews: Previews | None = None

@@ -70,7 +70,7 @@ def depth_map(picture: Image.Image, folder: ModelFolder) -> Image.Image:
 
 
 def _only(library: FolderLibrary) -> ModelFolder:
-    folders, place = library.folders(), f"models/{library.folder.name}"
+    folders, place = library.folders(), f"models/{library.places[0].name}"
     if not folders:
         raise OptionError(
             f"there is no depth model: put one of transformers, such as Depth Anything, in a folder of {place}."

@@ -26,14 +26,12 @@ from diffusers.loaders.single_file_utils import (
 from seesr.autoencoder.vae import build_vae, current_name
 from seesr.diffusion.text import PromptEncoder, adapt_state_dict, build_text_encoder, clip_tokenizer
 from seesr.errors import WeightsError
+from seesr.generation.tensor_names import CLIP, OPEN_CLIP, OTHER_FAMILIES, UNET, VAE
 from seesr.weights.header import Header, read_header
 from seesr.weights.resolve import files_digest
 from seesr.weights.state_dict import SHOWN_KEYS, assign_state_dict
 from seesr.weights.tensors import StateDict, read_safetensors
 
-UNET, VAE = "model.diffusion_model.", "first_stage_model."
-CLIP, OPEN_CLIP = "cond_stage_model.transformer.", "cond_stage_model.model."
-"""What the names of tensors begin with; the text encoder is CLIP ViT-L in SD 1, OpenCLIP ViT-H in SD 2."""
 LATENT_CHANNELS = 4
 NATIVE_LATENTS, NATIVE_LATENTS_OF_V = 64, 96
 """Latent pixels of a side that SD was trained with; 96 where SD 2 predicts v."""
@@ -53,12 +51,6 @@ SCHEDULER: dict[str, Any] = {
 """Of both families, without `prediction_type`."""
 SCALING_FACTOR = 0.18215
 """Of the latents of both families' VAEs."""
-_OTHERS = {
-    "SDXL": "conditioner.embedders.",
-    "SD 3": "model.diffusion_model.joint_blocks.",
-    "Flux": "model.diffusion_model.double_blocks.",
-}
-"""Families that cannot be used, and the beginnings of their tensors' names."""
 _IGNORED = re.compile(
     r"[^.]*"  # numbers of the noise schedule, markers
     r"|model_ema\..*"
@@ -126,7 +118,7 @@ class SingleFile:
             WeightsError: it is of another family or task, lacks a network, or holds tensors that belong to none.
         """
         shapes = self.header.shapes
-        if other := next((family for family, start in _OTHERS.items() if self._has(start)), None):
+        if other := next((family for family, start in OTHER_FAMILIES.items() if self._has(start)), None):
             raise WeightsError(f"{self.path} is of {other}; only checkpoints of SD 1 and SD 2 can be used.")
         if not self._has(UNET):
             raise WeightsError(f"{self.path} holds no UNet of SD 1 or SD 2, so it is no checkpoint that can be used.")

@@ -12,13 +12,10 @@ from diffusers import AutoencoderKL
 
 from seesr.autoencoder.vae import load_vae
 from seesr.errors import OptionError, WeightsError
-from seesr.generation.library import find_model, require_safetensors
+from seesr.generation.library import VAES, find_model, require_safetensors
 from seesr.generation.single_file import load_vae_file
 from seesr.weights.config import read_config
 from seesr.weights.resolve import files_digest, folder_digest
-
-VAES = "vae"
-"""Folder in `models/` of the user's data folder."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from filelock import FileLock
 
 from seesr.files import atomic_write, home_folder
 from seesr.weights.manifest import Manifest, WeightFile
+from seesr.weights.records import Licences, Records
 
 ENVIRONMENT_VARIABLE = "SEESR_CACHE"
 RECORDS_FILE = "digests.json"
@@ -50,6 +51,11 @@ class Cache:
         # A legacy file is stored converted; records of older versions lack the digest of the original.
         fetched = record.get("fetched_sha256") if file.is_legacy else record["sha256"]
         return file.sha256 is None or fetched in (None, file.sha256)
+
+    @property
+    def licences(self) -> Licences:
+        """The licences that were accepted, of the full model and of all others."""
+        return Licences(Records(self.root / "licences.json"))
 
     @property
     def lock(self) -> FileLock:
@@ -90,6 +96,11 @@ class Cache:
 
 def sha256(path: Path) -> str:
     return _digest(path, hashlib.sha256())
+
+
+def file_digest(path: Path, like: str) -> str:
+    """The digest of a file of the kind that `like` has: SHA-256 with 64 digits, else that of a git blob."""
+    return sha256(path) if len(like) == 64 else git_blob_sha1(path)
 
 
 def git_blob_sha1(path: Path) -> str:

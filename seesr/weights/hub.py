@@ -21,7 +21,8 @@ from huggingface_hub.errors import (
 )
 
 from seesr.errors import WeightsError
-from seesr.weights.cache import Cache, git_blob_sha1, sha256
+from seesr.files import user_name
+from seesr.weights.cache import Cache, file_digest, sha256
 from seesr.weights.manifest import Location, Manifest, Source, WeightFile
 
 ACCEPT_VARIABLE = "SEESR_ACCEPT_LICENSE"
@@ -44,9 +45,10 @@ def pull(manifest: Manifest, cache: Cache, accepted: bool, on_file: OnFile | Non
         WeightsError: a licence is not accepted, or a file cannot be fetched or has a wrong checksum, and is deleted then.
     """
     missing = {file.path for file in cache.missing(manifest)}
-    unaccepted = [
+    to_accept = [
         source for source in manifest.source if source.must_accept and any(file.path in missing for file in source.files)
     ]
+    unaccepted = [source for source in to_accept if not cache.licences.is_accepted(source.licence, source.licence_page)]
     if unaccepted and not accepted:
         raise WeightsError(
             f"{unaccepted[0].name} is under the {unaccepted[0].licence}; read it at {unaccepted[0].licence_page}, then "
@@ -55,6 +57,8 @@ def pull(manifest: Manifest, cache: Cache, accepted: bool, on_file: OnFile | Non
     if not missing:
         return
     try:
+        for source in unaccepted:
+            cache.licences.accept(source.licence, source.licence_page, user_name())
         with cache.lock:
             _remove_partial_files(cache)
             # The process that held the lock may have fetched some of them.
@@ -100,7 +104,7 @@ def _fetch(source: Source, file: WeightFile, cache: Cache) -> None:
             # ImportError and ValueError: the proxy setting is wrong, or needs a package.
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 raise
-            reasons.append(f"{_address(location)}: {_reason(error)}")
+            reasons.append(f"{_address(location)}: {failure_reason(error)}")
             continue
         problem = _checksum_problem(path, file.sha256 or stated)
         if problem:
@@ -147,7 +151,7 @@ def _download(location: Location, file: WeightFile, folder: Path) -> tuple[Path,
         "filename": file.remote,
         "repo_type": location.type,
         "revision": location.revision,
-        "endpoint": _endpoint(),
+        "endpoint": hub_endpoint(),
     }
     stated = get_hf_file_metadata(hf_hub_url(**request)).etag
     return Path(hf_hub_download(**request, local_dir=folder)), stated
@@ -167,17 +171,17 @@ def _checksum_problem(path: Path, expected: str | None) -> str | None:
     """The problem if the digest of the file is not `expected`, or if that is not a sha256 or sha1."""
     if expected is None or not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", expected):
         return "no checksum is known for this file"
-    actual = sha256(path) if len(expected) == 64 else git_blob_sha1(path)
+    actual = file_digest(path, expected)
     return None if actual == expected else f"its digest is {actual[:12]}... instead of {expected[:12]}..."
 
 
 def _address(location: Location) -> str:
     if location.type == "url":
         return location.repository
-    return f"{_endpoint()}/{'spaces/' if location.type == 'space' else ''}{location.repository}"
+    return f"{hub_endpoint()}/{'spaces/' if location.type == 'space' else ''}{location.repository}"
 
 
-def _endpoint() -> str:
+def hub_endpoint() -> str:
     """The address of the hub or, from `HF_ENDPOINT`, of its mirror.
 
     Raises:
@@ -194,7 +198,7 @@ def _endpoint() -> str:
     return address
 
 
-def _reason(error: Exception) -> str:
+def failure_reason(error: Exception) -> str:
     """Why a download failed, in a few words."""
     if isinstance(error, GatedRepoError):
         return "it requires an account; accept its terms there and set HF_TOKEN"

@@ -1,0 +1,171 @@
+"""Addresses that others name: resolved once, checked, and connected to as they were checked, at each redirect anew.
+
+Otherwise a name that points into the operator's own network would reach what only this machine can reach (server-side
+request forgery), also one that points elsewhere when it is looked up again.
+"""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from typing import Any
+from urllib.parse import urlsplit
+
+from seesr.errors import AddressError
+
+NAT64 = IPv6Network("64:ff9b::/96")
+"""RFC 6052: the last 32 bits are an IPv4 address."""
+TIMEOUT_SECONDS = 30.0
+Resolve = Callable[..., list[Any]]
+"""As `socket.getaddrinfo`."""
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address is one of the internet, not of this machine, its network, or reserved (RFC 6890)."""
+    ip = ip_address(address.partition("%")[0])
+    if isinstance(ip, IPv6Address):
+        inner = ip.ipv4_mapped or ip.sixtofour or (IPv4Address(int(ip) & 0xFFFFFFFF) if ip in NAT64 else None)
+        if inner is not None:
+            return is_public(str(inner))
+    return ip.is_global and not ip.is_multicast
+
+
+@dataclass(frozen=True)
+class AddressRules:
+    """Which addresses are connected to: https ones of the internet, checked where a proxy does not resolve them.
+
+    Args:
+        allow_private: also those of this machine and its network, and http.
+        trusted: address of a server of the operator's own, wherever it is, such as a mirror of the hub.
+        resolve: as `socket.getaddrinfo`.
+    """
+
+    allow_private: bool = False
+    trusted: str | None = None
+    resolve: Resolve = socket.getaddrinfo
+
+    def open(self, address: str, headers: Mapping[str, str], secret: Mapping[str, str] | None = None) -> HTTPResponse:
+        """The answer to GET, after redirects, whose body is not yet read.
+
+        Args:
+            secret: headers that are not sent to another host, where a redirect leads to one.
+
+        Raises:
+            AddressError: the address, or that of a redirect, is refused.
+            OSError, http.client.HTTPException: there is no answer, or one that says no (`urllib.error.HTTPError`).
+        """
+        opener = urllib.request.OpenerDirector()
+        for handler in (
+            urllib.request.ProxyHandler(),
+            _CheckedHandler(self),
+            _RedirectHandler(),
+            urllib.request.HTTPErrorProcessor(),
+            urllib.request.HTTPDefaultErrorHandler(),
+        ):
+            opener.add_handler(handler)
+        self.check_scheme(address)
+        request = urllib.request.Request(address, headers=dict(headers))
+        for name, value in (secret or {}).items():
+            request.add_unredirected_header(name, value)
+        response = opener.open(request, timeout=TIMEOUT_SECONDS)
+        if response is None:  # no handler for the scheme that a redirect names
+            raise AddressError(f"{shown(address)} redirects to another kind of address; only https is fetched from.")
+        return response
+
+    def check_scheme(self, address: str) -> None:
+        """Raises AddressError if the address is not of https, and is not let through otherwise."""
+        try:
+            parts = urlsplit(address)
+            is_whole = bool(parts.hostname) and parts.port != 0 and address.isprintable() and " " not in address
+            scheme = parts.scheme if is_whole else None
+        except ValueError:
+            scheme = None
+        if scheme is None:
+            raise AddressError(f"{shown(address)} is not an address; give one like https://example.org/model.safetensors.")
+        if scheme != "https" and not (scheme == "http" and (self.allow_private or self._is_trusted(address))):
+            raise AddressError(f"{shown(address)} is of {scheme or 'no scheme'}; only https is fetched from.")
+
+    def connect(self, place: tuple[str, int], timeout: float | None, *_: object) -> socket.socket:
+        """A connection to one of the addresses that a name has now, all of which are allowed.
+
+        Raises:
+            AddressError: one is not public.
+            OSError: there is none, or none answers.
+        """
+        host, port = place
+        found = self.resolve(host, port, type=socket.SOCK_STREAM)
+        addresses = list(dict.fromkeys(entry[4][0] for entry in found))
+        if not self.allow_private and not self._is_trusted(f"//{host}:{port}"):
+            for address in addresses:
+                if not is_public(address):
+                    raise AddressError(
+                        f"{host} is {address}, which is not a public address; only public ones are fetched from."
+                    )
+        problem: OSError = OSError(f"{host} has no address")
+        for address in addresses:
+            try:
+                return socket.create_connection((address, port), timeout)
+            except OSError as error:
+                problem = error
+        raise problem
+
+    def _is_trusted(self, address: str) -> bool:
+        return self.trusted is not None and _place(address, self.trusted) == _place(self.trusted, self.trusted)
+
+
+class _CheckedHandler(urllib.request.AbstractHTTPHandler):
+    """Opens connections by the rules; one to a proxy, which is the operator's, without."""
+
+    def __init__(self, rules: AddressRules) -> None:
+        super().__init__()
+        self.rules = rules
+
+    http_request = https_request = urllib.request.AbstractHTTPHandler.do_request_
+
+    def http_open(self, request: urllib.request.Request) -> HTTPResponse:
+        return self._open(HTTPConnection, request)
+
+    def https_open(self, request: urllib.request.Request) -> HTTPResponse:
+        return self._open(HTTPSConnection, request)
+
+    def _open(self, kind: type[HTTPConnection], request: urllib.request.Request) -> HTTPResponse:
+        self.rules.check_scheme(request.full_url)
+        is_proxied = request.has_proxy() or getattr(request, "_tunnel_host", None)
+
+        def connection(host: str, **options: Any) -> HTTPConnection:
+            made = kind(host, **options)
+            if not is_proxied:
+                # What http.client's `connect` calls; TLS still checks the certificate for the name.
+                made._create_connection = self.rules.connect  # pyright: ignore[reportAttributeAccessIssue]
+            return made
+
+        return self.do_open(connection, request)
+
+
+class _RedirectHandler(urllib.request.HTTPRedirectHandler):
+    """Sends secret headers on to the same host only."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        new = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if new is not None and (new.type, new.host) == (req.type, req.host):
+            new.unredirected_hdrs |= req.unredirected_hdrs
+        return new
+
+
+def shown(address: str) -> str:
+    """An address for messages: without what it may hold of secrets, and not too long."""
+    return address.partition("?")[0].partition("#")[0].rpartition("@")[2][:200] or repr(address)
+
+
+def _place(address: str, like: str) -> tuple[str | None, int | None]:
+    """Host and port; where there is none, that of the scheme, or of that of `like`."""
+    parts = urlsplit(address)
+    scheme = parts.scheme or urlsplit(like).scheme
+    return parts.hostname, parts.port or (http.client.HTTPS_PORT if scheme == "https" else http.client.HTTP_PORT)
