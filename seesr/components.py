@@ -119,6 +119,25 @@ class Components:
         return (self._plan or self).device
 
     @property
+    def plan_name(self) -> str | None:
+        """Of the memory plan on which a job runs at this moment."""
+        return self._plan and self._plan.name
+
+    @contextmanager
+    def checked(self, networks: Iterable[nn.Module], check: Callable[[], None]) -> Iterator[None]:
+        """Calls `check` before each convolution of these networks: what it raises ends a job within a call of one."""
+        networks = list(networks)
+        # What is compiled is not touched, or it would be compiled anew for each job.
+        inner = () if self.compiled else [module for network in networks for module in network.modules()]
+        modules = [*networks, *(module for module in inner if isinstance(module, nn.Conv2d))]
+        handles = [module.register_forward_pre_hook(lambda *_: check()) for module in modules]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @property
     def _waits_in_file(self) -> bool:
         return self.sequential and self.device == CPU
 

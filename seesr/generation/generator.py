@@ -6,7 +6,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
@@ -62,6 +62,7 @@ class Generator:
         vae_tile: side of the VAE's tiles in latent pixels, 0 for none; None leaves it to the memory plan.
         data: folder with `models/`, `styles.csv` and `wildcards/`; None is the user's (`data_folder`).
         safety_checker: its folder; None is that of SEESR_SAFETY_CHECKER, and without it nothing is checked.
+        load_upscaler: gives the upscaler whenever it is needed, in place of `upscaler`; whoever gives it keeps it.
     """
 
     def __init__(
@@ -72,7 +73,9 @@ class Generator:
         vae_tile: int | None = None,
         data: Path | None = None,
         safety_checker: str | os.PathLike[str] | None = None,
+        load_upscaler: Callable[[], Upscaler] | None = None,
     ) -> None:
+        self._load_upscaler = load_upscaler
         self.safety_checker = SafetyChecker.from_environment(safety_checker)
         self.engine, self.checkpoint, self._upscaler = engine, checkpoint, upscaler
         self.data = data or data_folder()
@@ -131,6 +134,8 @@ class Generator:
     @property
     def upscaler(self) -> Upscaler:
         """Loaded when it is needed for the first time; where it has the same base, that is let go of before."""
+        if self._load_upscaler is not None:
+            return self._load_upscaler()
         with self._loading:
             if self._upscaler is None:
                 engine, checkpoint = self.engine, self.checkpoint

@@ -202,16 +202,16 @@ class Passes:
         begun = recipe.latents
         if recipe.image is not None:
             report("encode", 0, 1)
-            with stages.stage("encode") as log, components.running("vae"), self._checked([vae], check):
+            with stages.stage("encode") as log, components.running("vae"), components.checked([vae], check):
                 pixels = to_tensor(recipe.image)
                 begun = log(run_with_nan_guard("encode", [vae], lambda: encode(vae, pixels, tiling), notes).float())
         if preview and self._previews is None:
-            with components.running("vae"), self._checked([vae], check):
+            with components.running("vae"), components.checked([vae], check):
                 self._previews = Previews(vae, tiling, load_taesd(self.models / VAE_APPROX, vae), self.engine.clock)
         with stages.stage("denoise") as log, self.running_unet(recipe), self._adapted(recipe.loras, notes):
             latents = log(self._denoise(recipe, begun, prompts, jobs, report, check, preview, notes))
         report("vae_decode", 0, 1)
-        with stages.stage("vae_decode") as log, components.running("vae"), self._checked([vae], check):
+        with stages.stage("vae_decode") as log, components.running("vae"), components.checked([vae], check):
             compute = partial(decode, vae, to_device_of(latents, vae), tiling)
             pixels = log(run_with_nan_guard("vae_decode", [vae], compute, notes))
         with stages.stage("finish"):
@@ -299,7 +299,7 @@ class Passes:
                         "width": recipe.size[0],
                     }
             pipeline.set_progress_bar_config(disable=True)
-            with self._checked(networks, check), counted.watching(network):
+            with self.engine.components.checked(networks, check), counted.watching(network):
                 return pipeline(**arguments).images.float()
 
         return run_with_nan_guard("denoise", networks, compute, notes)
@@ -313,19 +313,6 @@ class Passes:
             add_to_all(notes, "with a LoRA the UNet runs without what was compiled, or it would be compiled for each job")
         with torch.compiler.set_stance("force_eager") if eager else nullcontext(), adapted(unet, changes):
             yield
-
-    @contextmanager
-    def _checked(self, networks: list[Any], check: Callable[[], None]) -> Iterator[None]:
-        """Calls `check` before each convolution, so that a job ends within a call of a network."""
-        # What is compiled is not touched, or it would be compiled anew for each job.
-        inner = () if self.engine.components.compiled else [module for network in networks for module in network.modules()]
-        modules = [*networks, *(module for module in inner if isinstance(module, torch.nn.Conv2d))]
-        handles = [module.register_forward_pre_hook(lambda *_: check()) for module in modules]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
 
 class _Prompts:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import base64
+import copy
 import re
 from collections.abc import Iterator
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi.routing import APIRoute, iter_route_contexts
+from fastapi.routing import iter_route_contexts
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
@@ -18,9 +20,10 @@ from studio_app import OWN, PASSWORD, StudioApp, studio_app
 
 from seesr.errors import OptionError
 from seesr.studio.door import OPEN_PATHS, SESSION_COOKIE, _resolve_proxy
+from seesr.studio.records import User
 from seesr.studio.settings import StudioSettings
 
-JOB = {"request": {"task": "text to image", "options": {"prompt": "a cat"}}}
+JOB: dict[str, Any] = {"request": {"task": "text to image", "options": {"prompt": "a cat"}}}
 EVENTS = "/api/v1/events"
 
 
@@ -42,6 +45,11 @@ def logged_in(app: StudioApp, name: str = "bob") -> TestClient:
     client = app.client()
     assert client.post("/login", json={"name": name, "password": PASSWORD}).status_code == 200
     return client
+
+
+def socket(client: TestClient, path: str, **headers: str) -> Any:
+    """A WebSocket at the client's own host, which TestClient would replace."""
+    return client.websocket_connect(f"ws{str(client.base_url)[4:].rstrip('/')}{path}", headers=headers)
 
 
 def refusal(answer: Any) -> str:
@@ -114,9 +122,9 @@ def test_cookie_alone_changes_nothing(users_app: StudioApp) -> None:
 def test_websocket_checks_the_origin(open_app: StudioApp, origin: str | None, is_let_in: bool) -> None:
     headers = {} if origin is None else {"Origin": origin}
     if is_let_in:
-        with open_app.client().websocket_connect(EVENTS, headers=headers):
+        with socket(open_app.client(), EVENTS, **headers):
             return
-    with pytest.raises(WebSocketDisconnect), open_app.client().websocket_connect(EVENTS, headers=headers):
+    with pytest.raises(WebSocketDisconnect), socket(open_app.client(), EVENTS, **headers):
         pass
 
 
@@ -163,9 +171,12 @@ def test_proxy_at_a_root_path(tmp_path: Path, prefix: str) -> None:
         assert {"Secure", "HttpOnly", "Path=/studio", "SameSite=lax"} <= {part.strip() for part in cookie.split(";")}
         session = {"Cookie": cookie.partition(";")[0]}
         assert client.get(f"{prefix}/api/v1/me", headers=session).json()["name"] == "ada"
-        with client.websocket_connect(f"{prefix}{EVENTS}", headers=session):
+        with socket(client, f"{prefix}{EVENTS}", **session):
             pass
-        assert app.client("11.0.0.2", headers={"X-Forwarded-Host": "localhost", "Host": "a.example"}).get("/health").status_code == 421
+        assert (
+            app.client("11.0.0.2", headers={"X-Forwarded-Host": "localhost", "Host": "a.example"}).get("/health").status_code
+            == 421
+        )
 
 
 addresses = st.ip_addresses().map(str)
@@ -204,28 +215,27 @@ def test_bodies_are_limited(tmp_path: Path) -> None:
 
 def test_all_answers_have_the_security_headers(users_app: StudioApp) -> None:
     client = users_app.client()
-    for answer in (client.get("/health"), client.get("/api/v1/me"), client.get("/nothing"), client.get("/", headers={"Host": "x"})):
+    for answer in (
+        client.get("/health"),
+        client.get("/api/v1/me"),
+        client.get("/nothing"),
+        client.get("/", headers={"Host": "x"}),
+    ):
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
         assert answer.headers["referrer-policy"] == "same-origin"
         assert answer.headers["cache-control"] == "no-store"
 
 
-@pytest.mark.parametrize(
-    ("body", "message"),
-    [
-        ({**JOB, "auth": "user:secret"}, "body: there is a field that is not known here."),
-        ({"request": {"task": "text to image", "options": {"prompt": "x", "secret": 1}}}, None),
-        ({"request": {"task": "secret"}}, None),
-        ({"request": {"task": "text to image", "options": {"prompt": ["secret"]}}}, None),
-    ],
-)
-def test_what_is_not_understood_is_not_repeated(open_app: StudioApp, body: dict[str, Any], message: str | None) -> None:
+@pytest.mark.parametrize("place", [(), ("request",), ("request", "options")])
+def test_what_is_not_understood_is_not_repeated(open_app: StudioApp, place: tuple[str, ...]) -> None:
+    """Clients have sent their proxies' passwords in fields that only they know."""
+    body = copy.deepcopy(JOB)
+    reduce(lambda inner, name: inner[name], place, body)["auth"] = "user:secret"
     answer = open_app.client().post("/api/v1/jobs", json=body)
-    assert answer.status_code == 422
+    assert answer.status_code in (400, 422)
+    assert refusal(answer) in ("invalid", "option")
     assert "secret" not in answer.text
-    assert refusal(answer) == "invalid"
-    assert message is None or answer.json()["error"]["message"] == message
 
 
 def test_mistake_of_ours_is_told_without_its_words(open_app: StudioApp, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,7 +263,9 @@ def test_each_door_takes_its_own_proofs(users_app: StudioApp) -> None:
         "wrong": {"Authorization": f"Bearer {key[:-1]}x"},
     }
     taken = {
-        path: {proof for proof, headers in proofs.items() if users_app.client().get(path, headers=headers).status_code != 401}
+        path: {
+            proof for proof, headers in proofs.items() if users_app.client().get(path, headers=headers).status_code != 401
+        }
         for path in ("/api/v1/me", "/sdapi/v1/options", "/v1/models", "/", "/api", "/api/v1x", "/v1x", "/health")
     }
     everything = {"session", "basic", "key"}
@@ -313,7 +325,7 @@ def test_no_route_is_open_to_nobody(users_app: StudioApp) -> None:
         if path in OPEN_PATHS or path == "/metrics":
             continue
         if method == "WEBSOCKET":
-            with pytest.raises(WebSocketDisconnect), client.websocket_connect(concrete(path, {})):
+            with pytest.raises(WebSocketDisconnect), socket(client, concrete(path, {})):
                 pass
             continue
         answer = client.request(method, concrete(path, {}), json={})
@@ -326,9 +338,9 @@ def test_no_route_shows_or_changes_what_is_another_users(users_app: StudioApp) -
     """Every route that names a thing of bob's: eve is told that there is none, whichever way she asks."""
     bob, eve = users_app.client_of("bob"), users_app.client_of("eve")
     job = bob.post("/api/v1/jobs", json=JOB).json()["id"]
-    users_app.studio.wait(users_app.accounts.by_key(bob.headers["authorization"][7:]), job, 10)  # pyright: ignore
+    users_app.studio.wait(User(name="bob"), job, 10)
     picture = bob.get(f"/api/v1/jobs/{job}").json()["pictures"][0]["id"]
-    key = bob.post("/api/v1/me/keys", json={}).json()["id"]
+    key = bob.post("/api/v1/me/keys", json={}).json()["key"].split("-")[1]
     values = {"job": job, "picture": picture, "name": "bob", "key": key}
     before = {path: bob.get(path).json() for path in ("/api/v1/jobs", "/api/v1/pictures", "/api/v1/me/keys")}
     walked = 0
@@ -339,13 +351,18 @@ def test_no_route_shows_or_changes_what_is_another_users(users_app: StudioApp) -
             continue
         walked += 1
         if method == "WEBSOCKET":
-            with pytest.raises(WebSocketDisconnect), eve.websocket_connect(concrete(path, values)) as socket:
-                socket.receive_text()
+            with pytest.raises(WebSocketDisconnect), socket(eve, concrete(path, values)) as stream:
+                stream.receive_text()
             continue
         body: dict[str, Any] = {"priority": 0} if method == "PATCH" else {"password": PASSWORD} if "password" in path else {}
-        answer = eve.request(method, concrete(path, values), json=body if method != "GET" else None)
-        assert answer.status_code in (403, 404), (method, path, answer.status_code, answer.text)
-        assert not set(values.values()) - {"bob"} & {*re.findall(r"[\w-]+", answer.text)}
+        asked, unknown = (
+            eve.request(method, concrete(path, ids), json=body if method != "GET" else None)
+            for ids in (values, dict.fromkeys(values, "nothing"))
+        )
+        assert asked.status_code == 404, (method, path, asked.status_code, asked.text)
+        # Nor that there is such a thing.
+        told = reduce(lambda text, id: text.replace(id, "nothing"), values.values(), asked.text)
+        assert (told, asked.status_code) == (unknown.text, unknown.status_code)
     assert walked >= 10
     assert before == {path: bob.get(path).json() for path in before}
 
@@ -357,14 +374,7 @@ def test_routes_of_admins_refuse_users(users_app: StudioApp) -> None:
         ("POST", "/api/v1/users", {"name": "mallory", "password": PASSWORD, "role": "admin"}),
         ("POST", "/api/v1/queue/pause", {}),
         ("POST", "/api/v1/queue/resume", {}),
-        ("GET", "/api/v1/jobs?everyone=true", None),
-        ("GET", "/api/v1/pictures?everyone=true", None),
         ("POST", "/api/v1/jobs", {**JOB, "priority": 9}),
     ):
         answer = eve.request(method, path, json=body)
         assert (answer.status_code, refusal(answer)) == (403, "forbidden"), (method, path, answer.text)
-
-
-def test_walk_sees_routes_of_all_kinds(users_app: StudioApp) -> None:
-    assert all(isinstance(context.route, object) for context in iter_route_contexts(users_app.app.routes))
-    assert any(isinstance(context.route, APIRoute) for context in iter_route_contexts(users_app.app.routes))

@@ -16,9 +16,7 @@ router = APIRouter(tags=["pictures"])
 
 
 @router.get("/pictures")
-def pictures(
-    studio: AnyStudio, user: AnyUser, before: Before = None, count: Count = 50, of: Of = None
-) -> PicturePage:
+def pictures(studio: AnyStudio, user: AnyUser, before: Before = None, count: Count = 50, of: Of = None) -> PicturePage:
     """One's own pictures, newest first."""
     page = studio.pictures(user, before, count, of)
     return PicturePage(pictures=page, next=page[-1].id if len(page) == count else None)

@@ -39,12 +39,13 @@ class Database:
     def __init__(self, url: str) -> None:
         self._url = _parse_url(url)
         self._engine = _create_engine(self._url)
-        # A transaction that writes says so when it begins: SQLite refuses one that finds out later than another.
-        self._writer = self._engine.execution_options(**{_WRITES: True})
-        if self._engine.dialect.name == "postgresql":
-            # What a reader sees does not change between its queries; a writer sees what it has waited for.
-            self._engine.update_execution_options(isolation_level="REPEATABLE READ")
-            self._writer.update_execution_options(isolation_level="READ COMMITTED")
+        # What a reader sees does not change between its queries; a writer sees what it has waited for, and says so when it
+        # begins: SQLite refuses one that finds out later than another. SQLite's readers need no level.
+        is_postgres = self._url.get_backend_name() == "postgresql"
+        levels = ("REPEATABLE READ", "READ COMMITTED")
+        reading, writing = ({"isolation_level": level} if is_postgres else {} for level in levels)
+        self._reader = self._engine.execution_options(**reading)
+        self._writer = self._engine.execution_options(**{_WRITES: True}, **writing)
         try:
             self._migrate()
         except DBAPIError as error:
@@ -72,7 +73,7 @@ class Database:
     @contextmanager
     def _read(self) -> Iterator[Session]:
         """A transaction that sees one state and changes nothing."""
-        with Session(self._engine) as session:
+        with Session(self._reader) as session:
             yield session
 
     @contextmanager
