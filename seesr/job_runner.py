@@ -144,7 +144,7 @@ class Models:
         self.settings = settings
         self._loaded = OrderedDict[object, Any]()
         """In the order of their last use. A generator on the upscaler's base has its engine."""
-        self._in_use = set[Engine]()
+        self._in_use: set[Engine] = set()
         self._check: Callable[[], None] | None = None
         self._is_checked, self._hooks = False, ExitStack()
 

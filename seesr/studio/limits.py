@@ -17,6 +17,8 @@ ASSUMED_SIDE = 512
 """Pixels of a side where none is asked for: the checkpoint that decides it is known to the worker alone."""
 ASSUMED_STEPS = 20
 """Likewise of the steps."""
+UPSCALE_STEPS = 4
+"""The most that upscaling takes."""
 
 
 class QueueLimits(OptionModel):
@@ -146,7 +148,7 @@ def steps_of_picture(request: JobRequest) -> int:
         case TagsRequest():
             return 0
         case UpscaleRequest():
-            return request.options.steps or ASSUMED_STEPS
+            return request.options.steps or UPSCALE_STEPS
         case GenerationRequest():
             return _generated_steps(request.options)
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import IO, Any
@@ -20,7 +21,7 @@ from seesr.studio.worker.frames import FrameError, read_frame, write_frame
 CHILD = (sys.executable, "-m", "seesr.studio.worker.child")
 CANCEL_SECONDS = 30.0
 """How long the child may take to end a job that was cancelled, before it is killed."""
-CLOSE_SECONDS = 5.0
+CLOSE_SECONDS, REPEAT_SECONDS = 5.0, 0.5
 
 
 class LocalWorker:
@@ -214,16 +215,19 @@ class _Watch(threading.Thread):
             if self._is_ended:
                 return
             self.is_late = not self.is_cancelled
-        self.child.send({"kind": "cancel", "job": self.job})
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._is_ended, self.cancel_seconds):
-                self.child.kill()
+        # Again and again: the child may not have begun the job yet.
+        end = time.monotonic() + self.cancel_seconds
+        while (left := end - time.monotonic()) > 0:
+            self.child.send({"kind": "cancel", "job": self.job})
+            with self._changed:
+                if self._changed.wait_for(lambda: self._is_ended, min(left, REPEAT_SECONDS)):
+                    return
+        self.child.kill()
 
     def cancel(self) -> None:
         with self._changed:
             self.is_cancelled = True
             self._changed.notify_all()
-        self.child.send({"kind": "cancel", "job": self.job})
 
     def end(self) -> None:
         with self._changed:
