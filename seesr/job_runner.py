@@ -371,7 +371,9 @@ class _Run:
         factor = options.max_side / max(width, height) if options.max_side else options.scale
         size = max(1, round(width * factor)), max(1, round(height * factor))
         if max(size) > limits.output_side:
-            raise OptionError(f"the picture would be {size[0]}x{size[1]}; at most {limits.output_side} pixels a side are allowed.")
+            raise OptionError(
+                f"the picture would be {size[0]}x{size[1]}; at most {limits.output_side} pixels a side are allowed."
+            )
         filters = {"Lanczos": Image.Resampling.LANCZOS, "Nearest": Image.Resampling.NEAREST}
         resized = picture.rgb.resize(size, filters[request.method])
         if picture.alpha:

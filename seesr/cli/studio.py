@@ -62,6 +62,7 @@ def studio(
     config: ConfigFlag = None,
     root_path: Annotated[str | None, typer.Option(help="Path below which a proxy offers it, such as /studio.")] = None,
     paused: Annotated[bool, typer.Option(help="Begin no job until an admin resumes the queue.")] = False,
+    no_sdapi: Annotated[bool, typer.Option("--no-sdapi", help="Do not offer A1111's API, /sdapi/v1.")] = False,
     devices: Annotated[
         str, typer.Option(help="auto, all, or devices with commas between: cpu, cuda:0, mps; one worker runs on each.")
     ] = "auto",
@@ -79,8 +80,9 @@ def studio(
     from seesr.studio.studio import Studio
 
     data = (data or data_folder()).absolute()
-    settings = _settings(data, config, host=host, port=port, database=database, root_path=root_path)
-    models = {"weights": weights, "dtype": dtype, "memory_limit": memory_limit}
+    offered = {"sdapi": False} if no_sdapi else {}
+    settings = _settings(data, config, host=host, port=port, database=database, root_path=root_path, **offered)
+    models = {"data": data, "weights": weights, "dtype": dtype, "memory_limit": memory_limit}
     tiling = {"lowvram": lowvram, "medvram": medvram, "no_optimizations": no_optimizations}
     with _listen(settings.host, settings.port) as listener:
         studio_workers = _workers(devices, **models, **tiling)

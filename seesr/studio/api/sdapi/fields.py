@@ -242,6 +242,17 @@ class Interrogate(Body):
     model: Text = noted("clip", "RAM answers with its tags, whichever is asked for.")
 
 
+class Detect(Body):
+    """The request of controlnet/detect."""
+
+    controlnet_module: Text = honoured("none", "`none` or `canny`.")
+    controlnet_input_images: Texts = honoured([], "Data URLs or base64.")
+    controlnet_images: Texts = honoured([], "The same, as some clients call it.")
+    controlnet_processor_res: Whole = ignored(512)
+    controlnet_threshold_a: Real = ignored(64.0)
+    controlnet_threshold_b: Real = ignored(64.0)
+
+
 REQUESTS: Mapping[str, type[Body]] = {
     "txt2img and img2img": Generation,
     "txt2img": TextToImage,
@@ -251,6 +262,7 @@ REQUESTS: Mapping[str, type[Body]] = {
     "extra-batch-images": ExtrasBatch,
     "png-info": PngInfo,
     "interrogate": Interrogate,
+    "controlnet/detect": Detect,
 }
 """By the endpoints that take them."""
 

@@ -77,7 +77,9 @@ class Known:
         Raises:
             UnknownNameError: there is none.
         """
-        found = self.checkpoints[0] if not name else next((entry for entry in self.checkpoints if entry.is_called(name)), None)
+        found = (
+            self.checkpoints[0] if not name else next((entry for entry in self.checkpoints if entry.is_called(name)), None)
+        )
         if found is None:
             titles = listed(entry.title for entry in self.checkpoints)
             raise UnknownNameError(f"unknown checkpoint {name[:100]!r}; there are: {titles}.")

@@ -17,6 +17,7 @@ from seesr.errors import InputError
 from seesr.generation.masks import mask_of
 from seesr.images.encoded import EncodedImage, open_image
 from seesr.images.metadata import read_infotext
+from seesr.images.metadata.settings import INFOTEXT_KEY
 from seesr.images.read import read_picture
 from seesr.images.sizes import Size
 from seesr.options import Limits
@@ -129,6 +130,12 @@ def infotext_of(content: bytes) -> str:
     return read_infotext(open_image(content)) or ""
 
 
+def texts_of(content: bytes) -> dict[str, str]:
+    """The texts of a file but for the infotext, by their keys."""
+    info = open_image(content).info
+    return {str(key): value for key, value in info.items() if isinstance(value, str) and key != INFOTEXT_KEY}
+
+
 def grid(contents: Sequence[bytes]) -> bytes:
     """All pictures in one, as near to a square as A1111's grid, with the infotext of the first; a PNG file."""
     pictures = [open_image(content).convert("RGB") for content in contents]
@@ -144,6 +151,6 @@ def grid(contents: Sequence[bytes]) -> bytes:
 def _png(picture: Image.Image, infotext: str = "") -> bytes:
     buffer, texts = io.BytesIO(), PngInfo()
     if infotext:
-        texts.add_itxt("parameters", infotext)
+        texts.add_itxt(INFOTEXT_KEY, infotext)
     picture.save(buffer, "PNG", pnginfo=texts)
     return buffer.getvalue()

@@ -1,14 +1,14 @@
 """From requests of A1111's API to jobs: pure, without the studio.
 
-What is sent counts first, then what an infotext says, then A1111's default where it means the same here; of size, steps, guidance
-and sampler that are not sent the checkpoint's own are taken.
+What is sent counts first, then what an infotext says, then A1111's default where it means the same here; of size, steps,
+guidance and sampler that are not sent the checkpoint's own are taken.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from seesr.errors import OptionError
@@ -23,7 +23,7 @@ from seesr.notes import Notes
 from seesr.options import Limits, OptionModel, Options
 from seesr.studio.api.sdapi.errors import UnknownNameError, UnprocessableError
 from seesr.studio.api.sdapi.fields import Extras, Generation, ImageToImage, TextToImage
-from seesr.studio.api.sdapi.models import Known
+from seesr.studio.api.sdapi.models import CheckpointEntry, Known
 from seesr.studio.api.sdapi.pictures import FITS, begin, from_base64, require_picture
 from seesr.studio.api.sdapi.user_options import CHECKPOINT, UserOptions
 
@@ -72,12 +72,11 @@ class Translated:
     """A job, and what the client should know of it."""
 
     request: GenerationRequest
-    inputs: dict[str, bytes] = field(default_factory=dict)
+    inputs: dict[str, bytes]
     """Its pictures by content hash."""
-    notes: tuple[str, ...] = ()
-    checkpoint_title: str = ""
-    vae: str = ""
-    is_grid_asked: bool = False
+    notes: tuple[str, ...]
+    checkpoint: CheckpointEntry
+    is_grid_asked: bool
 
 
 def text_to_image(body: TextToImage, options: UserOptions, known: Known, limits: Limits) -> Translated:
@@ -211,18 +210,17 @@ class _Job:
         """The whole job."""
         options = self.options
         checkpoint = self.known.checkpoint(options.sd_model_checkpoint)
-        vae = self.known.vae(options.sd_vae)
         request = GenerationRequest(
             task=task,
             options=GenerationOptions.make(**self.values),
             saving=options.saving(),
             checkpoint=checkpoint.name if options.sd_model_checkpoint else None,
-            vae=vae,
+            vae=self.known.vae(options.sd_vae),
             controls=self._controls(),
             **self.begin,
         )
         is_grid_asked = self.body.save_images and not self.body.do_not_save_grid and options.return_grid
-        return Translated(request, self.inputs, tuple(self.notes), checkpoint.title, vae or "", is_grid_asked)
+        return Translated(request, self.inputs, tuple(self.notes), checkpoint, is_grid_asked)
 
     # Parts of it.
 

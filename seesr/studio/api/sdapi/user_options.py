@@ -46,7 +46,9 @@ class UserOptions(Body):
         try:
             options = cls.model_validate(values)
         except ValidationError as error:
-            raise OptionError(f"the option {error.errors()[0]['loc'][0]} cannot have this value; read it to see one.") from None
+            raise OptionError(
+                f"the option {error.errors()[0]['loc'][0]} cannot have this value; read it to see one."
+            ) from None
         options.saving()
         return options
 
