@@ -62,6 +62,7 @@ def studio(
     config: ConfigFlag = None,
     root_path: Annotated[str | None, typer.Option(help="Path below which a proxy offers it, such as /studio.")] = None,
     paused: Annotated[bool, typer.Option(help="Begin no job until an admin resumes the queue.")] = False,
+    no_sdapi: Annotated[bool, typer.Option("--no-sdapi", help="Do not offer A1111's API, /sdapi/v1.")] = False,
     devices: Annotated[
         str, typer.Option(help="auto, all, or devices with commas between: cpu, cuda:0, mps; one worker runs on each.")
     ] = "auto",
@@ -86,7 +87,8 @@ def studio(
     from seesr.studio.studio import Studio
 
     data = (data or data_folder()).absolute()
-    settings = _settings(data, config, host=host, port=port, database=database, root_path=root_path)
+    offered = {"sdapi": False} if no_sdapi else {}
+    settings = _settings(data, config, host=host, port=port, database=database, root_path=root_path, **offered)
     os.environ[DATA_VARIABLE] = str(data)  # where this process and the workers look for models and styles
     models = {"weights": weights, "checkpoint": checkpoint, "safety_checker": safety_checker, "data": data}
     memory = {"dtype": dtype, "memory_limit": memory_limit, "lowvram": lowvram, "medvram": medvram}
