@@ -63,6 +63,12 @@ def studio(
     ] = None,
     database: DatabaseFlag = None,
     config: ConfigFlag = None,
+    outputs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Folder or URL, such as s3://bucket/folder, of the pictures; by default in --data."
+        ),
+    ] = None,
     root_path: Annotated[str | None, typer.Option(help="Path below which a proxy offers it, such as /studio.")] = None,
     paused: Annotated[bool, typer.Option(help="Begin no job until an admin resumes the queue.")] = False,
     no_sdapi: Annotated[bool, typer.Option("--no-sdapi", help="Do not offer A1111's API, /sdapi/v1.")] = False,
@@ -90,8 +96,8 @@ def studio(
     from seesr.studio.studio import Studio
 
     data = (data or data_folder()).absolute()
-    offered = {"sdapi": False} if no_sdapi else {}
-    settings = _settings(data, config, host=host, port=port, database=database, root_path=root_path, **offered)
+    choices = {"outputs": outputs} | ({"sdapi": False} if no_sdapi else {})
+    settings = _settings(data, config, host=host, port=port, database=database, root_path=root_path, **choices)
     os.environ[DATA_VARIABLE] = str(data)  # where this process and the workers look for models and styles
     models = {"weights": weights, "checkpoint": checkpoint, "safety_checker": safety_checker, "data": data}
     memory = {"dtype": dtype, "memory_limit": memory_limit, "lowvram": lowvram, "medvram": medvram}

@@ -15,7 +15,7 @@ from seesr.studio.errors import StorageError, StudioError
 logger = logging.getLogger("seesr.studio")
 
 WHOLE_OBJECTS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"}
-"""Protocols of stores in which what is written appears as a whole, at its end; elsewhere it is written under another name."""
+"""Protocols of stores in which a file appears when it is whole; elsewhere it is written under another name first."""
 
 
 def is_url(outputs: str) -> bool:
@@ -26,7 +26,7 @@ def is_url(outputs: str) -> bool:
 class Bucket:
     """Files by name below a URL; each is whole or absent. Thread-safe.
 
-    What the storage needs to be reached (address, keys) is in the environment, as fsspec and the storage's own library read it.
+    Addresses and keys of the storage are in the environment, as fsspec and the storage's own library read them.
 
     Raises:
         StudioError: the URL is of no known kind, or a package lacks that it needs.
