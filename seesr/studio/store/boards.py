@@ -80,7 +80,7 @@ class BoardStore(Database):
         with self._write() as session:
             row = _row(session, id)
             query = select(PictureRow.id, PictureRow.number).where(PictureRow.user == row.user)
-            numbers = dict(session.execute(query.where(PictureRow.id.in_({*add, *remove}))).tuples().all())
+            numbers = dict(session.execute(query.where(PictureRow.id.in_({*add, *remove}))).all())
             if missing := sorted({*add, *remove} - numbers.keys()):
                 raise NotFoundError(f"there is no picture {missing[0]!r} of the board's user; list the pictures.")
             on_board = BoardPictureRow.board == id

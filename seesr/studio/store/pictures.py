@@ -31,8 +31,10 @@ class PictureStore(Database):
         with self._write() as session:
             if record.job is not None and not session.scalar(select(exists().where(JobRow.id == record.job))):
                 raise NotFoundError(f"there is no job {record.job!r} to which the picture {record.id!r} could belong.")
-            same_place = (PictureRow.job == record.job) & (PictureRow.index == record.index)
-            if session.scalar(select(exists().where((PictureRow.id == record.id) | same_place))):
+            is_same = PictureRow.id == record.id
+            if record.job is not None:
+                is_same |= (PictureRow.job == record.job) & (PictureRow.index == record.index)
+            if session.scalar(select(exists().where(is_same))):
                 raise ConflictError(f"the picture {record.id!r}, or another one in its place, is kept already.")
             row = PictureRow(**record.model_dump())
             session.add(row)
