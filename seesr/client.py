@@ -658,7 +658,7 @@ class Client:
         """A zip file of all of a user's jobs and pictures; one's own, or for an admin another's."""
         return self._send(_Calls.export(name))
 
-    def keys(self) -> list[Key]:
+    def list_keys(self) -> list[Key]:
         """One's keys, without their secrets."""
         return self._send(_Calls.keys())
 
@@ -870,7 +870,7 @@ class AsyncClient:
     async def export(self, name: str) -> bytes:
         return await self._send(_Calls.export(name))
 
-    async def keys(self) -> list[Key]:
+    async def list_keys(self) -> list[Key]:
         return await self._send(_Calls.keys())
 
     async def add_key(self, label: str = "") -> FreshKey:

@@ -32,7 +32,7 @@ from seesr.jobs import JobEvent, JobRequest, Worker, content_hash
 from seesr.options import Limits
 from seesr.studio.access import may_see, owner_of, require_admin
 from seesr.studio.dispatcher import Dispatcher, end_event
-from seesr.studio.errors import ConflictError, NotFoundError
+from seesr.studio.errors import ConflictError, NotFoundError, StudioError
 from seesr.studio.events import EventLog
 from seesr.studio.files import FileStore
 from seesr.studio.gallery import Chunks, Gallery
@@ -48,10 +48,10 @@ LOCK = ".lock"
 """In the data folder: held by the studio that runs on it."""
 PAGE = 200
 """Jobs that are read at once where all are wanted."""
-TIDY_SECONDS = 3600.0
-"""Between two looks for what is to be removed."""
 UPLOADS_LAST = timedelta(days=1)
 """How long an upload stays that no job names."""
+TIDY_SECONDS = 3600.0
+"""After which what is old is removed again."""
 CANCEL_SECONDS = 60.0
 """How long a job may take to end that was cancelled."""
 
@@ -82,6 +82,7 @@ class Studio(Gallery):
         self.dispatcher = Dispatcher(store, files, self._events, workers)
         self._lock: FileLock | None = None
         self._closing = threading.Event()
+        self._tidier = threading.Thread(target=self._tidy_again, name="tidier", daemon=True)
 
     @classmethod
     def open(cls, data: Path, settings: StudioSettings, workers: Mapping[str, Worker], start: bool = True) -> Self:
@@ -105,20 +106,26 @@ class Studio(Gallery):
             lock.release()
             raise
         studio._lock = lock
-        if start:
-            studio.start()
+        try:
+            if start:
+                studio.start()
+        except BaseException:
+            studio.close()
+            raise
         return studio
 
     def start(self) -> None:
         """Marks what the last end interrupted, removes what it left of files, and begins to run the queue."""
         self.dispatcher.start()
         self.tidy()
-        threading.Thread(target=self._tidy_regularly, name="tidy", daemon=True).start()
+        self._tidier.start()
 
     def close(self) -> None:
         """Ends what runs within a step, the workers and the store."""
         self._closing.set()
         self.dispatcher.close()
+        if self._tidier.is_alive():
+            self._tidier.join()
         self.store.close()
         if self._lock is not None:
             self._lock.release()
@@ -364,14 +371,6 @@ class Studio(Gallery):
         # In this order: what is added meanwhile is young, and stays.
         self.files.collect_garbage(self.store.used_inputs(), self.store.picture_ids())
 
-    def _tidy_regularly(self) -> None:
-        while not self._closing.wait(TIDY_SECONDS):
-            try:
-                self.tidy()
-            except Exception:
-                # The next time it may succeed: the disk was full, or the storage did not answer.
-                logger.exception("what is old could not be removed; it is tried again")
-
     def devices(self, user: User) -> dict[str, dict[str, Any]]:
         """Of each device whether a job runs there, and the names of the checkpoints that are loaded."""
         running = self.dispatcher.running
@@ -438,6 +437,13 @@ class Studio(Gallery):
             before = page[-1].id
 
     # What several of them need.
+
+    def _tidy_again(self) -> None:
+        while not self._closing.wait(TIDY_SECONDS):
+            try:
+                self.tidy()
+            except StudioError as error:  # a full disk, for instance: later there may be room
+                logger.warning("%s", error)
 
     def _add(self, owner: str, request: JobRequest, priority: int, retry_of: str | None = None) -> Job:
         limits = self.settings.limits

@@ -166,14 +166,14 @@ def test_users_keys_and_the_end_of_a_user(served: ServedStudio, anna: Client) ->
     assert anna.add_user("carl", "carl's password").role == "user"
     with Client(served.address, user=("carl", "carl's password")) as carl:
         key = carl.add_key("phone")
-        assert [known.label for known in carl.keys()] == ["phone"]
+        assert [known.label for known in carl.list_keys()] == ["phone"]
         job = carl.wait(carl.submit(words("a cat")).id, timeout=20)
         with Client(served.address, key=key.key) as phone:
             assert phone.me() == carl.me()
             with zipfile.ZipFile(io.BytesIO(phone.export("carl"))) as archive:
                 assert archive.testzip() is None
                 assert any(job.pictures[0].id in name for name in archive.namelist())
-            carl.remove_key(carl.keys()[0].id)
+            carl.remove_key(carl.list_keys()[0].id)
             with pytest.raises(ResponseError) as refused:
                 phone.me()
         assert refused.value.status == 401

@@ -10,6 +10,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime
 
 from seesr.studio.api.dependencies import AnyStudio, AnyUser
+from seesr.studio.api.failures import FAILURES_OF_FILES
 from seesr.studio.api.jobs import Id, Of
 from seesr.studio.api.schemas import MAX_ID, MAX_TAG, MAX_TAGS, BoardChange, NewBoard, Pictures, Removed
 from seesr.studio.records import Board, PictureRecord, PictureSearch, Term, TermKind
@@ -52,7 +53,8 @@ AnySearch = Annotated[PictureSearch, Depends(picture_search)]
     "/archive",
     response_class=StreamingResponse,
     responses={
-        200: {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}, "description": "A ZIP."}
+        **FAILURES_OF_FILES,
+        200: {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}, "description": "A ZIP."},
     },
 )
 def archive(studio: AnyStudio, user: AnyUser, search: AnySearch, of: Of = None) -> StreamingResponse:

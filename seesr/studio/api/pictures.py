@@ -9,6 +9,7 @@ from fastapi import APIRouter, Header, Response, UploadFile
 from fastapi.responses import FileResponse
 
 from seesr.studio.api.dependencies import AnyStudio, AnyUser
+from seesr.studio.api.failures import FAILURES_OF_FILES
 from seesr.studio.api.gallery import AnySearch
 from seesr.studio.api.jobs import Before, Count, Id, Of
 from seesr.studio.api.schemas import PictureChange, PicturePage
@@ -17,6 +18,7 @@ from seesr.studio.records import PictureRecord
 router = APIRouter(tags=["pictures"])
 IfNoneMatch = Annotated[str | None, Header()]
 FILE_ANSWERS: dict[int | str, dict[str, Any]] = {
+    **FAILURES_OF_FILES,
     200: {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}, "description": "The file."},
     206: {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}, "description": "A part of it."},
     304: {"description": "The file has not changed."},
