@@ -21,21 +21,22 @@ INTERVAL = 0.5
 
 
 async def poll(address: str, key: str | None, clients: int, seconds: float) -> list[float]:
-    """Seconds that each answer took."""
+    """Seconds that each answer took, sorted."""
     times = list[float]()
 
-    async def ask(number: int, until: float) -> None:
-        async with AsyncClient(address, key=key) as client:
-            job = await client.submit(GenerationRequest(options=GenerationOptions(prompt=f"job {number}")))
-            while time.monotonic() < until:
-                begun = time.monotonic()
-                await client.job(job.id)
-                times.append(time.monotonic() - begun)
-                await asyncio.sleep(INTERVAL)
-            await client.cancel(job.id)
+    async def ask(studio: AsyncClient, job: str, until: float) -> None:
+        while time.monotonic() < until:
+            begun = time.monotonic()
+            await studio.job(job)
+            times.append(time.monotonic() - begun)
+            await asyncio.sleep(INTERVAL)
+        await studio.cancel(job)
 
-    until = time.monotonic() + seconds
-    await asyncio.gather(*(ask(number, until) for number in range(clients)))
+    async with AsyncClient(address, key=key) as studio:
+        requests = [GenerationRequest(options=GenerationOptions(prompt=f"job {number}")) for number in range(clients)]
+        jobs = [(await studio.submit(request)).id for request in requests]
+        until = time.monotonic() + seconds
+        await asyncio.gather(*(ask(studio, job, until) for job in jobs))
     return sorted(times)
 
 

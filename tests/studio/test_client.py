@@ -225,6 +225,25 @@ def test_events_go_on_where_they_broke_off(tmp_path: Path) -> None:
     assert [event.data["index"] for event in events if event.kind == "picture"] == [0, 1, 2, 3]
 
 
+def test_a_connection_that_was_closed_meanwhile_is_made_anew() -> None:
+    """As by uvicorn, which ends a connection that it kept in the moment in which it is used again."""
+    broken, tried = iter([True, False, True, True, True]), list[str]()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        tried.append(request.method)
+        if next(broken):
+            raise httpx.RemoteProtocolError("Server disconnected without sending a response.")
+        return httpx.Response(200, json={"name": "ben", "role": "user"})
+
+    with Client(transport=httpx.MockTransport(answer)) as client:
+        assert client.me().name == "ben"
+        with pytest.raises(UnreachableError, match="disconnected"):
+            client.me()
+        with pytest.raises(UnreachableError):
+            client.interrupt()  # may have been done: it is not asked twice
+    assert tried == ["GET"] * 4 + ["POST"]
+
+
 def test_a_studio_that_is_not_there(tmp_path: Path) -> None:
     with Client("http://127.0.0.1:9") as client, pytest.raises(UnreachableError, match=r"http://127.0.0.1:9 .*seesr studio"):
         client.me()

@@ -26,9 +26,8 @@ def test_fifty_clients_poll_while_a_worker_runs(tmp_path: Path) -> None:
             if not threading.current_thread().name.startswith("dispatcher"):
                 queries.append(args[2])
 
-        clients = [
-            AsyncClient(served.address, key=served.key(user)) for user in ("anna", "ben") for _ in range(CLIENTS // 2)
-        ]
+        both = [AsyncClient(served.address, key=served.key(user)) for user in ("anna", "ben")]
+        clients = [client for client in both for _ in range(CLIENTS // 2)]
 
         async def run() -> tuple[list[str], int]:
             jobs = await submit(served, clients)
