@@ -61,6 +61,10 @@ def studio(
     database: DatabaseFlag = None,
     config: ConfigFlag = None,
     root_path: Annotated[str | None, typer.Option(help="Path below which a proxy offers it, such as /studio.")] = None,
+    webhook_allow: Annotated[
+        list[str] | None,
+        typer.Option(metavar="HOST", help="A host of your own that webhooks may be sent to, also by http; may be repeated."),
+    ] = None,
     paused: Annotated[bool, typer.Option(help="Begin no job until an admin resumes the queue.")] = False,
     devices: Annotated[
         str, typer.Option(help="auto, all, or devices with commas between: cpu, cuda:0, mps; one worker runs on each.")
@@ -79,7 +83,8 @@ def studio(
     from seesr.studio.studio import Studio
 
     data = (data or data_folder()).absolute()
-    settings = _settings(data, config, host=host, port=port, database=database, root_path=root_path)
+    flags = {"host": host, "port": port, "database": database, "root_path": root_path, "webhook_allow": webhook_allow}
+    settings = _settings(data, config, **flags)
     models = {"weights": weights, "dtype": dtype, "memory_limit": memory_limit}
     tiling = {"lowvram": lowvram, "medvram": medvram, "no_optimizations": no_optimizations}
     with _listen(settings.host, settings.port) as listener:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from seesr.studio.store.jobs import JobStore
 from seesr.studio.store.pictures import PictureStore
 from seesr.studio.store.users import UserStore
+from seesr.studio.store.webhooks import WebhookStore
 
 
-class Store(JobStore, PictureStore, UserStore):
+class Store(JobStore, PictureStore, UserStore, WebhookStore):
     """What the studio keeps, in SQLite or PostgreSQL. Threads may share it."""
