@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from seesr.cli import studio_client
 from seesr.cli.console import EXIT_INTERRUPTED, print_status
 from seesr.cli.flags import DtypeFlag, MemoryLimitFlag, WeightsFlag
 from seesr.errors import OptionError, first_line
@@ -42,6 +43,8 @@ ConfigFlag = Annotated[Path | None, typer.Option(help="Settings; by default stud
 app = typer.Typer(help="The studio: a server for jobs, users and pictures.", invoke_without_command=True)
 users_app = typer.Typer(help="Who may log in.", no_args_is_help=True)
 app.add_typer(users_app, name="users")
+for client_command in (studio_client.submit, studio_client.jobs, studio_client.cancel, studio_client.gallery):
+    app.command()(client_command)
 
 
 @app.callback()
