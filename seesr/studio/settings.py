@@ -54,8 +54,6 @@ class StudioSettings(BaseModel):
     """Whether the log holds prompts, and the sentences of errors, which may quote them."""
     log_requests: bool = False
     """Whether the log holds each request."""
-    defaults: dict[str, Any] = {}
-    """Values of options with which a user's page begins."""
 
     @field_validator("hosts")
     @classmethod
