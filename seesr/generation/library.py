@@ -153,6 +153,10 @@ class ModelFile:
         """SHA-256 of the whole file, in 12 digits: that of A1111's `TI hashes`."""
         return hashlib.sha256(self.path.read_bytes()).hexdigest()[:12]
 
+    def beside(self) -> list[Path]:
+        """The files that belong to it: the user's notes and previews."""
+        return [path for path in map(self._beside, (".json", *PREVIEWS)) if path.is_file()]
+
     def require_family(self, width: int, checkpoint: str) -> None:
         """Checks that it is for a checkpoint whose prompt embeddings have this width.
 
