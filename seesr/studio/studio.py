@@ -6,7 +6,6 @@ import asyncio
 import json
 import zipfile
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
-from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -273,9 +272,8 @@ class Studio:
     async def finished(self, user: User, id: str) -> Job:
         """The job as soon as it has ended, for an event loop."""
         events = await asyncio.to_thread(self.events_async, user, id)
-        async with aclosing(events):
-            async for _ in events:
-                pass
+        async for _ in events:
+            pass
         return await asyncio.to_thread(self.job, user, id)
 
     def contents(self, user: User, job: Job) -> list[tuple[PictureRecord, bytes]]:

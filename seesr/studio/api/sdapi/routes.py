@@ -15,7 +15,7 @@ from seesr.jobs import JobRequest, TagsRequest, content_hash
 from seesr.studio.api.dependencies import AnyStudio, AnyUser
 from seesr.studio.api.sdapi import answers, lists
 from seesr.studio.api.sdapi.dependencies import SETTING, AnyModels, AnyOptions
-from seesr.studio.api.sdapi.errors import SdapiRoute, UnknownNameError
+from seesr.studio.api.sdapi.errors import RESPONSES, SdapiRoute, UnknownNameError
 from seesr.studio.api.sdapi.fields import (
     Extras,
     ExtrasBatch,
@@ -150,7 +150,7 @@ def change_options(
     studio.set_setting(user, SETTING, options.changed(values).model_dump(exclude_unset=True))
 
 
-router = APIRouter(prefix=PREFIX)
+router = APIRouter(prefix=PREFIX, responses=RESPONSES)
 for part in (_making, lists.router):
     router.include_router(part)
 
