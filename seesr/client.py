@@ -434,7 +434,7 @@ class Client:
         return self._send(_Calls.move(job, before))
 
     def prune(self, older_than: datetime, keep_pictures: bool = True) -> int:
-        """Removes ended jobs of all users; their number; for admins."""
+        """Removes one's own ended jobs; the number of pictures that went with them."""
         return self._send(_Calls.prune(older_than, keep_pictures))
 
     def queue(self) -> QueueStatus:

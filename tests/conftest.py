@@ -18,6 +18,7 @@ if processes := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
 
 import functools
 import hashlib
+import json
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -145,9 +146,26 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         def do_GET(self) -> None:
             self._answer(with_body=True)
 
+        def _list(self, repository: str) -> None:
+            is_there = any(path.startswith(f"{repository}/") for path in state.files)
+            content = json.dumps(state.listing(repository)).encode() if is_there else b"{}"
+            self.send_response(200 if is_there else 404)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
         def _answer(self, with_body: bool) -> None:
             path = self.path.lstrip("/").replace(f"/resolve/{REVISION}", "").replace("/resolve/main", "")
             state.requests.append((self.command, path, self.headers.get("Range")))
+            if path.startswith("api/models/"):
+                self._list(path.removeprefix("api/models/").partition("?")[0].partition("/revision/")[0])
+                return
+            if path in state.redirect:
+                self.send_response(302)
+                self.send_header("Location", state.redirect[path])
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             status = state.status.get(path, 200 if path in state.files else 404)
             content = state.files.get(path, b"") if status == 200 else b""
             digest = hashlib.sha256(b"something else" if path in state.lie else content).hexdigest()
@@ -155,7 +173,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
             if status == 200 and self.headers.get("Range"):
                 start, status = int(self.headers["Range"].removeprefix("bytes=").split("-")[0]), 206
             self.send_response(status)
-            self.send_header("Content-Length", str(len(content) - start))
+            self.send_header("Content-Length", str(state.length.get(path, len(content)) - start))
             self.send_header("ETag", f'"{digest}"')
             self.send_header("X-Linked-Etag", f'"{digest}"')
             self.send_header("X-Linked-Size", str(len(content)))
@@ -166,7 +184,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
             if with_body:
                 stop = state.break_off.pop(path, None)
                 self.wfile.write(content[start:stop])
-                if stop is not None:
+                if stop is not None or path in state.length:
                     self.close_connection = True
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

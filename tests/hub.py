@@ -23,8 +23,28 @@ class Hub:
     """Bytes after which the first transfer of a file ends."""
     lie: set[str] = field(default_factory=set)
     """Files whose stated digest is not that of their content."""
+    length: dict[str, int] = field(default_factory=dict)
+    """Files whose stated length is not that of their content."""
+    redirect: dict[str, str] = field(default_factory=dict)
+    """Addresses to which files are redirected."""
+    card: dict[str, str] = field(default_factory=dict)
+    """What the cards of all repositories say."""
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
     """(method, path, range) of each request."""
+
+    def listing(self, repository: str) -> dict[str, object]:
+        """What the hub's API says of a repository."""
+        siblings = []
+        for path, content in self.files.items():
+            if path.startswith(f"{repository}/"):
+                stated = b"something else" if path in self.lie else content
+                size = self.length.get(path, len(content))
+                file: dict[str, object] = {"rfilename": path.removeprefix(f"{repository}/"), "size": size}
+                file["blobId"] = hashlib.sha1(b"blob %d\0" % len(stated) + stated).hexdigest()
+                if path.endswith(".safetensors"):
+                    file["lfs"] = {"sha256": hashlib.sha256(stated).hexdigest(), "size": size, "pointerSize": 134}
+                siblings.append(file)
+        return {"id": repository, "sha": REVISION, "siblings": siblings, "cardData": self.card, "tags": []}
 
     def fetched(self, path: str) -> int:
         return sum(method == "GET" and where == path for method, where, _ in self.requests)

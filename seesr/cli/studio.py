@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seesr.cli.console import EXIT_INTERRUPTED, print_status
+from seesr.cli import studio_client
+from seesr.cli.console import print_status
 from seesr.cli.flags import DtypeFlag, MemoryLimitFlag, WeightsFlag
 from seesr.errors import OptionError, first_line
-from seesr.files import data_folder
+from seesr.files import DATA_VARIABLE, data_folder
 from seesr.version import __version__
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ ConfigFlag = Annotated[Path | None, typer.Option(help="Settings; by default stud
 app = typer.Typer(help="The studio: a server for jobs, users and pictures.", invoke_without_command=True)
 users_app = typer.Typer(help="Who may log in.", no_args_is_help=True)
 app.add_typer(users_app, name="users")
+for client_command in (studio_client.submit, studio_client.jobs, studio_client.cancel, studio_client.gallery):
+    app.command()(client_command)
 
 
 @app.callback()
@@ -66,15 +69,23 @@ def studio(
         typer.Option(metavar="HOST", help="A host of your own that webhooks may be sent to, also by http; may be repeated."),
     ] = None,
     paused: Annotated[bool, typer.Option(help="Begin no job until an admin resumes the queue.")] = False,
+    no_sdapi: Annotated[bool, typer.Option("--no-sdapi", help="Do not offer A1111's API, /sdapi/v1.")] = False,
     devices: Annotated[
         str, typer.Option(help="auto, all, or devices with commas between: cpu, cuda:0, mps; one worker runs on each.")
     ] = "auto",
     weights: WeightsFlag = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Of jobs that name none; by default as `seesr generate` takes it.")
+    ] = None,
+    safety_checker: Annotated[
+        Path | None, typer.Option(help="Folder of a safety checker; by default SEESR_SAFETY_CHECKER, else none.")
+    ] = None,
     dtype: DtypeFlag = "auto",
     memory_limit: MemoryLimitFlag = None,
     lowvram: Annotated[bool, typer.Option(help="Keep only the running network on the device; small VAE tiles.")] = False,
     medvram: Annotated[bool, typer.Option(help="Run the VAE in tiles.")] = False,
     no_optimizations: Annotated[bool, typer.Option("--no-optimizations", help="Never run the VAE in tiles.")] = False,
+    compiled: Annotated[bool, typer.Option("--compile", help="Compile the networks' blocks at their first run.")] = False,
 ) -> None:
     """Run the studio until Ctrl-C or SIGTERM."""
     if context.invoked_subcommand is not None:
@@ -84,12 +95,14 @@ def studio(
 
     data = (data or data_folder()).absolute()
     flags = {"host": host, "port": port, "database": database, "root_path": root_path, "webhook_allow": webhook_allow}
-    settings = _settings(data, config, **flags)
-    models = {"weights": weights, "dtype": dtype, "memory_limit": memory_limit}
-    tiling = {"lowvram": lowvram, "medvram": medvram, "no_optimizations": no_optimizations}
+    settings = _settings(data, config, **flags, **({"sdapi": False} if no_sdapi else {}))
+    os.environ[DATA_VARIABLE] = str(data)  # where this process and the workers look for models and styles
+    models = {"weights": weights, "checkpoint": checkpoint, "safety_checker": safety_checker, "data": data}
+    memory = {"dtype": dtype, "memory_limit": memory_limit, "lowvram": lowvram, "medvram": medvram}
+    speed = {"no_optimizations": no_optimizations, "compiled": compiled, "seconds": settings.limits.seconds}
     with _listen(settings.host, settings.port) as listener:
-        studio_workers = _workers(devices, **models, **tiling)
-        with Studio.open(data, settings, studio_workers, start=False) as opened:
+        workers = _workers(devices, **models, **memory, **speed)
+        with Studio.open(data, settings, workers, start=False) as opened:
             accounts = Accounts(opened.store, settings.session_hours)
             if pair := _auth(auth):
                 accounts.ensure_user(*pair)
@@ -191,8 +204,8 @@ def backup(
     from seesr.studio import backup as archive
 
     folder, settings = _place(context, data, database, config)
-    archive.backup(folder, settings.store_url(folder), target)
-    print_status(f"{target}: {target.stat().st_size / 1e6:.1f} MB.")
+    count = archive.backup(folder, settings.store_url(folder), target)
+    print_status(f"{target}: {count} pictures, {target.stat().st_size / 1e6:.1f} MB.")
 
 
 @app.command()
@@ -205,8 +218,7 @@ def restore(
     from seesr.studio import backup as archive
 
     folder = (data or _given(context, "data") or data_folder()).absolute()
-    archive.restore(source, folder)
-    print_status(f"{folder} holds what {source} held.")
+    print_status(f"{folder}: {archive.restore(source, folder)} pictures.")
 
 
 def _settings(data: Path, config: Path | None, **flags: Any) -> StudioSettings:
@@ -233,8 +245,8 @@ def _place(
     context: typer.Context, data: Path | None, database: str | None, config: Path | None
 ) -> tuple[Path, StudioSettings]:
     """The data folder and the settings that a sub-command is for."""
-    data = (data or _given(context, "data") or data_folder()).absolute()
-    return data, _settings(data, config or _given(context, "config"), database=database or _given(context, "database"))
+    folder: Path = (data or _given(context, "data") or data_folder()).absolute()
+    return folder, _settings(folder, config or _given(context, "config"), database=database or _given(context, "database"))
 
 
 def _accounts(context: typer.Context, data: Path | None, database: str | None, config: Path | None) -> Accounts:
@@ -339,4 +351,3 @@ def _serve(opened: Studio, accounts: Accounts, settings: StudioSettings, listene
         uvicorn.Server(config).run(sockets=[listener])
     except KeyboardInterrupt:  # which uvicorn raises when all is answered
         print_status("the studio ends; what waits in the queue stays there.")
-        raise typer.Exit(EXIT_INTERRUPTED) from None

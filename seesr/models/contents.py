@@ -48,28 +48,33 @@ class Contents:
     """Why it cannot be used, in a few words."""
 
 
-def inspect(path: Path) -> Contents:
-    """What a file or folder is; of one that is damaged or dangerous, the problem says so."""
+def inspect(path: Path, shown: str = "") -> Contents:
+    """What a file or folder is; of one that is damaged or dangerous, the problem says so.
+
+    Args:
+        shown: what messages call it; without it, its name.
+    """
+    shown = shown or path.name
     try:
         if path.is_dir():
-            return _inspect_folder(path)
+            return _inspect_folder(path, shown)
         return _inspect_file(path, read_header(path))
     except WeightsError as error:
-        return Contents(None, problem=str(error).replace(str(path), path.name).rstrip("."))
+        return Contents(None, problem=str(error).replace(str(path), shown).rstrip("."))
 
 
-def require_model(path: Path, kind: Kind | None = None) -> Contents:
-    """What a file or folder is that is to be kept as `kind`; None leaves that to its content.
+def require_model(path: Path, kind: Kind | None, shown: str) -> Contents:
+    """What a file or folder, which messages call `shown`, is; it must be `kind` if that is given.
 
     Raises:
         WeightsError: it is damaged, dangerous, cannot be used, or is of another kind.
     """
-    contents = inspect(path)
+    contents = inspect(path, shown)
     if contents.problem or contents.kind is None:
         danger = "" if path.is_dir() or _is_safetensors(path) else "; a file of another kind may run code when it is read"
-        raise WeightsError(f"{path.name} is refused: {contents.problem or 'it is no model of a kind that is used'}{danger}.")
+        raise WeightsError(f"{shown} is refused: {contents.problem or 'it is no model of a kind that is used'}{danger}.")
     if kind is not None and kind != contents.kind:
-        raise WeightsError(f"{path.name} is a {NAMES[contents.kind]}, not a {NAMES[kind]}.")
+        raise WeightsError(f"{shown} is a {NAMES[contents.kind]}, not a {NAMES[kind]}.")
     return contents
 
 
@@ -110,11 +115,11 @@ def file_shape(header: Header) -> tuple[int, ...]:
     return next(iter(header.shapes.values()))
 
 
-def _inspect_folder(path: Path) -> Contents:
-    require_no_code(path, path.name)
+def _inspect_folder(path: Path, shown: str) -> Contents:
+    require_no_code(path, shown)
     if (path / "model_index.json").exists() or (path / "unet").is_dir():
         for name in _NETWORKS:
-            require_safetensors(path / name, f"{path.name}/{name}")
+            require_safetensors(path / name, f"{shown}/{name}")
             for file in (path / name).glob("*.safetensors"):
                 read_header(file)
         return _of_family("checkpoints", _width_of(path / "unet" / "config.json"))
@@ -122,7 +127,7 @@ def _inspect_folder(path: Path) -> Contents:
     kind = _CLASSES.get(found) if isinstance(found, str) else None
     if kind is None:
         return Contents(None, problem=f"its config names {found if isinstance(found, str) else 'no class'}")
-    require_safetensors(path, path.name)
+    require_safetensors(path, shown)
     for file in path.glob("*.safetensors"):
         read_header(file)
     return Contents(kind) if kind == "vae" else _of_family(kind, _width_of(path / "config.json"))

@@ -103,7 +103,7 @@ class Accounts:
             user, known = self._store.user(name), self._store.password_hash(name)
         except NotFoundError:
             return self.add_user(name, password, "admin")
-        if not self._is_right(known, password):
+        if known is None or not self._is_right(known, password):
             self.set_password(name, password)
         return user
 
@@ -219,8 +219,8 @@ class _Tries:
 
     def require(self, key: str) -> None:
         """Raises TooManyTriesError if this key has had as many as are allowed."""
-        times = self._times.get(key, ())
-        wait = times[0] + TRIES_SECONDS - self._clock() if len(times) == self._allowed else 0
+        times = self._times.get(key)
+        wait = times[0] + TRIES_SECONDS - self._clock() if times and len(times) == self._allowed else 0
         if wait > 0:
             raise TooManyTriesError(f"too many wrong passwords; try again in {wait:.0f} s.", int(wait) + 1)
 

@@ -13,6 +13,9 @@ from seesr.errors import SeeSRError
 from seesr.studio import login, metrics
 from seesr.studio.accounts import Accounts
 from seesr.studio.api import native
+from seesr.studio.api.sdapi import controlnet
+from seesr.studio.api.sdapi import routes as sdapi
+from seesr.studio.api.sdapi.models import ModelLists
 from seesr.studio.door import Door, challenges, error_body, error_code, route_path
 from seesr.studio.errors import StudioError
 from seesr.studio.logs import JobLog
@@ -31,6 +34,10 @@ def create_app(studio: Studio, accounts: Accounts, settings: StudioSettings) -> 
     studio.dispatcher.watchers += [app.state.metrics.observe, JobLog(settings.log_prompts).observe]
     for router in (login.router, metrics.router, native.router):
         app.include_router(router)
+    if settings.sdapi:
+        app.state.sdapi_models = ModelLists(studio.files.root)
+        for router in (sdapi.router, controlnet.router):
+            app.include_router(router)
     app.add_exception_handler(SeeSRError, _tell_error)
     app.add_exception_handler(HTTPException, _tell_http_error)
     app.add_exception_handler(RequestValidationError, _tell_invalid)

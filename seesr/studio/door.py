@@ -32,6 +32,7 @@ METRICS_PATH = "/metrics"
 PROOFS: Mapping[str, frozenset[Proof]] = {
     "/api/v1": frozenset({"session", "basic", "key"}),
     "/sdapi": frozenset({"session", "basic", "key"}),
+    "/controlnet": frozenset({"session", "basic", "key"}),
     "/v1": frozenset({"key"}),
     METRICS_PATH: frozenset({"session", "basic", "key"}),
 }

@@ -50,12 +50,12 @@ class StudioSettings(BaseModel):
     """Of the queue, of a job, and of what a user may have."""
     body_bytes: int = Field(default=256_000_000, ge=1)
     """Largest body of a request."""
+    sdapi: bool = True
+    """Whether A1111's API is offered, `/sdapi/v1`."""
     log_prompts: bool = False
     """Whether the log holds prompts, and the sentences of errors, which may quote them."""
     log_requests: bool = False
     """Whether the log holds each request."""
-    defaults: dict[str, Any] = {}
-    """Values of options with which a user's page begins."""
 
     @field_validator("hosts", "webhook_allow")
     @classmethod

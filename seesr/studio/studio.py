@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import zipfile
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
@@ -285,6 +286,23 @@ class Studio:
             job = self.job(user, id)
         return job
 
+    async def finished(self, user: User, id: str) -> Job:
+        """The job as soon as it has ended, for an event loop."""
+        events = await asyncio.to_thread(self.events_async, user, id)
+        async for _ in events:
+            pass
+        return await asyncio.to_thread(self.job, user, id)
+
+    def contents(self, user: User, job: Job) -> list[tuple[PictureRecord, bytes]]:
+        """The finished pictures of a job with their files, in their order; without those that somebody has removed."""
+        found = list[tuple[PictureRecord, bytes]]()
+        for picture in sorted(job.pictures, key=lambda picture: picture.index):
+            try:
+                found.append((picture, self.picture_content(user, picture.id)[1].read_bytes()))
+            except (NotFoundError, FileNotFoundError):
+                continue
+        return found
+
     def events(self, user: User, id: str, after: int = 0, timeout: float | None = None) -> Iterator[JobEvent]:
         """The events of a job; see `EventLog.subscribe`."""
         self.job(user, id)
@@ -404,6 +422,14 @@ class Studio:
         return {"settings": read_settings(image), "infotext": read_infotext(image)}
 
     # Users.
+
+    def setting(self, user: User, name: str) -> Any:
+        """A JSON value that is remembered for a user; None where there is none."""
+        return self.store.setting(user.name, name)
+
+    def set_setting(self, user: User, name: str, value: Any) -> None:
+        """Remembers a JSON value for a user; None forgets it."""
+        self.store.set_setting(user.name, name, value)
 
     def delete_user(self, user: User, name: str) -> None:
         """Removes a user, by an admin or the user, with all jobs, pictures and uploads.

@@ -8,6 +8,8 @@ from typing import Any
 
 from seesr.errors import WeightsError
 
+DIFFUSERS_FILE = "diffusion_pytorch_model"
+"""Name of a network's weights without suffix, as diffusers writes them."""
 PULL_HINT = "`seesr weights pull` fetches the published model"
 
 

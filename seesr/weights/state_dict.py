@@ -12,7 +12,7 @@ from torch import nn
 
 from seesr.errors import WeightsError
 from seesr.weights.cache import Cache
-from seesr.weights.config import PULL_HINT, read_config
+from seesr.weights.config import DIFFUSERS_FILE, PULL_HINT, read_config
 from seesr.weights.convert import cached_conversion
 from seesr.weights.tensors import StateDict, read_legacy, read_safetensors
 
@@ -20,7 +20,6 @@ logger = logging.getLogger("seesr")
 
 Network = TypeVar("Network", bound=nn.Module)
 
-DIFFUSERS_FILE = "diffusion_pytorch_model"
 SHOWN_KEYS = 3
 """Keys of each kind that an error message names."""
 

@@ -188,10 +188,14 @@ def test_users_keys_and_the_end_of_a_user(served: ServedStudio, anna: Client) ->
     assert refused.value.status == 404
 
 
-def test_old_jobs_are_pruned(anna: Client) -> None:
-    anna.wait(anna.submit(words("old")).id, timeout=20)
-    assert anna.prune(datetime.now(UTC), keep_pictures=True) > 0
-    assert anna.jobs(states=["done"], of="*").jobs == []
+def test_old_jobs_are_pruned(anna: Client, ben: Client) -> None:
+    theirs = ben.wait(ben.submit(words("ben's")).id, timeout=20)
+    kept, removed = (anna.wait(anna.submit(words(name)).id, timeout=20) for name in ("kept", "removed"))
+    assert anna.prune(kept.ended or kept.created, keep_pictures=True) == 0
+    assert anna.prune(datetime.now(UTC), keep_pictures=False) == 2
+    assert anna.jobs(count=200).jobs == []
+    assert {picture.job for picture in anna.pictures(count=200).pictures}.isdisjoint({kept.id, removed.id})
+    assert ben.job(theirs.id) == theirs
 
 
 def test_events_go_on_where_they_broke_off(tmp_path: Path) -> None:

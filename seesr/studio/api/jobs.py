@@ -125,7 +125,7 @@ def move(studio: AnyStudio, user: AnyUser, job: Id, place: Place) -> Job:
 
 @router.post("/jobs/prune")
 def prune(studio: AnyStudio, user: AnyUser, which: Prune) -> Removed:
-    """Removes ended jobs of all users; for admins."""
+    """Removes one's own ended jobs; tells how many pictures went with them."""
     return Removed(removed=studio.prune(user, which.older_than, which.keep_pictures))
 
 

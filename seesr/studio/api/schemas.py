@@ -126,7 +126,7 @@ class PicturePage(BaseModel):
 
 
 class Removed(BaseModel):
-    """How many were removed."""
+    """How many pictures were removed."""
 
     removed: int
 

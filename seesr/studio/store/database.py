@@ -14,7 +14,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, select, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -72,8 +72,12 @@ class Database:
 
     @contextmanager
     def _read(self) -> Iterator[Session]:
-        """A transaction that sees one state and changes nothing."""
-        with Session(self._reader) as session:
+        """A transaction that sees one state and changes nothing.
+
+        Raises:
+            StudioError: a value cannot be kept in the database.
+        """
+        with self._errors(), Session(self._reader) as session:
             yield session
 
     @contextmanager
@@ -82,10 +86,17 @@ class Database:
 
         Raises:
             FullDiskError: there is no room for it.
+            StudioError: a value cannot be kept in the database.
         """
+        with self._errors(), Session(self._writer) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
         try:
-            with Session(self._writer) as session, session.begin():
-                yield session
+            yield
+        except DataError as error:  # PostgreSQL's text takes no NUL
+            raise StudioError("a text has a character that the database cannot keep, such as NUL; leave it out.") from error
         except DBAPIError as error:
             if _is_full_disk(error):
                 raise FullDiskError(f"the disk of the store {self.address} is full; make room on it.") from error

@@ -133,9 +133,7 @@ class LocalWorker:
         """What is told of the end of a job: what the child said of it, or where it ended before, why, by its exit status."""
         job = watch.job
         if watch.is_late and (end is None or end.kind == "cancelled"):
-            error = (
-                f"the job took longer than {watch.seconds:g} seconds, the most that is allowed here; ask for less at once."
-            )
+            error = f"the job took longer than {watch.seconds:g} seconds, which is all that is allowed; ask for less."
             return _failed(job, error, "TimeLimitError")
         if end is not None:
             return end

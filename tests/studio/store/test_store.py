@@ -163,6 +163,12 @@ def test_users_keys_sessions_and_settings(store: Store) -> None:
         store.add_key("ada", "k2", "hash", "phone")
 
 
+def test_text_that_a_database_cannot_keep_is_an_error_of_the_client(store: Store) -> None:
+    for look_up in (store.job, store.picture, store.user, store.remove_key):
+        with pytest.raises(StudioError):
+            look_up("no\0name")
+
+
 def test_uploads_belong_to_users_and_expire_unless_a_job_takes_them(store: Store) -> None:
     taken, spare = content_hash(b"taken"), content_hash(b"spare")
     for digest in (taken, spare, spare):

@@ -5,19 +5,36 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
-from job_requests import job_requests
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from job_requests import IMAGE, MASK, job_requests
 from sqlalchemy import delete, update
 
-from seesr.jobs import JobRequest
+from seesr.generation.options import GenerationOptions
+from seesr.jobs import GenerationRequest, JobRequest, TagsRequest
 from seesr.studio.errors import ConflictError, NotFoundError
 from seesr.studio.records import ENDED, Job, JobState, PictureRecord
 from seesr.studio.store import Store
 from seesr.studio.store.tables import QueueRow, Table
 
 USERS = st.sampled_from(["ada", "bo", "cy"])
+PRIORITIES = st.sampled_from([0, 0, 0, 1, -1])
+REQUESTS = st.sampled_from(
+    [
+        GenerationRequest(options=GenerationOptions(prompt="a gull")),
+        GenerationRequest(task="inpainting", options=GenerationOptions(), image=IMAGE, mask=MASK),
+        TagsRequest(task="tags", image=MASK),
+    ]
+)
 DEVICES = st.sampled_from(["cuda:0", "cuda:1"])
 
 
@@ -83,26 +100,30 @@ class StoreMachine(RuleBasedStateMachine):
             order.append(first)
         return order
 
-    @rule(target=ids, user=USERS, request=job_requests, priority=st.integers(-1, 1))
-    def add(self, user: str, request: JobRequest, priority: int) -> str:
-        job = self.store.add_job(user, request, priority)
-        self.made.append(job)
-        self.queue.append(job.id)
-        assert (job.user, job.state, job.request, job.priority) == (user, "pending", request, priority)
-        return job.id
+    @rule(target=ids, jobs=st.lists(st.tuples(USERS, REQUESTS, PRIORITIES), min_size=1, max_size=6))
+    def add(self, jobs: list[tuple[str, JobRequest, int]]) -> object:
+        ids = []
+        for user, request, priority in jobs:
+            job = self.store.add_job(user, request, priority)
+            assert (job.user, job.state, job.request, job.priority) == (user, "pending", request, priority)
+            self.made.append(job)
+            self.queue.append(job.id)
+            ids.append(job.id)
+        return multiple(*ids)
 
-    @rule(device=DEVICES)
-    def claim(self, device: str) -> None:
-        job, order = self.store.claim_job(device), self.order()
-        if self.paused is not None or not order:
-            assert job is None
-            return
-        assert job is not None
-        assert (job.id, job.state, job.device) == (order[0], "running", device)
-        assert job.started is not None
-        self.queue.remove(job.id)
-        self.turns[job.user] = max(self.turns.values(), default=0) + 1
-        self.change(job.id, state="running", device=device, started=job.started)
+    @rule(device=DEVICES, count=st.integers(1, 4))
+    def claim(self, device: str, count: int) -> None:
+        for _ in range(count):
+            job, order = self.store.claim_job(device), self.order()
+            if self.paused is not None or not order:
+                assert job is None
+                return
+            assert job is not None
+            assert (job.id, job.state, job.device) == (order[0], "running", device)
+            assert job.started is not None
+            self.queue.remove(job.id)
+            self.turns[job.user] = max(self.turns.values(), default=0) + 1
+            self.change(job.id, state="running", device=device, started=job.started)
 
     @rule(id=ids, state=st.sampled_from(ENDED), error=st.none() | st.just("the model 'x' is not here."))
     def end(self, id: str, state: JobState, error: str | None) -> None:
@@ -139,7 +160,7 @@ class StoreMachine(RuleBasedStateMachine):
             self.queue.remove(id)
             self.queue.insert(len(self.queue) if before is None else self.queue.index(before), id)
 
-    @rule(id=ids, request=job_requests)
+    @rule(id=ids, request=REQUESTS)
     def edit(self, id: str, request: JobRequest) -> None:
         if id not in self.queue:
             with pytest.raises((NotFoundError, ConflictError)):
@@ -148,7 +169,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert self.store.edit_job(id, request).request == request
         self.change(id, request=request)
 
-    @rule(id=ids, priority=st.integers(-1, 1))
+    @rule(id=ids, priority=PRIORITIES)
     def set_priority(self, id: str, priority: int) -> None:
         if id in self.queue:
             assert self.store.set_priority(id, priority).priority == priority
@@ -243,6 +264,13 @@ class StoreMachine(RuleBasedStateMachine):
         assert (status.paused, status.reason, status.pending) == (self.paused is not None, self.paused, len(order))
         assert sum(self.store.counts().values()) == len(self.made)
         assert self.store.used_inputs() == {digest for job in self.made for digest in job.request.pictures}
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
+@given(request=job_requests)
+def test_request_of_any_task_is_kept_as_it_is(database: str, request: JobRequest) -> None:
+    with Store(database) as store:
+        assert store.job(store.add_job("ada", request).id).request == request
 
 
 def test_store_does_what_the_model_does(database: str) -> None:

@@ -1,0 +1,85 @@
+"""`seesr studio submit|jobs|cancel|gallery` against a real server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers import PHOTOS
+from PIL import Image
+from studio_server import ServedStudio, serving
+from typer.testing import CliRunner, Result
+
+from seesr.cli.studio import app
+from seesr.client import ResponseError
+from seesr.errors import InputError, OptionError
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedStudio]:
+    with serving(tmp_path_factory.mktemp("studio"), users=True) as served:
+        yield served
+
+
+@pytest.fixture
+def run(served: ServedStudio, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
+    monkeypatch.setenv("SEESR_STUDIO", served.address)
+    monkeypatch.setenv("SEESR_STUDIO_KEY", served.key("ben"))
+
+    def run(*arguments: object) -> Result:
+        return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+    return run
+
+
+def test_submit_waits_and_writes_the_pictures(run, tmp_path: Path) -> None:
+    result = run("submit", "a cat", "--set", "batch_count=2", "--set", "sampler=Euler a", "-o", tmp_path / "out", "--json")
+    assert result.exit_code == 0, result.output
+    job = json.loads(result.stdout)
+    assert (job["state"], job["request"]["options"]["sampler"]) == ("done", "Euler a")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"{picture['id']}.png" for picture in job["pictures"]}
+    for path in (tmp_path / "out").iterdir():
+        Image.open(path).load()
+    listed = run("gallery", "-o", tmp_path / "out", "--count", 2)
+    assert all(picture["id"] in listed.stdout for picture in job["pictures"])
+    assert job["id"] in run("jobs").stdout
+
+
+def test_submit_of_each_task_names_the_picture(run) -> None:
+    photo = PHOTOS / "chelsea.png"
+    tasks = {
+        ("--task", "upscale", "--set", "scale=2"): "upscale",
+        ("--task", "tags"): "tags",
+        (): "image to image",
+        ("--mask", photo): "inpainting",
+    }
+    for arguments, task in tasks.items():
+        result = run("submit", "--image", photo, "--wait", "--json", *arguments)
+        assert result.exit_code == 0, result.output
+        assert json.loads(result.stdout)["request"]["task"] == task
+
+
+def test_cancel_ends_a_job(run) -> None:
+    job = run("submit", "slow").stdout.split()[0]
+    assert run("cancel", job).exit_code == 0
+    assert run("submit", "a cat", "--wait").exit_code == 0
+    assert json.loads(run("jobs", "--json", "--count", 2).stdout.splitlines()[1])["state"] == "cancelled"
+
+
+def test_what_is_wrong_is_said_in_a_sentence(run, tmp_path: Path) -> None:
+    for arguments, kind, words in (
+        (("submit", "--set", "steps"), OptionError, "NAME=VALUE"),
+        (("submit", "--set", "steps=0"), OptionError, "steps is 0"),
+        (("submit", "--task", "upscale"), OptionError, "--image"),
+        (("submit", "--task", "tags", "a", "--image", PHOTOS / "chelsea.png"), OptionError, "picture alone"),
+        (("submit", "--image", tmp_path / "none.png"), InputError, "cannot be read"),
+        (("cancel", "nothing"), ResponseError, "no job"),
+    ):
+        result = run(*arguments)
+        assert isinstance(result.exception, kind)
+        assert words in str(result.exception)
+    failed = run("submit", "fail", "--wait")
+    assert failed.exit_code == 2
+    assert "it failed" in failed.stdout

@@ -1,0 +1,60 @@
+"""The native API against its own OpenAPI description, by schemathesis: no answer that the description does not have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from helpers import cases
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from schemathesis import Case, GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.schemas import BaseSchema
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+from studio_server import ServedStudio, serving
+
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+ENDLESS = "/api/v1/events"
+"""Goes on until the client does."""
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedStudio]:
+    with serving(tmp_path_factory.mktemp("studio"), users=True) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def schema(served: ServedStudio) -> BaseSchema:
+    headers = {"Authorization": f"Bearer {served.key('ben')}"}
+    return schemathesis.openapi.from_url(f"{served.address}/api/v1/openapi.json", headers=headers)
+
+
+def test_the_description_is_valid_openapi(schema: BaseSchema) -> None:
+    schema.validate()
+
+
+@pytest.mark.parametrize("user", [None, "ben"])
+def test_every_answer_is_as_described(served: ServedStudio, schema: BaseSchema, user: str | None) -> None:
+    headers = {} if user is None else {"Authorization": f"Bearer {served.key(user)}"}
+    operations = [result.ok() for result in schema.exclude(path=ENDLESS).get_all_operations()]
+    assert len(operations) > 30
+    for operation in operations:
+        modes = [operation.as_strategy(generation_mode=mode) for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)]
+
+        @settings(max_examples=cases(6), deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @given(case=st.one_of(modes))
+        def ask(case: Case) -> None:
+            response: Any = case.call(headers=headers)
+            if user is None and not case.path.startswith(("/health", "/ready", "/login")):
+                assert response.status_code in (401, 403), f"{case.method} {case.path}: {response.status_code}"
+            case.validate_response(response, checks=CHECKS)
+
+        ask()
