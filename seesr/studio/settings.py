@@ -34,6 +34,8 @@ class StudioSettings(BaseModel):
     """0: one that is free."""
     database: str | None = None
     """SQLAlchemy's URL of the store; None is `studio.db` in the data folder."""
+    outputs: str | None = None
+    """Folder, or URL of fsspec's, of the finished pictures; None is `outputs` in the data folder."""
     hosts: frozenset[str] = frozenset()
     """Names under which browsers reach it, beside those of loopback and addresses."""
     root_path: str = ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from seesr.studio.api import events, facts, jobs, pictures, users
+from seesr.studio.api import events, facts, gallery, jobs, pictures, users
 from seesr.studio.api.schemas import ErrorAnswer
 
 PREFIX = "/api/v1"
@@ -17,6 +17,7 @@ FAILURES = {
     413: "The body is too large.",
     422: "The body or a parameter is not of the right form.",
     429: "A limit of the operator's, or too many wrong passwords.",
+    503: "The storage of the pictures does not answer.",
     507: "The disk is full.",
 }
 """What each status tells."""
@@ -25,5 +26,5 @@ FAILURES = {
 router = APIRouter(
     prefix=PREFIX, responses={status: {"model": ErrorAnswer, "description": text} for status, text in FAILURES.items()}
 )
-for part in (jobs, events, pictures, users, facts):
+for part in (jobs, events, pictures, gallery, users, facts):
     router.include_router(part.router)

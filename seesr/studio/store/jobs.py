@@ -321,10 +321,12 @@ class JobStore(Database):
 
 
 def _records(session: Session, rows: Sequence[JobRow]) -> list[Job]:
-    """The jobs with their pictures; at most three queries, however many they are."""
+    """The jobs with their pictures outside the trash; at most three queries, however many they are."""
     pictures: dict[str, list[PictureRecord]] = defaultdict(list)
     for row in session.scalars(
-        select(PictureRow).where(PictureRow.job.in_([row.id for row in rows])).order_by(PictureRow.index)
+        select(PictureRow)
+        .where(PictureRow.job.in_([row.id for row in rows]), PictureRow.trashed.is_(None))
+        .order_by(PictureRow.index)
     ):
         if row.job is not None:
             pictures[row.job].append(picture_record(row))

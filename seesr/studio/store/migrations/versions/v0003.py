@@ -1,12 +1,12 @@
-"""Webhooks of jobs, and the secrets with which they are signed."""
+"""Version 3: webhooks of jobs, and the secrets with which they are signed."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "0003"
+down_revision = "0002"
 
 
 def upgrade() -> None:
