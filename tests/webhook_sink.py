@@ -80,7 +80,8 @@ class Sink:
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
-            do_GET = do_POST
+            def do_GET(self) -> None:
+                self.do_POST()
 
             def _dribble(self, seconds: float) -> None:
                 try:

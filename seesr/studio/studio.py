@@ -300,8 +300,9 @@ class Studio(Gallery):
     async def finished(self, user: User, id: str) -> Job:
         """The job as soon as it has ended, for an event loop."""
         events = await asyncio.to_thread(self.events_async, user, id)
-        async for _ in events:
-            pass
+        async with aclosing(events):
+            async for _ in events:
+                pass
         return await asyncio.to_thread(self.job, user, id)
 
     def contents(self, user: User, job: Job) -> list[tuple[PictureRecord, bytes]]:

@@ -230,7 +230,9 @@ def test_ends_that_nobody_took_are_told_after_a_restart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("behaviour", [{"hold": True}, {"dribble": 0.05}], ids=["silent", "byte by byte"])
-def test_a_slow_sink_holds_up_neither_the_queue_nor_other_users(tmp_path: Path, sink: Sink, behaviour: dict[str, Any]) -> None:
+def test_a_slow_sink_holds_up_neither_the_queue_nor_other_users(
+    tmp_path: Path, sink: Sink, behaviour: dict[str, Any]
+) -> None:
     if "hold" in behaviour:
         behaviour = {"hold": threading.Event()}
     with studio_with(tmp_path, answer_seconds=4.0, pauses=()) as studio, Sink(**behaviour).listening() as slow:
