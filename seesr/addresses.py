@@ -97,14 +97,18 @@ class AddressRules:
         connection = kind(parts.hostname or "", parts.port, timeout=seconds)
         # What http.client's `connect` calls; TLS still checks the certificate for the name.
         connection._create_connection = self.connect  # pyright: ignore[reportAttributeAccessIssue]
-        deadline = threading.Timer(seconds, _shut_down, [connection])
+        is_late = threading.Event()
+        deadline = threading.Timer(seconds, _shut_down, [connection, is_late])
         deadline.daemon = True
         try:
             connection.connect()
             # The timeout of the socket is that of each read: an answer may come byte by byte.
             deadline.start()
             connection.request("POST", (parts.path or "/") + (f"?{parts.query}" if parts.query else ""), body, dict(headers))
-            return connection.getresponse().status
+            status = connection.getresponse().status
+            if is_late.is_set():  # what came of the answer looks like all of it
+                raise TimeoutError(f"no whole answer came within {seconds:g} seconds")
+            return status
         finally:
             deadline.cancel()
             connection.close()
@@ -191,8 +195,9 @@ class _RedirectHandler(urllib.request.HTTPRedirectHandler):
         return new
 
 
-def _shut_down(connection: HTTPConnection) -> None:
+def _shut_down(connection: HTTPConnection, is_late: threading.Event) -> None:
     """Ends whatever another thread waits for on a connection."""
+    is_late.set()
     with suppress(OSError):
         if connection.sock is not None:
             connection.sock.shutdown(socket.SHUT_RDWR)

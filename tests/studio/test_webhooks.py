@@ -36,7 +36,7 @@ STRANGE_ADDRESSES = [
     "ftp://sink.example/",
     "file:///etc/passwd",
     "https://",
-    "https://127.0.0.1/",
+    "https://127.0.0.2/",
     "https://[::1]/",
     "https://[::ffff:10.0.0.1]/",
     "https://[fd00::1]/",
