@@ -157,8 +157,9 @@ class _Calls:
         return Call("POST", "/uploads", lambda response: _as(Uploaded)(response).hash, picture=content)
 
     @staticmethod
-    def submit(request: JobRequest, priority: int) -> Call[Job]:
-        return Call("POST", "/jobs", _as(Job), {"request": request.model_dump(mode="json"), "priority": priority})
+    def submit(request: JobRequest, priority: int, webhook: str | None) -> Call[Job]:
+        body = {"request": request.model_dump(mode="json"), "priority": priority, "webhook": webhook}
+        return Call("POST", "/jobs", _as(Job), body)
 
     @staticmethod
     def jobs(states: Collection[JobState] | None, before: str | None, count: int, of: str | None) -> Call[JobPage]:
@@ -468,11 +469,17 @@ class Client:
         """Hash of a picture's file, by which requests name it."""
         return self._send(_Calls.upload(content))
 
-    def submit(self, request: JobRequest, pictures: Iterable[bytes] = (), priority: int = 0) -> Job:
-        """A new job; `pictures` are the files that the request names by hash, as far as they are not uploaded yet."""
+    def submit(
+        self, request: JobRequest, pictures: Iterable[bytes] = (), priority: int = 0, webhook: str | None = None
+    ) -> Job:
+        """A new job; `pictures` are the files that the request names by hash, as far as they are not uploaded yet.
+
+        Args:
+            webhook: an address that is told of it.
+        """
         for content in pictures:
             self.upload(content)
-        return self._send(_Calls.submit(request, priority))
+        return self._send(_Calls.submit(request, priority, webhook))
 
     def jobs(
         self,
@@ -728,10 +735,12 @@ class AsyncClient:
     async def upload(self, content: bytes) -> str:
         return await self._send(_Calls.upload(content))
 
-    async def submit(self, request: JobRequest, pictures: Iterable[bytes] = (), priority: int = 0) -> Job:
+    async def submit(
+        self, request: JobRequest, pictures: Iterable[bytes] = (), priority: int = 0, webhook: str | None = None
+    ) -> Job:
         for content in pictures:
             await self.upload(content)
-        return await self._send(_Calls.submit(request, priority))
+        return await self._send(_Calls.submit(request, priority, webhook))
 
     async def jobs(
         self,

@@ -74,6 +74,10 @@ def studio(
         ),
     ] = None,
     root_path: Annotated[str | None, typer.Option(help="Path below which a proxy offers it, such as /studio.")] = None,
+    webhook_allow: Annotated[
+        list[str] | None,
+        typer.Option(metavar="HOST", help="A host of your own that webhooks may be sent to, also by http; may be repeated."),
+    ] = None,
     paused: Annotated[bool, typer.Option(help="Begin no job until an admin resumes the queue.")] = False,
     no_sdapi: Annotated[bool, typer.Option("--no-sdapi", help="Do not offer A1111's API, /sdapi/v1.")] = False,
     devices: Annotated[
@@ -100,8 +104,9 @@ def studio(
     from seesr.studio.studio import Studio
 
     data = (data or data_folder()).absolute()
-    choices = {"outputs": outputs} | ({"sdapi": False} if no_sdapi else {})
-    settings = _settings(data, config, host=host, port=port, database=database, root_path=root_path, **choices)
+    flags = {"host": host, "port": port, "database": database, "root_path": root_path}
+    choices = {"outputs": outputs, "webhook_allow": webhook_allow} | ({"sdapi": False} if no_sdapi else {})
+    settings = _settings(data, config, **flags, **choices)
     os.environ[DATA_VARIABLE] = str(data)  # where this process and the workers look for models and styles
     models = {"weights": weights, "checkpoint": checkpoint, "safety_checker": safety_checker, "data": data}
     memory = {"dtype": dtype, "memory_limit": memory_limit, "lowvram": lowvram, "medvram": medvram}

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from seesr.errors import SeeSRError
 from seesr.studio import login, metrics
 from seesr.studio.accounts import Accounts
-from seesr.studio.api import native
+from seesr.studio.api import native, openai
 from seesr.studio.api.sdapi import controlnet
 from seesr.studio.api.sdapi import routes as sdapi
 from seesr.studio.api.sdapi.models import ModelLists
@@ -33,10 +33,10 @@ def create_app(studio: Studio, accounts: Accounts, settings: StudioSettings) -> 
     app.state.studio, app.state.accounts, app.state.settings = studio, accounts, settings
     app.state.metrics = metrics.Metrics(studio)
     studio.dispatcher.watchers += [app.state.metrics.observe, JobLog(settings.log_prompts).observe]
-    for router in (login.router, metrics.router, native.router):
+    app.state.sdapi_models = ModelLists(studio.files.root)
+    for router in (login.router, metrics.router, native.router, openai.router):
         app.include_router(router)
     if settings.sdapi:
-        app.state.sdapi_models = ModelLists(studio.files.root)
         for router in (sdapi.router, controlnet.router):
             app.include_router(router)
     app.add_exception_handler(SeeSRError, _tell_error)

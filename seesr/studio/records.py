@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -41,6 +41,18 @@ class KeyRecord(Record):
     user: str
     label: str = ""
     created: datetime
+
+
+WebhookEvent = Literal["start", "output", "logs", "completed"]
+
+
+class Webhook(Record):
+    """Whom a job is told to by HTTP, and what of it."""
+
+    url: str = Field(max_length=2000)
+    events: tuple[WebhookEvent, ...] = get_args(WebhookEvent)
+    studio: str = ""
+    """Address by which the client reached the studio, with which the addresses of the pictures begin."""
 
 
 class PictureRecord(Record):
@@ -133,6 +145,7 @@ class Job(Record):
     result: dict[str, Any] = {}
     """What it found, of the task `tags`; seconds of the stages and the memory plan, of others."""
     retry_of: str | None = None
+    webhook: Webhook | None = None
     pictures: list[PictureRecord] = []
     ahead: int | None = Field(default=None, description="Jobs that are begun before it, of a pending one.")
 

@@ -44,6 +44,8 @@ class StudioSettings(BaseModel):
     """Networks of the proxies whose X-Forwarded headers are believed."""
     cors_origins: frozenset[str] = frozenset()
     """Origins of pages elsewhere that may use the API, such as `https://page.example`."""
+    webhook_allow: frozenset[str] = frozenset()
+    """Hosts of the operator's own to which webhooks may be sent, also by http; others are public and of https."""
     session_hours: float = Field(default=168, gt=0)
     """How long somebody stays logged in."""
     limits: OperatorLimits = OperatorLimits()
@@ -57,7 +59,7 @@ class StudioSettings(BaseModel):
     log_requests: bool = False
     """Whether the log holds each request."""
 
-    @field_validator("hosts")
+    @field_validator("hosts", "webhook_allow")
     @classmethod
     def _check_hosts(cls, hosts: frozenset[str]) -> frozenset[str]:
         for host in hosts:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 from filelock import FileLock, Timeout
 from PIL import UnidentifiedImageError
 
+from seesr.addresses import AddressRules
 from seesr.errors import InputError, OptionError
 from seesr.images.encoded import (
     DECODE_ERRORS,
@@ -36,7 +37,8 @@ from seesr.studio.errors import ConflictError, NotFoundError, StudioError
 from seesr.studio.events import EventLog
 from seesr.studio.files import FileStore
 from seesr.studio.gallery import Chunks, Gallery
-from seesr.studio.records import ENDED, LOCAL, Job, JobState, PictureRecord, PictureSearch, QueueStatus, User
+from seesr.studio.records import ENDED, LOCAL, Job, JobState, PictureRecord, PictureSearch, QueueStatus, User, Webhook
+from seesr.studio.webhooks import Webhooks
 
 if TYPE_CHECKING:
     from seesr.studio.settings import StudioSettings
@@ -80,6 +82,8 @@ class Studio(Gallery):
         self.limits = limits or Limits.from_environment()
         self._events = EventLog(self._end_of)
         self.dispatcher = Dispatcher(store, files, self._events, workers)
+        self.webhooks = Webhooks(store, AddressRules(hosts=settings.webhook_allow))
+        self.dispatcher.watchers.append(self.webhooks.observe)
         self._lock: FileLock | None = None
         self._closing = threading.Event()
         self._tidier = threading.Thread(target=self._tidy_again, name="tidier", daemon=True)
@@ -117,6 +121,7 @@ class Studio(Gallery):
     def start(self) -> None:
         """Marks what the last end interrupted, removes what it left of files, and begins to run the queue."""
         self.dispatcher.start()
+        self.webhooks.start()
         self.tidy()
         self._tidier.start()
 
@@ -126,6 +131,7 @@ class Studio(Gallery):
         self.dispatcher.close()
         if self._tidier.is_alive():
             self._tidier.join()
+        self.webhooks.close()
         self.store.close()
         if self._lock is not None:
             self._lock.release()
@@ -138,7 +144,14 @@ class Studio(Gallery):
 
     # Jobs.
 
-    def submit(self, user: User, request: JobRequest, inputs: Mapping[str, bytes] | None = None, priority: int = 0) -> Job:
+    def submit(
+        self,
+        user: User,
+        request: JobRequest,
+        inputs: Mapping[str, bytes] | None = None,
+        priority: int = 0,
+        webhook: Webhook | None = None,
+    ) -> Job:
         """Puts a job into the queue.
 
         Args:
@@ -146,16 +159,19 @@ class Studio(Gallery):
             priority: more than 0 only of an admin.
 
         Raises:
+            AddressError: the webhook's address is not allowed.
             InputError: a picture is missing, or cannot be used.
             LimitError: a limit of the operator's is exceeded.
             FullDiskError: there is no room.
         """
         self._check_priority(user, priority)
+        if webhook is not None:
+            self.webhooks.check(webhook)
         for name, content in (inputs or {}).items():
             if content_hash(content) != name:
                 raise InputError(f"the picture {name} has another content hash; name each by its SHA-256.")
             self.upload(user, content)
-        return self._add(user.name, request, priority)
+        return self._add(user.name, request, priority, webhook=webhook)
 
     def upload(self, user: User, content: bytes) -> str:
         """Keeps a picture that jobs of this user may name, for a day beyond the last job that does.
@@ -208,6 +224,7 @@ class Studio(Gallery):
         if job.state == "pending" and self.store.cancel_pending(id):
             job = self.store.job(id)
             self._events.publish(job.user, end_event(job))
+            self.webhooks.wake()
         elif job.state not in ENDED:
             self.dispatcher.cancel(id)
         return job
@@ -244,7 +261,7 @@ class Studio(Gallery):
         job = self.job(user, id)
         if job.state not in ENDED:
             raise ConflictError(f"the job is {job.state}; only one that has ended can be retried.")
-        return self._add(job.user, request or job.request, 0, retry_of=id)
+        return self._add(job.user, request or job.request, 0, retry_of=id, webhook=job.webhook)
 
     def edit(self, user: User, id: str, request: JobRequest) -> Job:
         """Changes the request of a job that waits; it keeps its place.
@@ -445,11 +462,13 @@ class Studio(Gallery):
             except StudioError as error:  # a full disk, for instance: later there may be room
                 logger.warning("%s", error)
 
-    def _add(self, owner: str, request: JobRequest, priority: int, retry_of: str | None = None) -> Job:
+    def _add(
+        self, owner: str, request: JobRequest, priority: int, retry_of: str | None = None, webhook: Webhook | None = None
+    ) -> Job:
         limits = self.settings.limits
         limits.check_quota(self.store.used_bytes(owner))
         self.files.check_room()
-        job = self.store.add_job(owner, request, priority, retry_of, limits, self._check(owner, request))
+        job = self.store.add_job(owner, request, priority, retry_of, limits, self._check(owner, request), webhook)
         self.dispatcher.wake()
         return job
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from seesr.jobs import ContentHash, EventKind, JobEvent, JobRequest
-from seesr.studio.records import Job, PictureRecord, Role
+from seesr.studio.records import Job, PictureRecord, Role, WebhookEvent
 
 MAX_PRIORITY = 100
 MAX_PAGE = 200
@@ -37,6 +37,10 @@ class NewJob(Body):
     request: JobRequest
     priority: int = Field(
         default=0, ge=-MAX_PRIORITY, le=MAX_PRIORITY, description="Higher ones are begun first; above 0 for admins alone."
+    )
+    webhook: str | None = Field(default=None, max_length=2000, description="Address that is told of the job.")
+    webhook_events_filter: tuple[WebhookEvent, ...] | None = Field(
+        default=None, min_length=1, max_length=4, description="What it is told; by default everything."
     )
 
 
@@ -100,6 +104,12 @@ class FreshKey(BaseModel):
     """A key, the one time that it is shown."""
 
     key: str
+
+
+class WebhookSecret(BaseModel):
+    """With what webhooks are signed, the one time that it is shown."""
+
+    secret: str
 
 
 class Uploaded(BaseModel):

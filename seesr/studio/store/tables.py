@@ -84,6 +84,10 @@ class JobRow(Table):
     notes: Mapped[list[str]]
     result: Mapped[dict[str, Any]]
     retry_of: Mapped[str | None]
+    webhook: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    webhook_tries: Mapped[int] = mapped_column(server_default="0")
+    webhook_due: Mapped[datetime | None] = mapped_column(index=True)
+    """When its end is told next, as soon as it has ended; NULL of one whose end was told, or is told to nobody."""
 
 
 class JobInputRow(Table):
@@ -221,6 +225,15 @@ class SessionRow(Table):
     token_hash: Mapped[str] = mapped_column(primary_key=True)
     user: Mapped[str] = mapped_column(ForeignKey("users.name", ondelete="CASCADE"), index=True)
     expires: Mapped[datetime] = mapped_column(index=True)
+
+
+class WebhookSecretRow(Table):
+    """With what the webhooks of a user are signed. Kept as it is: a hash cannot sign."""
+
+    __tablename__ = "webhook_secrets"
+
+    user: Mapped[str] = mapped_column(primary_key=True)
+    secret: Mapped[str]
 
 
 class SettingRow(Table):

@@ -24,6 +24,7 @@ from seesr.studio.store.tables import (
     SubmissionRow,
     TurnRow,
     UserRow,
+    WebhookSecretRow,
     now,
 )
 
@@ -95,7 +96,7 @@ class UserStore(Database):
                 picture_record(picture)
                 for picture in session.scalars(delete(PictureRow).where(PictureRow.user == name).returning(PictureRow))
             ]
-            for table in (JobRow, InputRow, BoardRow, SettingRow, SubmissionRow, TurnRow):
+            for table in (JobRow, InputRow, BoardRow, SettingRow, SubmissionRow, TurnRow, WebhookSecretRow):
                 session.execute(delete(table).where(table.user == name))
             session.delete(row)
             return removed

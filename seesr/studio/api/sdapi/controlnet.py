@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends
 from seesr.generation.controls import PREPROCESSORS
 from seesr.studio.api.dependencies import AnyStudio, AnyUser
 from seesr.studio.api.sdapi.dependencies import AnyModels
-from seesr.studio.api.sdapi.errors import SdapiRoute, UnprocessableError
+from seesr.studio.api.sdapi.errors import RESPONSES, SdapiRoute, UnprocessableError
 from seesr.studio.api.sdapi.fields import Detect
 from seesr.studio.api.sdapi.pictures import from_base64, require_picture, to_base64
 from seesr.studio.errors import NotFoundError
@@ -29,7 +29,7 @@ def _controlnets(models: AnyModels, user: AnyUser) -> list[str]:
 
 
 Names = Annotated[list[str], Depends(_controlnets)]
-router = APIRouter(prefix="/controlnet", tags=["sdapi"], route_class=SdapiRoute)
+router = APIRouter(prefix="/controlnet", tags=["sdapi"], route_class=SdapiRoute, responses=RESPONSES)
 
 
 @router.get("/version")

@@ -95,6 +95,11 @@ def ignored(default: Any, meaning: str = "") -> Any:
     return _field("accepted and ignored", default, meaning)
 
 
+def not_done(default: Any) -> Any:
+    """A field that asks for what is not done."""
+    return ignored(default, "Not done, as a note tells where it is asked for.")
+
+
 class Body(BaseModel):
     """Base of the requests. `model_fields_set` holds the fields that were sent and are not null."""
 
@@ -117,8 +122,8 @@ class Generation(Body):
     seed: Whole = noted(-1, "-1 draws one; others are taken modulo 2^32.")
     subseed: Whole = noted(-1, "Seed of the variation; as `seed`.")
     subseed_strength: Real = noted(0.0, "Share of the variation's noise, 0 to 1.")
-    seed_resize_from_h: Whole = noted(-1, "Not done.")
-    seed_resize_from_w: Whole = noted(-1, "Not done.")
+    seed_resize_from_h: Whole = not_done(-1)
+    seed_resize_from_w: Whole = not_done(-1)
     sampler_name: Text = noted(
         "", "One of `samplers`, or an alias; one of A1111's that is not there is replaced by a similar one."
     )
@@ -130,8 +135,8 @@ class Generation(Body):
     cfg_scale: Real = noted(7.0, "Guidance scale, up to 30; where it is not sent, the checkpoint's own.")
     width: Whole = noted(512, "In steps of 8; where it is not sent, the checkpoint's own, or that of the picture.")
     height: Whole = noted(512, "As `width`.")
-    restore_faces: Flag = noted(False, "Not done.")
-    tiling: Flag = noted(False, "Not done.")
+    restore_faces: Flag = not_done(False)
+    tiling: Flag = not_done(False)
     do_not_save_samples: Flag = ignored(False, "Finished pictures are kept in the gallery, from which they can be removed.")
     do_not_save_grid: Flag = honoured(False, "No grid among the pictures.")
     eta: Real = ignored(0.0)
@@ -143,13 +148,15 @@ class Generation(Body):
     s_noise: Real = ignored(1.0)
     override_settings: Values = noted({}, "Options of `options` for this job alone; unknown ones are left out.")
     override_settings_restore_afterwards: Flag = ignored(True, "They never outlive their job.")
-    refiner_checkpoint: Text = noted("", "Not done.")
+    refiner_checkpoint: Text = not_done("")
     refiner_switch_at: Real = ignored(0.0)
-    disable_extra_networks: Flag = noted(False, "Not done: LoRAs of the prompt are used.")
+    disable_extra_networks: Flag = not_done(False)
     script_name: Text = honoured("", "There are no scripts: any but `None` is refused with 422, as an unknown one there.")
     script_args: Items = ignored([])
     send_images: Flag = honoured(True, "Whether the answer holds the pictures.")
-    save_images: Flag = noted(False, "All are kept in the gallery; with several pictures, the answer begins with a grid.")
+    save_images: Flag = honoured(
+        False, "Of several pictures the answer begins with a grid; all are kept in the gallery anyway."
+    )
     alwayson_scripts: Values = noted({}, "`ControlNet` where there are ControlNets; others are left out.")
     force_task_id: Text = ignored("")
     infotext: Text = noted("", "Fills what was not sent, the checkpoint included.")
@@ -166,12 +173,12 @@ class TextToImage(Generation):
     hr_second_pass_steps: Whole = noted(0, "0: as many as in the first.")
     hr_resize_x: Whole = noted(0, "Width after the second pass; proportions are kept.")
     hr_resize_y: Whole = noted(0, "Height after the second pass; proportions are kept.")
-    hr_checkpoint_name: Text = noted("", "Not done.")
-    hr_sampler_name: Text = noted("", "Not done.")
-    hr_scheduler: Text = noted("", "Not done.")
-    hr_prompt: Text = noted("", "Not done.")
-    hr_negative_prompt: Text = noted("", "Not done.")
-    hr_cfg: Real = noted(0.0, "Not done.")
+    hr_checkpoint_name: Text = not_done("")
+    hr_sampler_name: Text = not_done("")
+    hr_scheduler: Text = not_done("")
+    hr_prompt: Text = not_done("")
+    hr_negative_prompt: Text = not_done("")
+    hr_cfg: Real = not_done(0.0)
 
 
 class ImageToImage(Generation):
@@ -188,7 +195,7 @@ class ImageToImage(Generation):
     inpaint_full_res: Flag = honoured(True, "Work on what is masked alone, at the full size.")
     inpaint_full_res_padding: Whole = noted(0, "Pixels around it, up to 512.")
     inpainting_mask_invert: Flag = honoured(False, "Paint anew what is black.")
-    initial_noise_multiplier: Real = noted(1.0, "Not done.")
+    initial_noise_multiplier: Real = not_done(1.0)
     include_init_images: Flag = honoured(False, "Echo the pictures among `parameters`.")
 
 
@@ -197,15 +204,15 @@ class Extras(Body):
 
     resize_mode: Whole = honoured(0, "0: by `upscaling_resize`; 1: to width and height.")
     show_extras_results: Flag = ignored(True)
-    gfpgan_visibility: Real = noted(0.0, "Not done.")
-    codeformer_visibility: Real = noted(0.0, "Not done.")
+    gfpgan_visibility: Real = not_done(0.0)
+    codeformer_visibility: Real = not_done(0.0)
     codeformer_weight: Real = ignored(0.0)
     upscaling_resize: Real = noted(2.0, "Factor, up to 8.")
     upscaling_resize_w: Whole = noted(512, "Width.")
     upscaling_resize_h: Whole = noted(512, "Height.")
     upscaling_crop: Flag = honoured(True, "Crop to exactly this size.")
     upscaler_1: Text = noted("None", "`None`, `Lanczos`, `Nearest`, `SeeSR`; any other is SeeSR.")
-    upscaler_2: Text = noted("None", "Not done.")
+    upscaler_2: Text = not_done("None")
     extras_upscaler_2_visibility: Real = ignored(0.0)
     upscale_first: Flag = ignored(False)
 
@@ -239,7 +246,7 @@ class Interrogate(Body):
     """The request of interrogate."""
 
     image: Text = honoured("", "Data URL or base64.")
-    model: Text = noted("clip", "RAM answers with its tags, whichever is asked for.")
+    model: Text = ignored("clip", "RAM answers with its tags, whichever is asked for.")
 
 
 class Detect(Body):
@@ -271,4 +278,4 @@ def support_of(request: type[Body], name: str) -> Support:
     """What SeeSR makes of a field."""
     extra = request.model_fields[name].json_schema_extra
     assert isinstance(extra, dict)
-    return SUPPORT[SUPPORT.index(extra["support"])]  # pyright: ignore[reportArgumentType]
+    return next(support for support in SUPPORT if support == extra["support"])

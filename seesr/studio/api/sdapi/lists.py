@@ -24,7 +24,7 @@ LATENT_MODES = (
     "Latent (nearest-exact)",
 )
 """A1111's names, all of which are the same here."""
-CONTROLNET_SCRIPTS = ("controlnet", "controlnet m2m")
+CONTROLNET_SCRIPTS: tuple[str, ...] = ("controlnet", "controlnet m2m")
 """By which clients see that there are ControlNets."""
 
 
@@ -136,7 +136,7 @@ def nothing(user: AnyUser) -> list[dict[str, Any]]:
 def scripts(models: AnyModels, user: AnyUser) -> dict[str, list[str]]:
     """ControlNet where there are ControlNets."""
     del user
-    names = list(CONTROLNET_SCRIPTS) if models.controlnets() else []
+    names = [*CONTROLNET_SCRIPTS] if models.controlnets() else []
     return {"txt2img": names, "img2img": names}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Annotated, Any
@@ -13,9 +12,10 @@ from starlette.requests import Request
 
 from seesr.jobs import JobRequest, TagsRequest, content_hash
 from seesr.studio.api.dependencies import AnyStudio, AnyUser
+from seesr.studio.api.running import run_to_end
 from seesr.studio.api.sdapi import answers, lists
 from seesr.studio.api.sdapi.dependencies import SETTING, AnyModels, AnyOptions
-from seesr.studio.api.sdapi.errors import SdapiRoute, UnknownNameError
+from seesr.studio.api.sdapi.errors import RESPONSES, SdapiRoute, UnknownNameError
 from seesr.studio.api.sdapi.fields import (
     Extras,
     ExtrasBatch,
@@ -150,7 +150,7 @@ def change_options(
     studio.set_setting(user, SETTING, options.changed(values).model_dump(exclude_unset=True))
 
 
-router = APIRouter(prefix=PREFIX)
+router = APIRouter(prefix=PREFIX, responses=RESPONSES)
 for part in (_making, lists.router):
     router.include_router(part)
 
@@ -189,17 +189,6 @@ async def _run(request: Request, studio: Studio, user: User, job: JobRequest, in
         JobFailedError: it failed.
         InputError, LimitError, FullDiskError: as `Studio.submit`.
     """
-    submitted = await run_sync(studio.submit, user, job, inputs)
-
-    async def watch() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        await run_sync(studio.cancel, user, submitted.id)
-
-    watching = asyncio.create_task(watch())
-    try:
-        ended = await studio.finished(user, submitted.id)
-    finally:
-        watching.cancel()
+    ended = await run_to_end(request, studio, user, job, inputs)
     answers.require_success(ended)
     return ended

@@ -193,7 +193,10 @@ class _Job:
             values["mask_invert"] = body.inpainting_mask_invert
             values["inpaint_area"] = "masked" if is_alone else "whole"
             values["inpaint_padding"] = self._clamped("inpaint_full_res_padding", "inpaint_padding")
-            values["inpaint_fill"] = FILLS[body.inpainting_fill if 0 <= body.inpainting_fill < len(FILLS) else 0]
+            number = min(len(FILLS) - 1, max(0, body.inpainting_fill))
+            if number != body.inpainting_fill:
+                self.notes.add(f"inpainting_fill is {number}, as it may be 0 to {len(FILLS) - 1}")
+            values["inpaint_fill"] = FILLS[number]
         if body.resize_mode == len(FITS):
             self.notes.add("the picture was resized itself, not its latents")
         fit = FITS[body.resize_mode] if 0 <= body.resize_mode < len(FITS) else FITS[0]
@@ -381,13 +384,14 @@ def upscaling(body: Extras, image: bytes, options: UserOptions, limits: Limits) 
 
 
 def _method(name: str, notes: Notes) -> UpscaleMethod | None:
-    methods = {known.lower(): known for known in UPSCALE_METHODS}
     words = name.strip().lower()
     if words in NO_SCRIPT:
         return None
-    if words not in methods:
-        notes.add("SeeSR enlarges in place of an upscaler that is not here")
-    return methods.get(words, "SeeSR")
+    for known in UPSCALE_METHODS:
+        if words == known.lower():
+            return known
+    notes.add("SeeSR enlarges in place of an upscaler that is not here")
+    return "SeeSR"
 
 
 def note_unused(body: Generation | Extras, notes: Notes) -> None:
