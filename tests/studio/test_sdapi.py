@@ -28,15 +28,13 @@ from seesr.studio.settings import StudioSettings
 PREFIX = "/sdapi/v1"
 RED = Image.new("RGB", (64, 48), "red")
 MASK = Image.new("L", (64, 48), 255)
-INFO_KEYS = (
-    *(
-        "prompt all_prompts negative_prompt all_negative_prompts seed all_seeds subseed all_subseeds subseed_strength".split()
-    ),
-    *("width height sampler_name cfg_scale steps batch_size restore_faces face_restoration_model sd_model_name".split()),
-    *("sd_model_hash sd_vae_name sd_vae_hash seed_resize_from_w seed_resize_from_h denoising_strength".split()),
-    *("extra_generation_params index_of_first_image infotexts styles job_timestamp clip_skip".split()),
-    *("is_using_inpainting_conditioning version".split()),
-)
+INFO_KEYS = {
+    *("prompt", "all_prompts", "negative_prompt", "all_negative_prompts", "seed", "all_seeds", "subseed", "all_subseeds"),
+    *("subseed_strength", "width", "height", "sampler_name", "cfg_scale", "steps", "batch_size", "restore_faces"),
+    *("face_restoration_model", "sd_model_name", "sd_model_hash", "sd_vae_name", "sd_vae_hash", "seed_resize_from_w"),
+    *("seed_resize_from_h", "denoising_strength", "extra_generation_params", "index_of_first_image", "infotexts", "styles"),
+    *("job_timestamp", "clip_skip", "is_using_inpainting_conditioning", "version"),
+}
 """Of A1111's `info`."""
 
 
@@ -79,7 +77,7 @@ def test_webuiapi_makes_pictures(local: ServedStudio, shared: ServedStudio, user
     api = webuiapi.WebUIApi(port=port(served), username=user, password=PASSWORDS.get(user or ""))
     result = api.txt2img(prompt="a cat", n_iter=2, width=64, height=64)
     assert [image.size for image in result.images] == [(64, 64)] * 2
-    assert result.info.keys() == set(INFO_KEYS)
+    assert result.info.keys() == INFO_KEYS
     assert (result.info["all_prompts"], result.info["width"]) == (["a cat"] * 2, 64)
     assert result.parameters["prompt"] == "a cat"
     for mask in (None, MASK):
@@ -109,8 +107,8 @@ def test_webuiapi_makes_pictures(local: ServedStudio, shared: ServedStudio, user
 
 def test_webuiapi_reads_and_changes_all_there_is(local: ServedStudio) -> None:
     api = webuiapi.WebUIApi(port=port(local))
-    lists = "samplers schedulers upscalers latent_upscale_modes sd_models sd_vae loras hypernetworks face_restorers"
-    for name in (*lists.split(), "realesrgan_models", "prompt_styles"):
+    lists = ("samplers", "schedulers", "upscalers", "latent_upscale_modes", "sd_models", "sd_vae", "loras")
+    for name in (*lists, "hypernetworks", "face_restorers", "realesrgan_models", "prompt_styles"):
         assert isinstance(getattr(api, f"get_{name}")(), list)
     assert [upscaler["name"] for upscaler in api.get_upscalers()] == ["None", "Lanczos", "Nearest", "SeeSR"]
     assert api.get_embeddings() == {"loaded": {}, "skipped": {}}
@@ -300,7 +298,7 @@ def test_the_job_of_a_client_that_goes_away_is_cancelled(tmp_path: Path) -> None
     with serving(tmp_path, seconds=0.2) as served:
         with http(served) as client, pytest.raises(httpx.ReadTimeout):
             client.post("/txt2img", json={"prompt": "a cat", "n_iter": 50}, timeout=0.5)
-        wait_until(lambda: served.studio.jobs(User(name=LOCAL))[0].state in ENDED)
+        wait_until(lambda: served.studio.jobs(User(name=LOCAL), ENDED))
         assert served.studio.jobs(User(name=LOCAL))[0].state == "cancelled"
 
 
@@ -317,7 +315,17 @@ def test_lists_name_what_is_in_the_folders_and_no_folder(tmp_path: Path) -> None
     (models / "controlnet/edges/config.json").write_text("{}")
     (tmp_path / "styles.csv").write_text('name,prompt,negative_prompt\nink,"{prompt}, ink",dull\n')
     with serving(tmp_path) as served, http(served) as client:
-        paths = "sd-models sd-vae loras embeddings prompt-styles scripts script-info options cmd-flags extensions".split()
+        paths = (
+            "sd-models",
+            "sd-vae",
+            "loras",
+            "embeddings",
+            "prompt-styles",
+            "scripts",
+            "script-info",
+            "options",
+            "cmd-flags",
+        )
         read = {path: client.get(f"/{path}") for path in paths}
         assert all(str(tmp_path) not in response.text for response in read.values())
         lists = {path: response.json() for path, response in read.items()}
