@@ -22,7 +22,7 @@ from PIL import Image
 
 from seesr.generation.options import GenerationOptions
 from seesr.job_runner import WorkerSettings
-from seesr.jobs import GenerationRequest, JobRequest, TagsRequest, UpscaleRequest
+from seesr.jobs import GenerationRequest, JobRequest, TagsRequest, UpscaleRequest, content_hash
 from seesr.options import Options
 from seesr.studio.limits import OperatorLimits
 from seesr.studio.records import User
@@ -41,8 +41,8 @@ def mixed_requests(pictures: list[str], count: int) -> Iterator[tuple[str, JobRe
     draw = random.Random(0)
     for number in range(count):
         image, mask = draw.sample(pictures, 2)
-        sides = {"width": draw.choice((64, 96, 128)), "height": draw.choice((64, 96))}
-        options = GenerationOptions(prompt=f"a pictogram of {number}", steps=draw.choice((1, 2)), **sides)
+        width, height, steps = draw.choice((64, 96, 128)), draw.choice((64, 96)), draw.choice((1, 2))
+        options = GenerationOptions(prompt=f"a pictogram of {number}", steps=steps, width=width, height=height)
         several = options.model_copy(update={"batch_count": 2})
         upscaling = Options(scale=draw.choice((1, 1.5, 2)), steps=1)
         yield draw.choice(
@@ -67,14 +67,13 @@ def soak(data: Path, jobs: int, every: int = 100) -> list[dict[str, float]]:
     worker = LocalWorker(WorkerSettings(data=data), "cpu")
     settings, rows, began = StudioSettings(limits=OperatorLimits()), list[dict[str, float]](), time.monotonic()
     with Studio.open(data, settings, {"cpu": worker}) as studio:
-        contents = [_picture() for _ in range(3)]
-        pictures = [[studio.upload(user, content) for content in contents] for user in USERS][0]
+        contents = {content_hash(content): content for content in (_picture() for _ in range(3))}
         begun = list[tuple[User, str, str]]()
-        for number, (name, request) in enumerate(mixed_requests(pictures, jobs), 1):
+        for number, (title, request) in enumerate(mixed_requests([*contents], jobs), 1):
             user = USERS[number % len(USERS)]
-            job = studio.submit(user, request)
-            begun.append((user, name, job.id))
-            if name == "cancelled":
+            job = studio.submit(user, request, {name: contents[name] for name in request.pictures})
+            begun.append((user, title, job.id))
+            if title == "cancelled":
                 _cancel_when_it_runs(studio, user, job.id)
             is_measured = number % every == 0 or number == jobs
             while len(begun) > (0 if is_measured else WAITING):

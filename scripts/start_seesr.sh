@@ -10,7 +10,7 @@ extra=core # the dependencies without an extra
 case ${1:-} in
   "")
     echo "usage: ${0##*/} setup | check | test [pytest arguments] | evaluate ... | benchmark ... | python ..." >&2
-    echo "       ${0##*/} upscale ... | any other command of seesr" >&2
+    echo "       ${0##*/} upscale ... | studio ... | any other command of seesr" >&2
     exit 2
     ;;
   setup) run=(echo "seesr: ready in $venv") ;;
@@ -18,6 +18,7 @@ case ${1:-} in
   check) extra=test run=(bash -ec 'ruff check; ruff format --check; lint-imports; basedpyright; python -m scripts.make_schema --check') ;;
   evaluate) extra=evaluate run=(python "$root/scripts/evaluate.py" "${@:2}") ;;
   benchmark) run=(python "$root/scripts/benchmark" "${@:2}") ;;
+  studio) extra=studio run=(seesr "$@") ;;
   python) extra=test run=("$@") ;; # what lies in scripts/ imports more than the package does
   *) run=(seesr "$@") ;;
 esac

@@ -50,6 +50,9 @@ TRIES = 12
 SILENCE = 60.0
 """Seconds without a sign of life after which a stream of events is taken for broken; the studio gives one each 15."""
 
+IDLE_CONNECTION = 2.0
+"""Seconds after which a connection is not used again: uvicorn closes it after 5, perhaps just when it is used."""
+
 Answer = TypeVar("Answer")
 
 
@@ -89,7 +92,7 @@ class Call(Generic[Answer]):
         """Arguments of httpx's `request`."""
         files = None if self.picture is None else {"picture": ("picture", self.picture, "application/octet-stream")}
         query = {name: value for name, value in self.query.items() if value is not None}
-        return {"url": API + self.path, "json": self.body, "params": query, "files": files}
+        return {"method": self.method, "url": API + self.path, "json": self.body, "params": query, "files": files}
 
 
 def _as(kind: Any) -> Callable[[httpx.Response], Any]:
@@ -321,7 +324,15 @@ def _has_ended(job: Job, deadline: float | None) -> bool:
 def _settings(address: str, key: str | None, user: tuple[str, str] | None, timeout: float, transport: Any) -> dict[str, Any]:
     """Arguments of httpx's clients."""
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-    return {"base_url": address, "headers": headers, "auth": user, "timeout": timeout, "transport": transport}
+    limits = httpx.Limits(keepalive_expiry=IDLE_CONNECTION)
+    return {
+        "base_url": address,
+        "headers": headers,
+        "auth": user,
+        "timeout": timeout,
+        "transport": transport,
+        "limits": limits,
+    }
 
 
 def _stream(job: str, after: int, timeout: float) -> dict[str, Any]:
@@ -366,10 +377,13 @@ class Client:
         """Closes the connections."""
         self._http.close()
 
-    def _send(self, call: Call[Answer]) -> Answer:
+    def _send(self, call: Call[Answer], again: bool = True) -> Answer:
+        """Sends a request; what changes nothing once more, as a connection that was kept may have been closed meanwhile."""
         try:
-            response = self._http.request(call.method, **call.arguments())
+            response = self._http.request(**call.arguments())
         except httpx.TransportError as error:
+            if again and call.method == "GET":
+                return self._send(call, again=False)
             raise _unreachable(self.address, error) from error
         _check(response)
         return call.read(response)
@@ -528,7 +542,7 @@ class Client:
         """A zip file of all of a user's jobs and pictures; one's own, or for an admin another's."""
         return self._send(_Calls.export(name))
 
-    def keys(self) -> list[Key]:
+    def list_keys(self) -> list[Key]:
         """One's keys, without their secrets."""
         return self._send(_Calls.keys())
 
@@ -567,10 +581,13 @@ class AsyncClient:
         """Closes the connections."""
         await self._http.aclose()
 
-    async def _send(self, call: Call[Answer]) -> Answer:
+    async def _send(self, call: Call[Answer], again: bool = True) -> Answer:
+        """Sends a request; what changes nothing once more, as a connection that was kept may have been closed meanwhile."""
         try:
-            response = await self._http.request(call.method, **call.arguments())
+            response = await self._http.request(**call.arguments())
         except httpx.TransportError as error:
+            if again and call.method == "GET":
+                return await self._send(call, again=False)
             raise _unreachable(self.address, error) from error
         _check(response)
         return call.read(response)
@@ -694,7 +711,7 @@ class AsyncClient:
     async def export(self, name: str) -> bytes:
         return await self._send(_Calls.export(name))
 
-    async def keys(self) -> list[Key]:
+    async def list_keys(self) -> list[Key]:
         return await self._send(_Calls.keys())
 
     async def add_key(self, label: str = "") -> FreshKey:

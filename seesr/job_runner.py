@@ -86,10 +86,13 @@ class JobRunner:
 
     All jobs should come from one lasting thread (see `Upscaler`); `cancel` and `skip` come from any. A request names models
     of the user's folders, never a path.
+
+    Args:
+        weight_bytes: that the weights of all loaded models may take together; None is half of the memory that may be used.
     """
 
-    def __init__(self, settings: WorkerSettings | None = None) -> None:
-        self.models = Models(settings or WorkerSettings())
+    def __init__(self, settings: WorkerSettings | None = None, weight_bytes: int | None = None) -> None:
+        self.models = Models(settings or WorkerSettings(), weight_bytes)
         self._current: _Run | None = None
 
     def run(self, job: str, request: JobRequest, inputs: Mapping[str, bytes], emit: Callable[[JobEvent], None]) -> None:
@@ -140,8 +143,8 @@ class JobRunner:
 class Models:
     """The upscaler and the generators that are loaded; beyond the memory budget the one unused longest is let go of."""
 
-    def __init__(self, settings: WorkerSettings) -> None:
-        self.settings = settings
+    def __init__(self, settings: WorkerSettings, weight_bytes: int | None = None) -> None:
+        self.settings, self.weight_bytes = settings, weight_bytes
         self._loaded = OrderedDict[object, Any]()
         """In the order of their last use. A generator on the upscaler's base has its engine."""
         self._in_use: set[Engine] = set()
@@ -277,7 +280,8 @@ class Models:
         from seesr.machine.device import choose_device
         from seesr.machine.memory import memory_bytes
 
-        budget = WEIGHTS_SHARE * (self.settings.memory_limit or memory_bytes(choose_device(self.settings.device))[1])
+        memory = self.settings.memory_limit or memory_bytes(choose_device(self.settings.device))[1]
+        budget = WEIGHTS_SHARE * memory if self.weight_bytes is None else self.weight_bytes
         for one in list(self._loaded.values()):
             engines = {one.engine for one in self._loaded.values()}
             held = sum(engine.components.nbytes(*engine.components.networks) for engine in engines)

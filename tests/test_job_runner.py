@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from helpers import encoded, photograph
 from PIL import Image
 
@@ -105,8 +106,8 @@ def test_a_job_is_cancelled_within_a_call_of_the_unet(runner: JobRunner, photo: 
     requests = {"unet": generation(steps=4), "controlnet": UpscaleRequest(task="upscale", image=content_hash(photo))}
     for network, request in requests.items():
         run(runner, request, photo)  # loads it
-        found = next(one.engine for one in runner.models._loaded.values() if network in one.engine.components)
-        convolutions = [layer for layer in found.components[network].modules() if type(layer).__name__.endswith("Conv2d")]
+        components = next(reversed(runner.models._loaded.values())).engine.components
+        convolutions = [layer for layer in components[network].modules() if isinstance(layer, torch.nn.Conv2d)]
         calls = list[int]()
 
         def count(*_: object, calls: list[int] = calls) -> None:
@@ -167,7 +168,7 @@ def test_switching_between_checkpoints_keeps_pictures_and_memory_as_they_were(
     other = tmp_path / "models" / "checkpoints" / "other"
     shutil.copytree(beside_package("pictograms"), other)
     # So little that each takes the other's place.
-    runner = JobRunner(WorkerSettings(device="cpu", memory_limit=200_000_000))
+    runner = JobRunner(WorkerSettings(device="cpu"), weight_bytes=1_000_000)
     requests = [generation(checkpoint="pictograms"), generation(checkpoint="other")]
     first, used = [contents(run(runner, request)) for request in requests], list[int]()
     for _ in range(10):

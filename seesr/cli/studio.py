@@ -7,6 +7,7 @@ import platform
 import socket
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from seesr.studio.studio import Studio
 
 AUTH, AUTH_FILE = "SEESR_AUTH", "SEESR_AUTH_FILE"
+EXTRA = ("alembic", "argon2", "fastapi", "prometheus_client", "sqlalchemy", "uvicorn", "websockets")
+"""Packages of the extra `studio`."""
 GRACE_SECONDS = 3
 """For answers that are under way when the server is told to end; streams never end by themselves."""
 BACKLOG = 100
@@ -218,10 +221,10 @@ def restore(
 
 
 def _settings(data: Path, config: Path | None, **flags: Any) -> StudioSettings:
-    try:
-        from seesr.studio.settings import FILE, StudioSettings
-    except ModuleNotFoundError as error:
-        raise OptionError(f"the studio needs {error.name}; install it with: pip install 'seesr[studio]'") from None
+    if missing := [name for name in EXTRA if find_spec(name) is None]:
+        raise OptionError(f"the studio needs {missing[0]}; install it with: pip install 'seesr[studio]'")
+    from seesr.studio.settings import FILE, StudioSettings
+
     if config is not None and not config.is_file():
         raise OptionError(f"there is no file {config}; name another with --config.")
     return StudioSettings.read(config or data / FILE, **flags)

@@ -29,6 +29,7 @@ OPENAPI_PATH = "/api/v1/openapi.json"
 def create_app(studio: Studio, accounts: Accounts, settings: StudioSettings) -> FastAPI:
     """The app. `app.state` has `studio`, `accounts` and `settings`; `request.state.user` is who asks."""
     app = FastAPI(title="SeeSR studio", version=__version__, openapi_url=OPENAPI_PATH, docs_url=None, redoc_url=None)
+    app.openapi_version = "3.2.0"  # the first one that describes streams of events
     app.state.studio, app.state.accounts, app.state.settings = studio, accounts, settings
     app.state.metrics = metrics.Metrics(studio)
     studio.dispatcher.watchers += [app.state.metrics.observe, JobLog(settings.log_prompts).observe]

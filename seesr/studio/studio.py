@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import threading
 import zipfile
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -28,7 +30,7 @@ from seesr.images.sizes import Size
 from seesr.jobs import JobEvent, JobRequest, Worker, content_hash
 from seesr.options import Limits
 from seesr.studio.dispatcher import Dispatcher, end_event
-from seesr.studio.errors import ConflictError, ForbiddenError, NotFoundError
+from seesr.studio.errors import ConflictError, ForbiddenError, NotFoundError, StudioError
 from seesr.studio.events import EventLog
 from seesr.studio.files import FileStore
 from seesr.studio.records import ENDED, LOCAL, Job, JobState, PictureRecord, QueueStatus, User
@@ -36,6 +38,8 @@ from seesr.studio.records import ENDED, LOCAL, Job, JobState, PictureRecord, Que
 if TYPE_CHECKING:
     from seesr.studio.settings import StudioSettings
     from seesr.studio.store import Store
+
+logger = logging.getLogger("seesr.studio")
 
 LOCK = ".lock"
 """In the data folder: held by the studio that runs on it."""
@@ -45,6 +49,8 @@ EVERYBODY = "*"
 """In place of a user's name, where the things of all are listed."""
 UPLOADS_LAST = timedelta(days=1)
 """How long an upload stays that no job names."""
+TIDY_SECONDS = 3600.0
+"""After which what is old is removed again."""
 CANCEL_SECONDS = 60.0
 """How long a job may take to end that was cancelled."""
 
@@ -73,6 +79,8 @@ class Studio:
         self._events = EventLog(self._end_of)
         self.dispatcher = Dispatcher(store, files, self._events, workers)
         self._lock: FileLock | None = None
+        self._closing = threading.Event()
+        self._tidier = threading.Thread(target=self._tidy_again, name="tidier", daemon=True)
 
     @classmethod
     def open(cls, data: Path, settings: StudioSettings, workers: Mapping[str, Worker], start: bool = True) -> Self:
@@ -96,18 +104,26 @@ class Studio:
             lock.release()
             raise
         studio._lock = lock
-        if start:
-            studio.start()
+        try:
+            if start:
+                studio.start()
+        except BaseException:
+            studio.close()
+            raise
         return studio
 
     def start(self) -> None:
         """Marks what the last end interrupted, removes what it left of files, and begins to run the queue."""
         self.dispatcher.start()
         self.tidy()
+        self._tidier.start()
 
     def close(self) -> None:
         """Ends what runs within a step, the workers and the store."""
+        self._closing.set()
         self.dispatcher.close()
+        if self._tidier.is_alive():
+            self._tidier.join()
         self.store.close()
         if self._lock is not None:
             self._lock.release()
@@ -461,6 +477,13 @@ class Studio:
             before = page[-1].id
 
     # What several of them need.
+
+    def _tidy_again(self) -> None:
+        while not self._closing.wait(TIDY_SECONDS):
+            try:
+                self.tidy()
+            except StudioError as error:  # a full disk, for instance: later there may be room
+                logger.warning("%s", error)
 
     def _add(self, owner: str, request: JobRequest, priority: int, retry_of: str | None = None) -> Job:
         limits = self.settings.limits

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import PHOTOS
@@ -16,6 +17,9 @@ from seesr.cli.studio import app
 from seesr.client import ResponseError
 from seesr.errors import InputError, OptionError
 
+Ask = Callable[..., Result]
+"""Runs a command with these arguments."""
+
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedStudio]:
@@ -24,7 +28,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedStudio]:
 
 
 @pytest.fixture
-def run(served: ServedStudio, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
+def run(served: ServedStudio, monkeypatch: pytest.MonkeyPatch) -> Ask:
     monkeypatch.setenv("SEESR_STUDIO", served.address)
     monkeypatch.setenv("SEESR_STUDIO_KEY", served.key("ben"))
 
@@ -34,10 +38,15 @@ def run(served: ServedStudio, monkeypatch: pytest.MonkeyPatch) -> Iterator[objec
     return run
 
 
-def test_submit_waits_and_writes_the_pictures(run, tmp_path: Path) -> None:
+def last_record(result: Result) -> dict[str, Any]:
+    """What was printed last; the worker, which is in this process, prints too."""
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def test_submit_waits_and_writes_the_pictures(run: Ask, tmp_path: Path) -> None:
     result = run("submit", "a cat", "--set", "batch_count=2", "--set", "sampler=Euler a", "-o", tmp_path / "out", "--json")
     assert result.exit_code == 0, result.output
-    job = json.loads(result.stdout)
+    job = last_record(result)
     assert (job["state"], job["request"]["options"]["sampler"]) == ("done", "Euler a")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {f"{picture['id']}.png" for picture in job["pictures"]}
     for path in (tmp_path / "out").iterdir():
@@ -47,7 +56,7 @@ def test_submit_waits_and_writes_the_pictures(run, tmp_path: Path) -> None:
     assert job["id"] in run("jobs").stdout
 
 
-def test_submit_of_each_task_names_the_picture(run) -> None:
+def test_submit_of_each_task_names_the_picture(run: Ask) -> None:
     photo = PHOTOS / "chelsea.png"
     tasks = {
         ("--task", "upscale", "--set", "scale=2"): "upscale",
@@ -58,17 +67,17 @@ def test_submit_of_each_task_names_the_picture(run) -> None:
     for arguments, task in tasks.items():
         result = run("submit", "--image", photo, "--wait", "--json", *arguments)
         assert result.exit_code == 0, result.output
-        assert json.loads(result.stdout)["request"]["task"] == task
+        assert last_record(result)["request"]["task"] == task
 
 
-def test_cancel_ends_a_job(run) -> None:
-    job = run("submit", "slow").stdout.split()[0]
+def test_cancel_ends_a_job(run: Ask) -> None:
+    job = last_record(run("submit", "slow", "--json"))["id"]
     assert run("cancel", job).exit_code == 0
     assert run("submit", "a cat", "--wait").exit_code == 0
-    assert json.loads(run("jobs", "--json", "--count", 2).stdout.splitlines()[1])["state"] == "cancelled"
+    assert last_record(run("jobs", "--json", "--count", 2))["state"] == "cancelled"
 
 
-def test_what_is_wrong_is_said_in_a_sentence(run, tmp_path: Path) -> None:
+def test_what_is_wrong_is_said_in_a_sentence(run: Ask, tmp_path: Path) -> None:
     for arguments, kind, words in (
         (("submit", "--set", "steps"), OptionError, "NAME=VALUE"),
         (("submit", "--set", "steps=0"), OptionError, "steps is 0"),

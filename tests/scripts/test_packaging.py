@@ -45,10 +45,9 @@ def files_in(folder: Path) -> dict[Path, int]:
 def test_constraints_pin_what_pyproject_names_within_its_ranges() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    requirements = map(
-        Requirement,
-        [*project["dependencies"], *extras["cog"], *extras["evaluate"], *extras["formats"], *extras["jxl"], *extras["test"]],
-    )
+    named = ("cog", "evaluate", "formats", "jxl", "studio", "test")
+    lists = (project["dependencies"], *(extras[name] for name in named))
+    requirements = [Requirement(line) for lines in lists for line in lines]
     ranges = {requirement.name: requirement.specifier for requirement in requirements if requirement.name != "seesr"}
     lines = (SCRIPTS / "constraints.txt").read_text().splitlines()
     pins = dict(line.split("==") for line in lines if not line.startswith("#"))
@@ -137,7 +136,9 @@ def test_each_command_installs_once_what_it_needs(clone: Clone) -> None:
     assert clone.installed() == ["[test]"]
     clone.output("evaluate")
     assert clone.installed() == ["[evaluate]"]
-    for command in ("upscale", "setup", "test", "evaluate", "benchmark", "python"):
+    assert clone.output("studio", "--port", "0") == f"seesr studio --port 0 in {clone.place}\n"
+    assert clone.installed() == ["[studio]"]
+    for command in ("upscale", "setup", "test", "evaluate", "studio", "benchmark", "python"):
         clone.output(command)
     assert clone.installed() == []
 

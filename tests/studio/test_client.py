@@ -166,14 +166,14 @@ def test_users_keys_and_the_end_of_a_user(served: ServedStudio, anna: Client) ->
     assert anna.add_user("carl", "carl's password").role == "user"
     with Client(served.address, user=("carl", "carl's password")) as carl:
         key = carl.add_key("phone")
-        assert [known.label for known in carl.keys()] == ["phone"]
+        assert [known.label for known in carl.list_keys()] == ["phone"]
         job = carl.wait(carl.submit(words("a cat")).id, timeout=20)
         with Client(served.address, key=key.key) as phone:
             assert phone.me() == carl.me()
             with zipfile.ZipFile(io.BytesIO(phone.export("carl"))) as archive:
                 assert archive.testzip() is None
                 assert any(job.pictures[0].id in name for name in archive.namelist())
-            carl.remove_key(carl.keys()[0].id)
+            carl.remove_key(carl.list_keys()[0].id)
             with pytest.raises(ResponseError) as refused:
                 phone.me()
         assert refused.value.status == 401
@@ -223,6 +223,25 @@ def test_events_go_on_where_they_broke_off(tmp_path: Path) -> None:
     sequences = [event.sequence for event in events]
     assert sequences == sorted(set(sequences))
     assert [event.data["index"] for event in events if event.kind == "picture"] == [0, 1, 2, 3]
+
+
+def test_a_connection_that_was_closed_meanwhile_is_made_anew() -> None:
+    """As by uvicorn, which ends a connection that it kept in the moment in which it is used again."""
+    broken, tried = iter([True, False, True, True, True]), list[str]()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        tried.append(request.method)
+        if next(broken):
+            raise httpx.RemoteProtocolError("Server disconnected without sending a response.")
+        return httpx.Response(200, json={"name": "ben", "role": "user"})
+
+    with Client(transport=httpx.MockTransport(answer)) as client:
+        assert client.me().name == "ben"
+        with pytest.raises(UnreachableError, match="disconnected"):
+            client.me()
+        with pytest.raises(UnreachableError):
+            client.interrupt()  # may have been done: it is not asked twice
+    assert tried == ["GET"] * 4 + ["POST"]
 
 
 def test_a_studio_that_is_not_there(tmp_path: Path) -> None:

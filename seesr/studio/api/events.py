@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 
 from seesr.jobs import JobEvent
 from seesr.studio.api.dependencies import AnyStudio, AnyUser
+from seesr.studio.api.failures import FAILURES_OF_FILES
 from seesr.studio.api.jobs import Id
 from seesr.studio.api.schemas import EventMessage
 from seesr.studio.door import error_body
@@ -29,18 +30,19 @@ def _events(
     studio: AnyStudio, user: AnyUser, job: Id, after: After = 0, last_event_id: LastEventId = None
 ) -> AsyncIterator[JobEvent]:
     """The events of a job of the user's; that it is one is checked before the answer begins."""
-    is_resumed = last_event_id is not None and last_event_id.isdecimal()
-    return studio.events_async(user, job, int(last_event_id) if is_resumed else after)
+    if last_event_id is not None and last_event_id.isdecimal():
+        after = int(last_event_id)
+    return studio.events_async(user, job, after)
 
 
-@router.get("/jobs/{job}/events", response_class=EventSourceResponse)
+@router.get("/jobs/{job}/events", response_class=EventSourceResponse, responses=FAILURES_OF_FILES)
 async def job_events(events: Annotated[AsyncIterator[JobEvent], Depends(_events)]) -> AsyncIterator[ServerSentEvent]:
     """The events of a job until its end, each as a JSON `EventMessage`; first those that were missed."""
     async for event in events:
         yield _sent(event, str(event.sequence))
 
 
-@router.get("/events", response_class=EventSourceResponse)
+@router.get("/events", response_class=EventSourceResponse, responses=FAILURES_OF_FILES)
 async def all_events(studio: AnyStudio, user: AnyUser) -> AsyncIterator[ServerSentEvent]:
     """The events of all of one's jobs, from now on."""
     async for event in studio.events_of_user(user):

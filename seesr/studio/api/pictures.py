@@ -8,6 +8,7 @@ from fastapi import APIRouter, Header, Response, UploadFile
 from fastapi.responses import FileResponse
 
 from seesr.studio.api.dependencies import AnyStudio, AnyUser
+from seesr.studio.api.failures import FAILURES_OF_FILES
 from seesr.studio.api.jobs import Before, Count, Id, Of
 from seesr.studio.api.schemas import PicturePage
 from seesr.studio.records import PictureRecord
@@ -32,6 +33,7 @@ def picture(studio: AnyStudio, user: AnyUser, picture: Id) -> PictureRecord:
     "/pictures/{picture}/file",
     response_class=FileResponse,
     responses={
+        **FAILURES_OF_FILES,
         200: {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}, "description": "The file."},
         206: {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}, "description": "A part of it."},
         304: {"description": "The file has not changed."},

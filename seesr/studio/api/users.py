@@ -9,6 +9,7 @@ from fastapi import APIRouter, Path, Response
 from fastapi.responses import StreamingResponse
 
 from seesr.studio.api.dependencies import Admin, AnyAccounts, AnyStudio, AnyUser
+from seesr.studio.api.failures import FAILURES_OF_FILES
 from seesr.studio.api.jobs import Id
 from seesr.studio.api.schemas import FreshKey, Key, NewKey, NewPassword, NewUser
 from seesr.studio.errors import NotFoundError
@@ -76,7 +77,7 @@ def set_password(accounts: AnyAccounts, user: AnyUser, name: Name, new: NewPassw
 @router.get(
     "/users/{name}/export",
     response_class=StreamingResponse,
-    responses={200: {"content": {"application/zip": {}}, "description": "A zip file."}},
+    responses={**FAILURES_OF_FILES, 200: {"content": {"application/zip": {}}, "description": "A zip file."}},
 )
 def export(studio: AnyStudio, user: AnyUser, name: Name) -> StreamingResponse:
     """All jobs and pictures of oneself, or for admins of another user, as a zip file."""

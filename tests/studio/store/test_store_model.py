@@ -273,6 +273,26 @@ def test_request_of_any_task_is_kept_as_it_is(database: str, request: JobRequest
         assert store.job(store.add_job("ada", request).id).request == request
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
+@given(
+    jobs=st.lists(st.tuples(USERS, REQUESTS, PRIORITIES), min_size=2, max_size=8),
+    moves=st.lists(st.tuples(st.integers(0, 7), st.none() | st.integers(0, 7)), max_size=4),
+)
+def test_jobs_are_begun_in_fair_turns_wherever_they_were_moved(
+    database: str, jobs: list[tuple[str, JobRequest, int]], moves: list[tuple[int, int | None]]
+) -> None:
+    machine = type("Machine", (StoreMachine,), {"url": database})()
+    machine.add(jobs)
+    ids = list(machine.queue)
+    for place, before in moves:
+        machine.move(ids[place % len(ids)], None if before is None else ids[before % len(ids)])
+    for _ in ids:
+        machine.is_as_the_model()
+        machine.claim("cuda:0", 1)
+    assert machine.queue == []
+    machine.teardown()
+
+
 def test_store_does_what_the_model_does(database: str) -> None:
     machine = type("Machine", (StoreMachine,), {"url": database})
     run_state_machine_as_test(
