@@ -117,13 +117,14 @@ class AddressRules:
         """Raises AddressError if the address is not of https, and is not let through otherwise."""
         try:
             parts = urlsplit(address)
-            is_whole = bool(parts.hostname) and parts.port != 0 and address.isprintable() and " " not in address
+            is_whole = bool(parts.hostname) and parts.port != 0 and parts.username is None
+            is_whole = is_whole and address.isprintable() and " " not in address
             scheme = parts.scheme if is_whole else None
         except ValueError:
             scheme = None
         if scheme is None:
             raise AddressError(f"{shown(address)} is not an address; give one like https://example.org/model.safetensors.")
-        if scheme != "https" and not (scheme == "http" and (self.allow_private or self._is_trusted(address))):
+        if scheme != "https" and not (scheme == "http" and (self.allow_private or self._is_trusted(*_place(address)))):
             raise AddressError(f"{shown(address)} is of {scheme or 'no scheme'}; only https is allowed.")
 
     def connect(self, place: tuple[str, int], timeout: float | None, *_: object) -> socket.socket:
@@ -136,7 +137,7 @@ class AddressRules:
         host, port = place
         found = self.resolve(host, port, type=socket.SOCK_STREAM)
         addresses = list(dict.fromkeys(entry[4][0] for entry in found))
-        if not self.allow_private and not self._is_trusted(f"//{host}:{port}"):
+        if not self.allow_private and not self._is_trusted(host, port):
             for address in addresses:
                 if not is_public(address):
                     raise AddressError(f"{host} is {address}, which is not a public address; only public ones are allowed.")
@@ -148,10 +149,8 @@ class AddressRules:
                 problem = error
         raise problem
 
-    def _is_trusted(self, address: str) -> bool:
-        if urlsplit(address).hostname in self.hosts:
-            return True
-        return self.trusted is not None and _place(address, self.trusted) == _place(self.trusted, self.trusted)
+    def _is_trusted(self, host: str | None, port: int | None) -> bool:
+        return host in self.hosts or (self.trusted is not None and (host, port) == _place(self.trusted))
 
 
 class _CheckedHandler(urllib.request.AbstractHTTPHandler):
@@ -208,8 +207,7 @@ def shown(address: str) -> str:
     return address.partition("?")[0].partition("#")[0].rpartition("@")[2][:200] or repr(address)
 
 
-def _place(address: str, like: str) -> tuple[str | None, int | None]:
-    """Host and port; where there is none, that of the scheme, or of that of `like`."""
+def _place(address: str) -> tuple[str | None, int | None]:
+    """Host and port of an address."""
     parts = urlsplit(address)
-    scheme = parts.scheme or urlsplit(like).scheme
-    return parts.hostname, parts.port or (http.client.HTTPS_PORT if scheme == "https" else http.client.HTTP_PORT)
+    return parts.hostname, parts.port or (http.client.HTTPS_PORT if parts.scheme == "https" else http.client.HTTP_PORT)

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import huggingface_hub.file_download
 import pytest
@@ -155,7 +156,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
             self.wfile.write(content)
 
         def _answer(self, with_body: bool) -> None:
-            path = self.path.lstrip("/").replace(f"/resolve/{REVISION}", "").replace("/resolve/main", "")
+            path = unquote(self.path).lstrip("/").replace(f"/resolve/{REVISION}", "").replace("/resolve/main", "")
             state.requests.append((self.command, path, self.headers.get("Range")))
             if path.startswith("api/models/"):
                 self._list(path.removeprefix("api/models/").partition("?")[0].partition("/revision/")[0])

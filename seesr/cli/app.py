@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from seesr.cli import studio, weights
+from seesr.cli import models, studio, weights
 from seesr.cli.console import EXIT_FAILED, print_status
 from seesr.cli.evaluate import evaluate
 from seesr.cli.generate import generate
@@ -38,6 +38,7 @@ app = typer.Typer(
 for command in (upscale, generate, read, tags, info, evaluate):
     app.command()(command)
 app.add_typer(weights.app, name="weights")
+app.add_typer(models.app, name="models")
 app.add_typer(studio.app, name="studio")
 
 

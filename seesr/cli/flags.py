@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import types
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
+from seesr.errors import OptionError
+from seesr.generation.library import MODELS_FROM_VARIABLE
 from seesr.generation.options import GenerationOptions
 from seesr.options import PRESETS, OptionModel, Options, ReadOptions, SaveOptions, parse_bytes
 
@@ -25,7 +29,27 @@ MemoryLimitFlag = Annotated[
     int | None,
     typer.Option(parser=parse_bytes, metavar="<size>", help="Like 4GB; by default nine tenths of the free memory."),
 ]
+ModelsFromFlag = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--models-from",
+        help="Folder of AUTOMATIC1111's web UI or ComfyUI, whose models are found too; may be given several times; by "
+        "default SEESR_MODELS_FROM.",
+    ),
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one line of JSON for each picture.")]
+
+
+def use_models_from(folders: list[Path] | None) -> None:
+    """Has the library of models, here and in processes that are started from here, look into these folders too.
+
+    Raises:
+        OptionError: one is not there.
+    """
+    if missing := next((folder for folder in folders or () if not folder.is_dir()), None):
+        raise OptionError(f"--models-from {missing} is not a folder; give that of another program, or models in it.")
+    if folders:
+        os.environ[MODELS_FROM_VARIABLE] = os.pathsep.join(str(folder.absolute()) for folder in folders)
 
 
 def with_option_flags(exclude: tuple[str, ...] = (), **defaults: Any) -> Callable[[Command], Command]:

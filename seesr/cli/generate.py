@@ -16,6 +16,8 @@ from seesr.cli.flags import (
     DtypeFlag,
     JsonFlag,
     MemoryLimitFlag,
+    ModelsFromFlag,
+    use_models_from,
     with_generation_option_flags,
     with_save_option_flags,
 )
@@ -97,6 +99,7 @@ def generate(
             help="Folder of a safety checker, which blurs what it flags; by default SEESR_SAFETY_CHECKER, else none."
         ),
     ] = None,
+    models_from: ModelsFromFlag = None,
     device: DeviceFlag = "auto",
     dtype: DtypeFlag = "auto",
     memory_limit: MemoryLimitFlag = None,
@@ -110,6 +113,7 @@ def generate(
     dry_run: Annotated[bool, typer.Option(help="Say which memory plan it takes and about how long; make nothing.")] = False,
 ) -> None:
     """Make pictures."""
+    use_models_from(models_from)
     several = {"outpaint": outpaint, "styles": tuple(style or ()), "loras": tuple(lora or ())}
     values |= {name: value for name, value in several.items() if value}
     settings, infotext = read_both(like) if like is not None else (None, None)

@@ -15,7 +15,7 @@ import typer
 
 from seesr.cli import studio_client
 from seesr.cli.console import EXIT_FAILED, print_status
-from seesr.cli.flags import DtypeFlag, MemoryLimitFlag, WeightsFlag
+from seesr.cli.flags import DtypeFlag, MemoryLimitFlag, ModelsFromFlag, WeightsFlag, use_models_from
 from seesr.errors import OptionError, first_line
 from seesr.files import DATA_VARIABLE, data_folder
 from seesr.version import __version__
@@ -90,6 +90,7 @@ def studio(
     safety_checker: Annotated[
         Path | None, typer.Option(help="Folder of a safety checker; by default SEESR_SAFETY_CHECKER, else none.")
     ] = None,
+    models_from: ModelsFromFlag = None,
     dtype: DtypeFlag = "auto",
     memory_limit: MemoryLimitFlag = None,
     lowvram: Annotated[bool, typer.Option(help="Keep only the running network on the device; small VAE tiles.")] = False,
@@ -103,6 +104,7 @@ def studio(
     from seesr.studio.accounts import Accounts
     from seesr.studio.studio import Studio
 
+    use_models_from(models_from)
     data = (data or data_folder()).absolute()
     flags = {"host": host, "port": port, "database": database, "root_path": root_path}
     choices = {"outputs": outputs, "webhook_allow": webhook_allow} | ({"sdapi": False} if no_sdapi else {})

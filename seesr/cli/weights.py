@@ -31,6 +31,15 @@ def list_files() -> None:
         print(f"{len(missing)} of {len(manifest.files)} files missing, {total}; `{PULL_COMMAND}` downloads them.")
 
 
+def summary() -> str:
+    """A line about the full model, for `seesr models`."""
+    manifest, cache = read_manifest(), Cache.default()
+    missing = cache.missing(manifest)
+    return (
+        f"upscaling weights: {len(manifest.files) - len(missing)} of {len(manifest.files)} files of the full model are here"
+    )
+
+
 @app.command(name="pull")
 def pull_files(
     accept_license: Annotated[

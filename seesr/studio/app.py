@@ -9,7 +9,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from seesr.addresses import AddressRules
 from seesr.errors import SeeSRError
+from seesr.models.manager import ModelManager
+from seesr.models.pulls import Pulls
 from seesr.studio import login, metrics
 from seesr.studio.accounts import Accounts
 from seesr.studio.api import native, openai
@@ -27,10 +30,12 @@ OPENAPI_PATH = "/api/v1/openapi.json"
 
 
 def create_app(studio: Studio, accounts: Accounts, settings: StudioSettings) -> FastAPI:
-    """The app. `app.state` has `studio`, `accounts` and `settings`; `request.state.user` is who asks."""
+    """The app. `app.state` has `studio`, `accounts`, `settings` and `pulls`; `request.state.user` is who asks."""
     app = FastAPI(title="SeeSR studio", version=__version__, openapi_url=OPENAPI_PATH, docs_url=None, redoc_url=None)
     app.openapi_version = "3.2.0"  # the first one that describes streams of events
     app.state.studio, app.state.accounts, app.state.settings = studio, accounts, settings
+    rules = AddressRules(allow_private=settings.private_addresses)
+    app.state.pulls = Pulls(ModelManager(studio.files.root, rules=rules))
     app.state.metrics = metrics.Metrics(studio)
     studio.dispatcher.watchers += [app.state.metrics.observe, JobLog(settings.log_prompts).observe]
     app.state.sdapi_models = ModelLists(studio.files.root)

@@ -58,6 +58,8 @@ class StudioSettings(BaseModel):
     """Whether the log holds prompts, and the sentences of errors, which may quote them."""
     log_requests: bool = False
     """Whether the log holds each request."""
+    private_addresses: bool = False
+    """Models are fetched from addresses of this machine and its network too, and by http."""
 
     @field_validator("hosts", "webhook_allow")
     @classmethod

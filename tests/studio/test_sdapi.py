@@ -359,7 +359,7 @@ def test_nobody_gets_in_and_another_user_sees_nothing(shared: ServedStudio) -> N
             refused = nobody.get(path)
             assert (refused.status_code, refused.headers["www-authenticate"][:6]) == (401, "Basic ")
     with pytest.raises(RuntimeError, match="401"):
-        webuiapi.WebUIApi(port=port(shared), username="ben", password="wrong").txt2img(prompt="a cat")  # noqa: S106
+        webuiapi.WebUIApi(port=port(shared), username="ben", password="wrong").txt2img(prompt="a cat")
 
 
 def test_it_can_be_turned_off(tmp_path: Path) -> None:

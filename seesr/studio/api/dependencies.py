@@ -1,6 +1,6 @@
 """What the routes are given: the studio, its accounts, and who asks.
 
-`create_app` puts `studio` and `accounts` into the app's state; the door puts `user` into that of each request.
+`create_app` puts `studio`, `accounts` and `pulls` into the app's state; the door puts `user` into that of each request.
 """
 
 from __future__ import annotations

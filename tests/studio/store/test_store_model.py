@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -278,6 +278,7 @@ def test_request_of_any_task_is_kept_as_it_is(database: str, request: JobRequest
     jobs=st.lists(st.tuples(USERS, REQUESTS, PRIORITIES), min_size=2, max_size=8),
     moves=st.lists(st.tuples(st.integers(0, 7), st.none() | st.integers(0, 7)), max_size=4),
 )
+@example(jobs=[("ada", TagsRequest(task="tags", image=MASK), 0)] * 3, moves=[(2, 0)])
 def test_jobs_are_begun_in_fair_turns_wherever_they_were_moved(
     database: str, jobs: list[tuple[str, JobRequest, int]], moves: list[tuple[int, int | None]]
 ) -> None:
