@@ -48,7 +48,25 @@ def generation_table() -> str:
     return "\n".join(lines)
 
 
-PAGES = {DOCS / "command-line.md": upscaling_table, DOCS / "generation.md": generation_table}
+def sdapi_table() -> str:
+    """The fields of A1111's API."""
+    from seesr.studio.api.sdapi.fields import REQUESTS, Body, support_of
+
+    lines = ["| request | field | support | meaning |", "|---|---|---|---|"]
+    for endpoint, request in REQUESTS.items():
+        base = request.__mro__[1]
+        inherited = base.model_fields.keys() if issubclass(base, Body) else {}
+        for name, field in request.model_fields.items():
+            if name not in inherited:
+                lines.append(f"| {endpoint} | `{name}` | {support_of(request, name)} | {field.description} |")
+    return "\n".join(lines)
+
+
+PAGES = {
+    DOCS / "command-line.md": upscaling_table,
+    DOCS / "generation.md": generation_table,
+    DOCS / "studio-a1111.md": sdapi_table,
+}
 
 
 def _cells(model: type[OptionModel], name: str, field: FieldInfo) -> tuple[str, str, str]:

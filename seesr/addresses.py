@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import http.client
 import socket
+import threading
 import urllib.request
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
@@ -42,11 +44,13 @@ class AddressRules:
     Args:
         allow_private: also those of this machine and its network, and http.
         trusted: address of a server of the operator's own, wherever it is, such as a mirror of the hub.
+        hosts: names or addresses of more of the operator's own hosts, at any port; http is allowed there too.
         resolve: as `socket.getaddrinfo`.
     """
 
     allow_private: bool = False
     trusted: str | None = None
+    hosts: frozenset[str] = frozenset()
     resolve: Resolve = socket.getaddrinfo
 
     def open(self, address: str, headers: Mapping[str, str], secret: Mapping[str, str] | None = None) -> HTTPResponse:
@@ -74,8 +78,40 @@ class AddressRules:
             request.add_unredirected_header(name, value)
         response = opener.open(request, timeout=TIMEOUT_SECONDS)
         if response is None:  # no handler for the scheme that a redirect names
-            raise AddressError(f"{shown(address)} redirects to another kind of address; only https is fetched from.")
+            raise AddressError(f"{shown(address)} redirects to another kind of address; only https is allowed.")
         return response
+
+    def post(self, address: str, body: bytes, headers: Mapping[str, str], seconds: float = TIMEOUT_SECONDS) -> int:
+        """The status of the answer to POST, whose body is not read; no redirect is followed, and no proxy is used.
+
+        Args:
+            seconds: how long each attempt to connect may take, and then all the rest.
+
+        Raises:
+            AddressError: the address is refused.
+            OSError, http.client.HTTPException: there is no answer.
+        """
+        self.check_scheme(address)
+        parts = urlsplit(address)
+        kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+        connection = kind(parts.hostname or "", parts.port, timeout=seconds)
+        # What http.client's `connect` calls; TLS still checks the certificate for the name.
+        connection._create_connection = self.connect  # pyright: ignore[reportAttributeAccessIssue]
+        is_late = threading.Event()
+        deadline = threading.Timer(seconds, _shut_down, [connection, is_late])
+        deadline.daemon = True
+        try:
+            connection.connect()
+            # The timeout of the socket is that of each read: an answer may come byte by byte.
+            deadline.start()
+            connection.request("POST", (parts.path or "/") + (f"?{parts.query}" if parts.query else ""), body, dict(headers))
+            status = connection.getresponse().status
+            if is_late.is_set():  # what came of the answer looks like all of it
+                raise TimeoutError(f"no whole answer came within {seconds:g} seconds")
+            return status
+        finally:
+            deadline.cancel()
+            connection.close()
 
     def check_scheme(self, address: str) -> None:
         """Raises AddressError if the address is not of https, and is not let through otherwise."""
@@ -89,7 +125,7 @@ class AddressRules:
         if scheme is None:
             raise AddressError(f"{shown(address)} is not an address; give one like https://example.org/model.safetensors.")
         if scheme != "https" and not (scheme == "http" and (self.allow_private or self._is_trusted(*_place(address)))):
-            raise AddressError(f"{shown(address)} is of {scheme or 'no scheme'}; only https is fetched from.")
+            raise AddressError(f"{shown(address)} is of {scheme or 'no scheme'}; only https is allowed.")
 
     def connect(self, place: tuple[str, int], timeout: float | None, *_: object) -> socket.socket:
         """A connection to one of the addresses that a name has now, all of which are allowed.
@@ -104,9 +140,7 @@ class AddressRules:
         if not self.allow_private and not self._is_trusted(host, port):
             for address in addresses:
                 if not is_public(address):
-                    raise AddressError(
-                        f"{host} is {address}, which is not a public address; only public ones are fetched from."
-                    )
+                    raise AddressError(f"{host} is {address}, which is not a public address; only public ones are allowed.")
         problem: OSError = OSError(f"{host} has no address")
         for address in addresses:
             try:
@@ -116,7 +150,7 @@ class AddressRules:
         raise problem
 
     def _is_trusted(self, host: str | None, port: int | None) -> bool:
-        return self.trusted is not None and (host, port) == _place(self.trusted)
+        return host in self.hosts or (self.trusted is not None and (host, port) == _place(self.trusted))
 
 
 class _CheckedHandler(urllib.request.AbstractHTTPHandler):
@@ -158,6 +192,14 @@ class _RedirectHandler(urllib.request.HTTPRedirectHandler):
         if new is not None and (new.type, new.host) == (req.type, req.host):
             new.unredirected_hdrs |= req.unredirected_hdrs
         return new
+
+
+def _shut_down(connection: HTTPConnection, is_late: threading.Event) -> None:
+    """Ends whatever another thread waits for on a connection."""
+    is_late.set()
+    with suppress(OSError):
+        if connection.sock is not None:
+            connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 def shown(address: str) -> str:

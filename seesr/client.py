@@ -39,9 +39,23 @@ from seesr.studio.api.schemas import (
     Uploaded,
 )
 from seesr.studio.events import ENDS
-from seesr.studio.records import ENDED, Job, JobState, PictureRecord, QueueStatus, Role, User
+from seesr.studio.records import (
+    ENDED,
+    Board,
+    Job,
+    JobState,
+    PictureRecord,
+    PictureSearch,
+    QueueStatus,
+    Role,
+    Term,
+    TermKind,
+    User,
+)
 
 API = "/api/v1"
+ALL_PICTURES = PictureSearch()
+"""Every picture outside the trash."""
 ADDRESS = "http://127.0.0.1:7860"
 FIRST_WAIT, LONGEST_WAIT = 0.1, 2.0
 """Seconds between two looks at a job, and between two tries to reach the studio; each wait is half as long again."""
@@ -124,6 +138,13 @@ def _id(value: str) -> str:
     return quote(value, safe="")
 
 
+def _query(search: PictureSearch) -> dict[str, Any]:
+    """The parameters of a search, without what is as by default."""
+    query = search.model_dump(mode="json", exclude_defaults=True)
+    names = {"tags": "tag", "ids": "id"}
+    return {names.get(name, name): value for name, value in query.items()}
+
+
 class _Calls:
     """The calls of the native API."""
 
@@ -136,8 +157,9 @@ class _Calls:
         return Call("POST", "/uploads", lambda response: _as(Uploaded)(response).hash, picture=content)
 
     @staticmethod
-    def submit(request: JobRequest, priority: int) -> Call[Job]:
-        return Call("POST", "/jobs", _as(Job), {"request": request.model_dump(mode="json"), "priority": priority})
+    def submit(request: JobRequest, priority: int, webhook: str | None) -> Call[Job]:
+        body = {"request": request.model_dump(mode="json"), "priority": priority, "webhook": webhook}
+        return Call("POST", "/jobs", _as(Job), body)
 
     @staticmethod
     def jobs(states: Collection[JobState] | None, before: str | None, count: int, of: str | None) -> Call[JobPage]:
@@ -191,8 +213,59 @@ class _Calls:
         return Call("POST", "/queue/resume", _as(QueueStatus))
 
     @staticmethod
-    def pictures(before: str | None, count: int, of: str | None) -> Call[PicturePage]:
-        return Call("GET", "/pictures", _as(PicturePage), query={"before": before, "count": count, "of": of})
+    def pictures(before: str | None, count: int, of: str | None, search: PictureSearch) -> Call[PicturePage]:
+        query = {"before": before, "count": count, "of": of} | _query(search)
+        return Call("GET", "/pictures", _as(PicturePage), query=query)
+
+    @staticmethod
+    def thumbnail(picture: str) -> Call[bytes]:
+        return Call("GET", f"/pictures/{_id(picture)}/thumbnail", _content)
+
+    @staticmethod
+    def change_picture(picture: str, favourite: bool | None, tags: Collection[str] | None) -> Call[PictureRecord]:
+        body = {"favourite": favourite, "tags": None if tags is None else list(tags)}
+        return Call("PATCH", f"/pictures/{_id(picture)}", _as(PictureRecord), body)
+
+    @staticmethod
+    def trash(pictures: Collection[str]) -> Call[list[PictureRecord]]:
+        return Call("POST", "/trash", _as(list[PictureRecord]), {"pictures": list(pictures)})
+
+    @staticmethod
+    def restore(pictures: Collection[str]) -> Call[list[PictureRecord]]:
+        return Call("POST", "/trash/restore", _as(list[PictureRecord]), {"pictures": list(pictures)})
+
+    @staticmethod
+    def empty_trash() -> Call[int]:
+        return Call("DELETE", "/trash", lambda response: _as(Removed)(response).removed)
+
+    @staticmethod
+    def terms(kind: TermKind, of: str | None) -> Call[list[Term]]:
+        return Call("GET", f"/terms/{kind}", _as(list[Term]), query={"of": of})
+
+    @staticmethod
+    def archive(search: PictureSearch, of: str | None) -> Call[bytes]:
+        return Call("GET", "/archive", _content, query={"of": of} | _query(search))
+
+    @staticmethod
+    def boards(picture: str | None, of: str | None) -> Call[list[Board]]:
+        return Call("GET", "/boards", _as(list[Board]), query={"picture": picture, "of": of})
+
+    @staticmethod
+    def board(board: str) -> Call[Board]:
+        return Call("GET", f"/boards/{_id(board)}", _as(Board))
+
+    @staticmethod
+    def add_board(name: str) -> Call[Board]:
+        return Call("POST", "/boards", _as(Board), {"name": name})
+
+    @staticmethod
+    def change_board(board: str, name: str | None, add: Collection[str], remove: Collection[str]) -> Call[Board]:
+        body = {"name": name, "add": list(add), "remove": list(remove)}
+        return Call("PATCH", f"/boards/{_id(board)}", _as(Board), body)
+
+    @staticmethod
+    def remove_board(board: str) -> Call[None]:
+        return Call("DELETE", f"/boards/{_id(board)}", _nothing)
 
     @staticmethod
     def picture(picture: str) -> Call[PictureRecord]:
@@ -396,11 +469,17 @@ class Client:
         """Hash of a picture's file, by which requests name it."""
         return self._send(_Calls.upload(content))
 
-    def submit(self, request: JobRequest, pictures: Iterable[bytes] = (), priority: int = 0) -> Job:
-        """A new job; `pictures` are the files that the request names by hash, as far as they are not uploaded yet."""
+    def submit(
+        self, request: JobRequest, pictures: Iterable[bytes] = (), priority: int = 0, webhook: str | None = None
+    ) -> Job:
+        """A new job; `pictures` are the files that the request names by hash, as far as they are not uploaded yet.
+
+        Args:
+            webhook: an address that is told of it.
+        """
         for content in pictures:
             self.upload(content)
-        return self._send(_Calls.submit(request, priority))
+        return self._send(_Calls.submit(request, priority, webhook))
 
     def jobs(
         self,
@@ -486,20 +565,78 @@ class Client:
             tries += 1
         return current
 
-    def pictures(self, before: str | None = None, count: int = 50, of: str | None = None) -> PicturePage:
-        """A page of pictures, newest first; of whom as for `jobs`."""
-        return self._send(_Calls.pictures(before, count, of))
+    def pictures(
+        self,
+        before: str | None = None,
+        count: int = 50,
+        of: str | None = None,
+        search: PictureSearch = ALL_PICTURES,
+    ) -> PicturePage:
+        """A page of the pictures of a search, newest first; of whom as for `jobs`."""
+        return self._send(_Calls.pictures(before, count, of, search))
 
     def picture(self, picture: str) -> PictureRecord:
         """What is known of a picture."""
         return self._send(_Calls.picture(picture))
+
+    def thumbnail(self, picture: str) -> bytes:
+        """A small WebP of a picture, of at most 384 pixels a side."""
+        return self._send(_Calls.thumbnail(picture))
+
+    def change_picture(
+        self, picture: str, favourite: bool | None = None, tags: Collection[str] | None = None
+    ) -> PictureRecord:
+        """Marks a picture as a favourite or not, and gives it other tags; None leaves either as it is."""
+        return self._send(_Calls.change_picture(picture, favourite, tags))
+
+    def trash(self, pictures: Collection[str]) -> list[PictureRecord]:
+        """Puts pictures into the trash, all or none."""
+        return self._send(_Calls.trash(pictures))
+
+    def restore(self, pictures: Collection[str]) -> list[PictureRecord]:
+        """Takes pictures out of the trash, all or none."""
+        return self._send(_Calls.restore(pictures))
+
+    def empty_trash(self) -> int:
+        """Removes one's own pictures that are in the trash; their number."""
+        return self._send(_Calls.empty_trash())
+
+    def terms(self, kind: TermKind, of: str | None = None) -> list[Term]:
+        """The words, tags, LoRAs or checkpoints by which most pictures are found."""
+        return self._send(_Calls.terms(kind, of))
+
+    def archive(self, search: PictureSearch = ALL_PICTURES, of: str | None = None) -> bytes:
+        """A ZIP file of the pictures of a search."""
+        return self._send(_Calls.archive(search, of))
+
+    def boards(self, picture: str | None = None, of: str | None = None) -> list[Board]:
+        """Boards by name; with `picture` those on which it is."""
+        return self._send(_Calls.boards(picture, of))
+
+    def board(self, board: str) -> Board:
+        """The board of this id."""
+        return self._send(_Calls.board(board))
+
+    def add_board(self, name: str) -> Board:
+        """A new, empty board."""
+        return self._send(_Calls.add_board(name))
+
+    def change_board(
+        self, board: str, name: str | None = None, add: Collection[str] = (), remove: Collection[str] = ()
+    ) -> Board:
+        """Gives a board another name, puts pictures on it, and takes others from it."""
+        return self._send(_Calls.change_board(board, name, add, remove))
+
+    def remove_board(self, board: str) -> None:
+        """Removes a board; its pictures stay."""
+        self._send(_Calls.remove_board(board))
 
     def picture_file(self, picture: str) -> bytes:
         """The file of a picture."""
         return self._send(_Calls.picture_file(picture))
 
     def remove_picture(self, picture: str) -> None:
-        """Removes a picture and its file."""
+        """Puts a picture into the trash."""
         self._send(_Calls.remove_picture(picture))
 
     def settings(self, content: bytes) -> dict[str, Any]:
@@ -598,10 +735,12 @@ class AsyncClient:
     async def upload(self, content: bytes) -> str:
         return await self._send(_Calls.upload(content))
 
-    async def submit(self, request: JobRequest, pictures: Iterable[bytes] = (), priority: int = 0) -> Job:
+    async def submit(
+        self, request: JobRequest, pictures: Iterable[bytes] = (), priority: int = 0, webhook: str | None = None
+    ) -> Job:
         for content in pictures:
             await self.upload(content)
-        return await self._send(_Calls.submit(request, priority))
+        return await self._send(_Calls.submit(request, priority, webhook))
 
     async def jobs(
         self,
@@ -669,11 +808,57 @@ class AsyncClient:
             tries += 1
         return current
 
-    async def pictures(self, before: str | None = None, count: int = 50, of: str | None = None) -> PicturePage:
-        return await self._send(_Calls.pictures(before, count, of))
+    async def pictures(
+        self,
+        before: str | None = None,
+        count: int = 50,
+        of: str | None = None,
+        search: PictureSearch = ALL_PICTURES,
+    ) -> PicturePage:
+        return await self._send(_Calls.pictures(before, count, of, search))
 
     async def picture(self, picture: str) -> PictureRecord:
         return await self._send(_Calls.picture(picture))
+
+    async def thumbnail(self, picture: str) -> bytes:
+        return await self._send(_Calls.thumbnail(picture))
+
+    async def change_picture(
+        self, picture: str, favourite: bool | None = None, tags: Collection[str] | None = None
+    ) -> PictureRecord:
+        return await self._send(_Calls.change_picture(picture, favourite, tags))
+
+    async def trash(self, pictures: Collection[str]) -> list[PictureRecord]:
+        return await self._send(_Calls.trash(pictures))
+
+    async def restore(self, pictures: Collection[str]) -> list[PictureRecord]:
+        return await self._send(_Calls.restore(pictures))
+
+    async def empty_trash(self) -> int:
+        return await self._send(_Calls.empty_trash())
+
+    async def terms(self, kind: TermKind, of: str | None = None) -> list[Term]:
+        return await self._send(_Calls.terms(kind, of))
+
+    async def archive(self, search: PictureSearch = ALL_PICTURES, of: str | None = None) -> bytes:
+        return await self._send(_Calls.archive(search, of))
+
+    async def boards(self, picture: str | None = None, of: str | None = None) -> list[Board]:
+        return await self._send(_Calls.boards(picture, of))
+
+    async def board(self, board: str) -> Board:
+        return await self._send(_Calls.board(board))
+
+    async def add_board(self, name: str) -> Board:
+        return await self._send(_Calls.add_board(name))
+
+    async def change_board(
+        self, board: str, name: str | None = None, add: Collection[str] = (), remove: Collection[str] = ()
+    ) -> Board:
+        return await self._send(_Calls.change_board(board, name, add, remove))
+
+    async def remove_board(self, board: str) -> None:
+        await self._send(_Calls.remove_board(board))
 
     async def picture_file(self, picture: str) -> bytes:
         return await self._send(_Calls.picture_file(picture))

@@ -23,6 +23,8 @@ from seesr.errors import CanceledError, OptionError, SeeSRError
 from seesr.images.encoded import EncodedImage
 from seesr.jobs import MEDIA_TYPES, GenerationRequest, JobEvent, JobRequest, TagsRequest, UpscaleRequest, run_job
 from seesr.notes import Notes
+from seesr.options import Limits
+from seesr.version import __version__
 
 if TYPE_CHECKING:
     from seesr.engine import Engine
@@ -326,8 +328,10 @@ class _Run:
         match request:
             case TagsRequest():
                 return self._tag(EncodedImage(inputs[request.image], "the image"))
-            case UpscaleRequest():
+            case UpscaleRequest(method="SeeSR"):
                 self._upscale(request, EncodedImage(inputs[request.image], "the image"))
+            case UpscaleRequest():
+                self._resize(request, EncodedImage(inputs[request.image], "the image"))
             case GenerationRequest():
                 self._generate(request, inputs)
         seconds = {stage: round(seconds, 3) for stage, seconds in self._seconds.items()}
@@ -359,6 +363,33 @@ class _Run:
             self._note("the picture was skipped")
             return
         self._picture(result, buffer.getvalue(), saving.format or "png")
+
+    def _resize(self, request: UpscaleRequest, image: EncodedImage) -> None:
+        """Enlarges without networks."""
+        from seesr.images.read import read_picture
+        from seesr.images.save import save
+
+        limits = Limits.from_environment()
+        picture = read_picture(image, limits, keep_numbers=True)
+        options, (width, height) = request.options, picture.rgb.size
+        factor = options.max_side / max(width, height) if options.max_side else options.scale
+        size = max(1, round(width * factor)), max(1, round(height * factor))
+        if max(size) > limits.output_side:
+            raise OptionError(
+                f"the picture would be {size[0]}x{size[1]}; at most {limits.output_side} pixels a side are allowed."
+            )
+        filters = {"Lanczos": Image.Resampling.LANCZOS, "Nearest": Image.Resampling.NEAREST}
+        resized = picture.rgb.resize(size, filters[request.method])
+        if picture.alpha:
+            resized.putalpha(picture.alpha.resize(size, filters[request.method]))
+        if picture.working:
+            resized.info["icc_profile"] = picture.working
+        buffer, saving = io.BytesIO(), request.saving.model_copy(update={"format": request.saving.format or "png"})
+        settings = {"version": __version__, "method": request.method, "scale": factor}
+        for note in (*picture.notes, *save(resized, buffer, saving, metadata=picture.metadata)):
+            self._note(note)
+        about = {"index": 0, "seed": None, "width": size[0], "height": size[1], "settings": settings, "record": settings}
+        self.say("picture", buffer.getvalue(), media_type=MEDIA_TYPES[saving.format or "png"], **about)
 
     def _generate(self, request: GenerationRequest, inputs: Mapping[str, bytes]) -> None:
         with self._loading():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
@@ -82,12 +82,18 @@ class GenerationRequest(BaseModel):
         return self
 
 
+UpscaleMethod = Literal["SeeSR", "Lanczos", "Nearest"]
+UPSCALE_METHODS: tuple[UpscaleMethod, ...] = get_args(UpscaleMethod)
+
+
 class UpscaleRequest(BaseModel):
     """A picture that is made larger and sharper."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     task: Literal["upscale"]
+    method: UpscaleMethod = "SeeSR"
+    """Lanczos and Nearest only resize; of the options they take the size alone."""
     options: Options = Options()
     reading: ReadOptions = ReadOptions()
     saving: SaveOptions = SaveOptions()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from seesr.cli import studio_client
-from seesr.cli.console import print_status
+from seesr.cli.console import EXIT_FAILED, print_status
 from seesr.cli.flags import DtypeFlag, MemoryLimitFlag, ModelsFromFlag, WeightsFlag, use_models_from
 from seesr.errors import OptionError, first_line
 from seesr.files import DATA_VARIABLE, data_folder
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from seesr.studio.accounts import Accounts
     from seesr.studio.records import Role
     from seesr.studio.settings import StudioSettings
+    from seesr.studio.store import Store
     from seesr.studio.studio import Studio
 
 AUTH, AUTH_FILE = "SEESR_AUTH", "SEESR_AUTH_FILE"
@@ -66,8 +67,19 @@ def studio(
     ] = None,
     database: DatabaseFlag = None,
     config: ConfigFlag = None,
+    outputs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Folder or URL, such as s3://bucket/folder, of the pictures; by default in --data."
+        ),
+    ] = None,
     root_path: Annotated[str | None, typer.Option(help="Path below which a proxy offers it, such as /studio.")] = None,
+    webhook_allow: Annotated[
+        list[str] | None,
+        typer.Option(metavar="HOST", help="A host of your own that webhooks may be sent to, also by http; may be repeated."),
+    ] = None,
     paused: Annotated[bool, typer.Option(help="Begin no job until an admin resumes the queue.")] = False,
+    no_sdapi: Annotated[bool, typer.Option("--no-sdapi", help="Do not offer A1111's API, /sdapi/v1.")] = False,
     devices: Annotated[
         str, typer.Option(help="auto, all, or devices with commas between: cpu, cuda:0, mps; one worker runs on each.")
     ] = "auto",
@@ -94,7 +106,9 @@ def studio(
 
     use_models_from(models_from)
     data = (data or data_folder()).absolute()
-    settings = _settings(data, config, host=host, port=port, database=database, root_path=root_path)
+    flags = {"host": host, "port": port, "database": database, "root_path": root_path}
+    choices = {"outputs": outputs, "webhook_allow": webhook_allow} | ({"sdapi": False} if no_sdapi else {})
+    settings = _settings(data, config, **flags, **choices)
     os.environ[DATA_VARIABLE] = str(data)  # where this process and the workers look for models and styles
     models = {"weights": weights, "checkpoint": checkpoint, "safety_checker": safety_checker, "data": data}
     memory = {"dtype": dtype, "memory_limit": memory_limit, "lowvram": lowvram, "medvram": medvram}
@@ -218,6 +232,55 @@ def restore(
 
     folder = (data or _given(context, "data") or data_folder()).absolute()
     print_status(f"{folder}: {archive.restore(source, folder)} pictures.")
+
+
+@app.command(name="import")
+def import_pictures(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="Pictures of A1111 or of your own; folders in it count too.")],
+    user: Annotated[str | None, typer.Option(help="Whose they become; to be given where there are users.")] = None,
+    board: Annotated[str | None, typer.Option(help="Name of a board on which they come; made if need be.")] = None,
+    data: DataFlag = None,
+    database: DatabaseFlag = None,
+    config: ConfigFlag = None,
+) -> None:
+    """Take the pictures of a folder into the gallery, with the settings in their files; the studio may run."""
+    from seesr.options import Limits
+    from seesr.studio.files import FileStore
+    from seesr.studio.imports import import_folder
+    from seesr.studio.store import Store
+
+    if not folder.is_dir():
+        raise OptionError(f"{folder} is not a folder; name one with pictures.")
+    place, settings = _place(context, data, database, config)
+    place.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with Store(settings.store_url(place)) as store:
+        owner = _owner(store, user)
+        known = {item.name: item.id for item in store.boards(owner)}
+        board_id = None if board is None else known.get(board) or store.add_board(owner, board).id
+        files = FileStore(place, outputs=settings.outputs)
+        taken, had, refused = 0, 0, 0
+        for file in import_folder(store, files, folder, owner, Limits.from_environment(), board_id):
+            taken, had, refused = taken + bool(file.picture), had + (not file.picture), refused + bool(file.reason)
+            if file.reason:
+                print_status(file.reason)
+        print_status(f"{taken} pictures were taken, {had - refused} were there already, {refused} cannot be taken.")
+    if refused:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _owner(store: Store, user: str | None) -> str:
+    """Whose the pictures become."""
+    from seesr.studio.records import LOCAL
+
+    names = [known.name for known in store.users()]
+    if user is None and names:
+        raise OptionError(f"there are users; give --user, one of: {', '.join(names)}.")
+    if user is not None and user not in names:
+        raise OptionError(
+            f"there is no user {user!r}; {'give one of: ' + ', '.join(names) if names else 'leave out --user'}."
+        )
+    return user or LOCAL
 
 
 def _settings(data: Path, config: Path | None, **flags: Any) -> StudioSettings:

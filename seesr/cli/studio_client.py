@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -27,6 +28,7 @@ KeyFlag = Annotated[
     str | None, typer.Option("--key", envvar="SEESR_STUDIO_KEY", help="A key of yours; better in the environment.")
 ]
 ADDRESS = "http://127.0.0.1:7860"
+DATES = ["%Y-%m-%d"]
 
 
 def submit(
@@ -95,20 +97,50 @@ def cancel(
 
 def gallery(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the files into this folder.")] = None,
+    words: Annotated[str, typer.Option(help="Words that all stand in the prompt.")] = "",
+    tag: Annotated[list[str] | None, typer.Option(help="A tag; may be given several times.")] = None,
+    lora: Annotated[str | None, typer.Option(help="Name of a LoRA.")] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="Name of a checkpoint.")] = None,
+    since: Annotated[datetime | None, typer.Option(formats=DATES, help="First day, as 2026-11-30.")] = None,
+    until: Annotated[datetime | None, typer.Option(formats=DATES, help="The day after the last.")] = None,
+    favourite: Annotated[bool, typer.Option("--favourite", help="Favourites alone.")] = False,
+    board: Annotated[str | None, typer.Option(help="Name of a board.")] = None,
+    trash: Annotated[bool, typer.Option("--trash", help="What is in the trash.")] = False,
     count: Annotated[int, typer.Option(min=1, max=200, help="How many are shown.")] = 20,
     address: AddressFlag = ADDRESS,
     key: KeyFlag = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Show your pictures, newest first, or fetch their files."""
+    from seesr.studio.records import PictureSearch
+
     with _client(address, key) as client:
-        for picture in client.pictures(count=count).pictures:
+        search = PictureSearch(
+            words=words,
+            tags=tuple(tag or ()),
+            lora=lora,
+            checkpoint=checkpoint,
+            since=since and since.astimezone(),
+            until=until and until.astimezone(),
+            favourite=favourite,
+            board=None if board is None else _board(client, board),
+            trash=trash,
+        )
+        for picture in client.pictures(count=count, search=search).pictures:
             if as_json:
                 print_record(picture.model_dump(mode="json"))
             else:
                 print(f"{picture.id}  {picture.created:%Y-%m-%d %H:%M}  {picture.width}x{picture.height}")
             if output is not None:
                 _download(client, picture, output)
+
+
+def _board(client: Client, name: str) -> str:
+    """The id of a board."""
+    boards = {board.name: board.id for board in client.boards()}
+    if name not in boards:
+        raise OptionError(f"there is no board {name!r}; {'there are: ' + ', '.join(boards) if boards else 'you have none'}.")
+    return boards[name]
 
 
 @contextmanager

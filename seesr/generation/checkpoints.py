@@ -16,7 +16,17 @@ from seesr.autoencoder.vae import load_vae
 from seesr.components import NetworkSpec
 from seesr.diffusion.text import PromptEncoder, load_prompt_encoder
 from seesr.errors import OptionError, WeightsError
-from seesr.generation.library import CHECKPOINTS, find_model, require_no_code, require_safetensors
+from seesr.generation.library import (
+    BASE_FOLDER,
+    CHECKPOINTS,
+    FULL,
+    PICTOGRAMS,
+    REQUIRED_FOLDERS,
+    find_model,
+    missing_file,
+    require_no_code,
+    require_safetensors,
+)
 from seesr.generation.samplers import SAMPLERS
 from seesr.generation.single_file import (
     EPSILON,
@@ -35,26 +45,13 @@ from seesr.weights.manifest import beside_package
 from seesr.weights.resolve import DEFAULTS_FILE, TINY, folder_digest, read_defaults
 from seesr.weights.state_dict import load_network
 
-PICTOGRAMS = "pictograms"
-"""The embedded checkpoint."""
-BASE_FOLDER = "sd-turbo"
-"""Where a weights folder for upscaling holds its text-to-image base."""
 CHECKPOINT_VARIABLE = "SEESR_CHECKPOINT"
-FULL = "full"
-REQUIRED = (
-    "unet/config.json",
-    "vae/config.json",
-    "text_encoder/config.json",
-    "tokenizer",
-    "scheduler/scheduler_config.json",
-)
 CLASSES = {
     "model_index.json": ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline"),
     "unet/config.json": ("UNet2DConditionModel",),
     "vae/config.json": ("AutoencoderKL",),
 }
 """What a folder may say that it is, where it says something; another model could not be drawn with."""
-REQUIRED_FOLDERS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
 
 @dataclass(frozen=True)
@@ -255,9 +252,9 @@ def _find(name: str | os.PathLike[str] | None) -> Checkpoint:
     name = name or os.environ.get(CHECKPOINT_VARIABLE) or None
     full = Cache.default().full / BASE_FOLDER
     if name is None:
-        name = FULL if not _missing(full) else PICTOGRAMS
+        name = FULL if not missing_file(full) else PICTOGRAMS
     if name == FULL:
-        if missing := _missing(full):
+        if missing := missing_file(full):
             raise WeightsError(
                 f"the full model is not complete: {full / missing} is missing; `seesr weights pull` fetches it."
             )
@@ -268,7 +265,7 @@ def _find(name: str | os.PathLike[str] | None) -> Checkpoint:
     if root.is_file():
         _check_file(root)
         return FileCheckpoint(root, root.stem)
-    if missing := _missing(root):
+    if missing := missing_file(root):
         _check_classes(root)  # of another family of checkpoints, whose folders have other names
         raise WeightsError(f"{root} is not a checkpoint in diffusers' folder layout: {missing} is missing.")
     checkpoint = Checkpoint(root, f"{PICTOGRAMS} (embedded)" if name == PICTOGRAMS else root.name)
@@ -305,8 +302,3 @@ def _check_files(checkpoint: Checkpoint) -> None:
     require_no_code(root, str(root))
     for name in () if checkpoint.is_base else ("unet", "vae", "text_encoder"):
         require_safetensors(root / name, str(root / name))
-
-
-def _missing(root: Path) -> str:
-    """The first required file that a folder lacks."""
-    return next((path for path in REQUIRED if not (root / path).exists()), "")

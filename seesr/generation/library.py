@@ -24,6 +24,19 @@ from seesr.weights.header import Header, read_header
 MODELS, LORAS, EMBEDDINGS, VAE_APPROX = "models", "loras", "embeddings", "vae_approx"
 CHECKPOINTS, VAES, CONTROLNETS, DEPTH = "checkpoints", "vae", "controlnet", "depth"
 """Folder in the user's data folder, and folders in it."""
+PICTOGRAMS, FULL = "pictograms", "full"
+"""The embedded checkpoint, and the base of the full model where the cache has it."""
+BASE_FOLDER = "sd-turbo"
+"""Where a weights folder for upscaling holds its text-to-image base."""
+REQUIRED_FOLDERS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+REQUIRED = (
+    "unet/config.json",
+    "vae/config.json",
+    "text_encoder/config.json",
+    "tokenizer",
+    "scheduler/scheduler_config.json",
+)
+"""Of a checkpoint that is a folder."""
 MODELS_FROM_VARIABLE = "SEESR_MODELS_FROM"
 """Folders of other programs whose models are found too, with the system's separator of paths between them."""
 OTHER_PROGRAMS = {
@@ -215,6 +228,11 @@ class Library:
             OptionError: there is none, or several have it.
         """
         return _find(self.files(), name, self.kind, self.folders[0])
+
+
+def missing_file(checkpoint: Path) -> str:
+    """The first required file that a checkpoint's folder lacks; "" if it has all."""
+    return next((path for path in REQUIRED if not (checkpoint / path).exists()), "")
 
 
 def require_no_code(folder: Path, name: str) -> None:

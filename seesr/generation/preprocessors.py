@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
-import torch
 from PIL import Image
 
 from seesr.debug import without_progress_bars, without_warnings
@@ -46,6 +45,7 @@ def depth_map(picture: Image.Image, folder: ModelFolder) -> Image.Image:
     Raises:
         WeightsError: the folder holds code, no safetensors, a model of another kind, or cannot be read.
     """
+    import torch
     from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 
     _check_depth_model(folder)

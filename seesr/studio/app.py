@@ -15,7 +15,10 @@ from seesr.models.manager import ModelManager
 from seesr.models.pulls import Pulls
 from seesr.studio import login, metrics
 from seesr.studio.accounts import Accounts
-from seesr.studio.api import native
+from seesr.studio.api import native, openai
+from seesr.studio.api.sdapi import controlnet
+from seesr.studio.api.sdapi import routes as sdapi
+from seesr.studio.api.sdapi.models import ModelLists
 from seesr.studio.door import Door, challenges, error_body, error_code, route_path
 from seesr.studio.errors import StudioError
 from seesr.studio.logs import JobLog
@@ -35,8 +38,12 @@ def create_app(studio: Studio, accounts: Accounts, settings: StudioSettings) -> 
     app.state.pulls = Pulls(ModelManager(studio.files.root, rules=rules))
     app.state.metrics = metrics.Metrics(studio)
     studio.dispatcher.watchers += [app.state.metrics.observe, JobLog(settings.log_prompts).observe]
-    for router in (login.router, metrics.router, native.router):
+    app.state.sdapi_models = ModelLists(studio.files.root)
+    for router in (login.router, metrics.router, native.router, openai.router):
         app.include_router(router)
+    if settings.sdapi:
+        for router in (sdapi.router, controlnet.router):
+            app.include_router(router)
     app.add_exception_handler(SeeSRError, _tell_error)
     app.add_exception_handler(HTTPException, _tell_http_error)
     app.add_exception_handler(RequestValidationError, _tell_invalid)

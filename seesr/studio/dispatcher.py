@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from seesr.errors import SeeSRError
 from seesr.jobs import JobEvent, Worker, content_hash
-from seesr.studio.errors import FullDiskError, NotFoundError
+from seesr.studio.errors import FullDiskError, NotFoundError, StorageError
 from seesr.studio.events import ENDS, EventLog
 from seesr.studio.files import FileStore
 from seesr.studio.records import Job, JobState, PictureRecord
@@ -201,7 +201,7 @@ class _Run:
         if event.kind == "picture":
             try:
                 event = self._keep(event)
-            except FullDiskError as error:
+            except (FullDiskError, StorageError) as error:
                 self.error = error
                 self.worker.cancel(self.job.id)
                 return
@@ -254,6 +254,7 @@ class _Run:
             size=len(content),
             digest=content_hash(content),
             settings=data["settings"],
+            tags=list(data["record"].get("tags", {})),
         )
         self.files.put_output(record.id, record.created, record.media_type, content)
         try:

@@ -32,6 +32,7 @@ METRICS_PATH = "/metrics"
 PROOFS: Mapping[str, frozenset[Proof]] = {
     "/api/v1": frozenset({"session", "basic", "key"}),
     "/sdapi": frozenset({"session", "basic", "key"}),
+    "/controlnet": frozenset({"session", "basic", "key"}),
     "/v1": frozenset({"key"}),
     METRICS_PATH: frozenset({"session", "basic", "key"}),
 }
@@ -187,6 +188,13 @@ def error_body(error: StudioError | str, code: str | None = None) -> dict[str, d
     return {"error": {"message": str(error), "code": code or error_code(type(error))}}
 
 
+def openai_error(error: Exception | str, status: int, param: str | None = None) -> dict[str, dict[str, str | None]]:
+    """The same in OpenAI's form."""
+    kind = "server_error" if status >= 500 else "rate_limit_error" if status == 429 else "invalid_request_error"
+    code = None if isinstance(error, str) else error_code(type(error))
+    return {"error": {"message": str(error), "type": kind, "param": param, "code": code}}
+
+
 def error_code(kind: type) -> str:
     """`not_found` of `NotFoundError`."""
     name = kind.__name__.removesuffix("Error")
@@ -303,7 +311,8 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, error: StudioError
         await send({"type": "websocket.close", "code": WEBSOCKET_REFUSED, "reason": str(error)[:120]})
         return
     headers = challenges(error, Headers(scope=scope), route_path(scope))
-    body = json.dumps(error_body(error)).encode()
+    is_openai = route_path(scope).startswith("/v1/")
+    body = json.dumps(openai_error(error, error.status) if is_openai else error_body(error)).encode()
     await _answer(send, error.status, body, {"content-type": "application/json", **headers})
 
 

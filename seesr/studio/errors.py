@@ -41,6 +41,12 @@ class FullDiskError(StudioError):
     status = 507
 
 
+class StorageError(StudioError):
+    """The storage in which finished pictures are kept does not answer."""
+
+    status = 503
+
+
 class UnauthorizedError(StudioError):
     """Nobody is logged in, or name and password are wrong."""
 

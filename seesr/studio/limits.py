@@ -73,6 +73,7 @@ class OperatorLimits(QueueLimits):
     retention_days: float | None = Field(
         default=None, gt=0, description="Days after which a picture and an ended job are removed."
     )
+    trash_days: float | None = Field(default=30, gt=0, description="Days after which a picture in the trash is removed.")
 
     def check(self, request: JobRequest, sizes: Mapping[str, Size]) -> float:
         """Whether a job may be asked for.

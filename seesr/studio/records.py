@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -43,6 +43,18 @@ class KeyRecord(Record):
     created: datetime
 
 
+WebhookEvent = Literal["start", "output", "logs", "completed"]
+
+
+class Webhook(Record):
+    """Whom a job is told to by HTTP, and what of it."""
+
+    url: str = Field(max_length=2000)
+    events: tuple[WebhookEvent, ...] = get_args(WebhookEvent)
+    studio: str = ""
+    """Address by which the client reached the studio, with which the addresses of the pictures begin."""
+
+
 class PictureRecord(Record):
     """A finished picture; its file is found by its id."""
 
@@ -61,7 +73,57 @@ class PictureRecord(Record):
     digest: str
     """SHA-256 of the file."""
     settings: dict[str, Any] = {}
-    """`Result.settings()`."""
+    """`Result.settings()`; of one that was imported what its file says, with A1111's infotext as `infotext`."""
+    tags: list[str] = []
+    """The user's own, which begin with what RAM found in the input of an upscaled picture."""
+    favourite: bool = False
+    trashed: datetime | None = Field(default=None, description="When it was put into the trash.")
+
+
+class PictureSearch(Record):
+    """Which pictures are listed; case does not count."""
+
+    words: str = ""
+    """Words that all stand in the prompt."""
+    tags: tuple[str, ...] = ()
+    """All of them."""
+    lora: str | None = None
+    checkpoint: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    """Made before this moment."""
+    favourite: bool = False
+    """Favourites alone."""
+    board: str | None = None
+    """Id of a board."""
+    ids: tuple[str, ...] = ()
+    """These alone, where any are given."""
+    trash: bool = False
+    """The trash in place of what is not in it."""
+
+
+TermKind = Literal["word", "tag", "lora", "checkpoint"]
+"""What pictures are found by."""
+
+
+class Term(Record):
+    """Something that a user's pictures are found by, and how many are."""
+
+    name: str
+    count: int
+
+
+class Board(Record):
+    """A collection of a user's pictures."""
+
+    id: str
+    user: str
+    name: str
+    created: datetime
+    count: int = 0
+    """Pictures on it, without those in the trash."""
+    cover: str | None = None
+    """Id of its newest picture."""
 
 
 class Job(Record):
@@ -83,6 +145,7 @@ class Job(Record):
     result: dict[str, Any] = {}
     """What it found, of the task `tags`; seconds of the stages and the memory plan, of others."""
     retry_of: str | None = None
+    webhook: Webhook | None = None
     pictures: list[PictureRecord] = []
     ahead: int | None = Field(default=None, description="Jobs that are begun before it, of a pending one.")
 

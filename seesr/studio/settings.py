@@ -34,6 +34,8 @@ class StudioSettings(BaseModel):
     """0: one that is free."""
     database: str | None = None
     """SQLAlchemy's URL of the store; None is `studio.db` in the data folder."""
+    outputs: str | None = None
+    """Folder, or URL of fsspec's, of the finished pictures; None is `outputs` in the data folder."""
     hosts: frozenset[str] = frozenset()
     """Names under which browsers reach it, beside those of loopback and addresses."""
     root_path: str = ""
@@ -42,12 +44,16 @@ class StudioSettings(BaseModel):
     """Networks of the proxies whose X-Forwarded headers are believed."""
     cors_origins: frozenset[str] = frozenset()
     """Origins of pages elsewhere that may use the API, such as `https://page.example`."""
+    webhook_allow: frozenset[str] = frozenset()
+    """Hosts of the operator's own to which webhooks may be sent, also by http; others are public and of https."""
     session_hours: float = Field(default=168, gt=0)
     """How long somebody stays logged in."""
     limits: OperatorLimits = OperatorLimits()
     """Of the queue, of a job, and of what a user may have."""
     body_bytes: int = Field(default=256_000_000, ge=1)
     """Largest body of a request."""
+    sdapi: bool = True
+    """Whether A1111's API is offered, `/sdapi/v1`."""
     log_prompts: bool = False
     """Whether the log holds prompts, and the sentences of errors, which may quote them."""
     log_requests: bool = False
@@ -55,7 +61,7 @@ class StudioSettings(BaseModel):
     private_addresses: bool = False
     """Models are fetched from addresses of this machine and its network too, and by http."""
 
-    @field_validator("hosts")
+    @field_validator("hosts", "webhook_allow")
     @classmethod
     def _check_hosts(cls, hosts: frozenset[str]) -> frozenset[str]:
         for host in hosts:

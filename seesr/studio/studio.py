@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import threading
 import zipfile
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 from filelock import FileLock, Timeout
 from PIL import UnidentifiedImageError
 
+from seesr.addresses import AddressRules
 from seesr.errors import InputError, OptionError
 from seesr.images.encoded import (
     DECODE_ERRORS,
@@ -28,11 +31,14 @@ from seesr.images.metadata import read_infotext, read_settings
 from seesr.images.sizes import Size
 from seesr.jobs import JobEvent, JobRequest, Worker, content_hash
 from seesr.options import Limits
+from seesr.studio.access import may_see, owner_of, require_admin
 from seesr.studio.dispatcher import Dispatcher, end_event
-from seesr.studio.errors import ConflictError, ForbiddenError, NotFoundError, StudioError
+from seesr.studio.errors import ConflictError, NotFoundError, StudioError
 from seesr.studio.events import EventLog
 from seesr.studio.files import FileStore
-from seesr.studio.records import ENDED, LOCAL, Job, JobState, PictureRecord, QueueStatus, User
+from seesr.studio.gallery import Chunks, Gallery
+from seesr.studio.records import ENDED, LOCAL, Job, JobState, PictureRecord, PictureSearch, QueueStatus, User, Webhook
+from seesr.studio.webhooks import Webhooks
 
 if TYPE_CHECKING:
     from seesr.studio.settings import StudioSettings
@@ -43,9 +49,7 @@ logger = logging.getLogger("seesr.studio")
 LOCK = ".lock"
 """In the data folder: held by the studio that runs on it."""
 PAGE = 200
-"""Jobs or pictures that are read at once where all are wanted."""
-EVERYBODY = "*"
-"""In place of a user's name, where the things of all are listed."""
+"""Jobs that are read at once where all are wanted."""
 UPLOADS_LAST = timedelta(days=1)
 """How long an upload stays that no job names."""
 TIDY_SECONDS = 3600.0
@@ -54,7 +58,7 @@ CANCEL_SECONDS = 60.0
 """How long a job may take to end that was cancelled."""
 
 
-class Studio:
+class Studio(Gallery):
     """Jobs, pictures and the queue, for users. Thread-safe.
 
     Every method that takes a user raises NotFoundError for what is another user's, and ForbiddenError for what only an admin
@@ -73,10 +77,13 @@ class Studio:
         settings: StudioSettings,
         limits: Limits | None = None,
     ) -> None:
-        self.store, self.files, self.settings = store, files, settings
+        super().__init__(store, files)
+        self.settings = settings
         self.limits = limits or Limits.from_environment()
         self._events = EventLog(self._end_of)
         self.dispatcher = Dispatcher(store, files, self._events, workers)
+        self.webhooks = Webhooks(store, AddressRules(hosts=settings.webhook_allow))
+        self.dispatcher.watchers.append(self.webhooks.observe)
         self._lock: FileLock | None = None
         self._closing = threading.Event()
         self._tidier = threading.Thread(target=self._tidy_again, name="tidier", daemon=True)
@@ -98,7 +105,7 @@ class Studio:
         except Timeout:
             raise ConflictError(f"another studio runs on {data}; end it, or choose another folder with --data.") from None
         try:
-            studio = cls(Store(settings.store_url(data)), FileStore(data), workers, settings)
+            studio = cls(Store(settings.store_url(data)), FileStore(data, outputs=settings.outputs), workers, settings)
         except BaseException:
             lock.release()
             raise
@@ -114,6 +121,7 @@ class Studio:
     def start(self) -> None:
         """Marks what the last end interrupted, removes what it left of files, and begins to run the queue."""
         self.dispatcher.start()
+        self.webhooks.start()
         self.tidy()
         self._tidier.start()
 
@@ -123,6 +131,7 @@ class Studio:
         self.dispatcher.close()
         if self._tidier.is_alive():
             self._tidier.join()
+        self.webhooks.close()
         self.store.close()
         if self._lock is not None:
             self._lock.release()
@@ -135,7 +144,14 @@ class Studio:
 
     # Jobs.
 
-    def submit(self, user: User, request: JobRequest, inputs: Mapping[str, bytes] | None = None, priority: int = 0) -> Job:
+    def submit(
+        self,
+        user: User,
+        request: JobRequest,
+        inputs: Mapping[str, bytes] | None = None,
+        priority: int = 0,
+        webhook: Webhook | None = None,
+    ) -> Job:
         """Puts a job into the queue.
 
         Args:
@@ -143,16 +159,19 @@ class Studio:
             priority: more than 0 only of an admin.
 
         Raises:
+            AddressError: the webhook's address is not allowed.
             InputError: a picture is missing, or cannot be used.
             LimitError: a limit of the operator's is exceeded.
             FullDiskError: there is no room.
         """
         self._check_priority(user, priority)
+        if webhook is not None:
+            self.webhooks.check(webhook)
         for name, content in (inputs or {}).items():
             if content_hash(content) != name:
                 raise InputError(f"the picture {name} has another content hash; name each by its SHA-256.")
             self.upload(user, content)
-        return self._add(user.name, request, priority)
+        return self._add(user.name, request, priority, webhook=webhook)
 
     def upload(self, user: User, content: bytes) -> str:
         """Keeps a picture that jobs of this user may name, for a day beyond the last job that does.
@@ -176,7 +195,7 @@ class Studio:
             job = self.store.job(id)
         except NotFoundError:
             job = None
-        if job is None or not _may_see(user, job.user):
+        if job is None or not may_see(user, job.user):
             raise NotFoundError(f"there is no job {id!r}.")
         return job
 
@@ -194,7 +213,7 @@ class Studio:
             before: the last one of the page before.
             of: whose; None is the user, and `*` everybody.
         """
-        owner = self._owner(user, of)
+        owner = owner_of(user, of)
         if before is not None:
             self.job(user, before)
         return self.store.jobs(owner, states, before, count)
@@ -205,6 +224,7 @@ class Studio:
         if job.state == "pending" and self.store.cancel_pending(id):
             job = self.store.job(id)
             self._events.publish(job.user, end_event(job))
+            self.webhooks.wake()
         elif job.state not in ENDED:
             self.dispatcher.cancel(id)
         return job
@@ -241,7 +261,7 @@ class Studio:
         job = self.job(user, id)
         if job.state not in ENDED:
             raise ConflictError(f"the job is {job.state}; only one that has ended can be retried.")
-        return self._add(job.user, request or job.request, 0, retry_of=id)
+        return self._add(job.user, request or job.request, 0, retry_of=id, webhook=job.webhook)
 
     def edit(self, user: User, id: str, request: JobRequest) -> Job:
         """Changes the request of a job that waits; it keeps its place.
@@ -284,6 +304,24 @@ class Studio:
             job = self.job(user, id)
         return job
 
+    async def finished(self, user: User, id: str) -> Job:
+        """The job as soon as it has ended, for an event loop."""
+        events = await asyncio.to_thread(self.events_async, user, id)
+        async with aclosing(events):
+            async for _ in events:
+                pass
+        return await asyncio.to_thread(self.job, user, id)
+
+    def contents(self, user: User, job: Job) -> list[tuple[PictureRecord, bytes]]:
+        """The finished pictures of a job with their files, in their order; without those that somebody has removed."""
+        found = list[tuple[PictureRecord, bytes]]()
+        for picture in sorted(job.pictures, key=lambda picture: picture.index):
+            try:
+                found.append((picture, self.picture_content(user, picture.id)[1].read_bytes()))
+            except (NotFoundError, FileNotFoundError):
+                continue
+        return found
+
     def events(self, user: User, id: str, after: int = 0, timeout: float | None = None) -> Iterator[JobEvent]:
         """The events of a job; see `EventLog.subscribe`."""
         self.job(user, id)
@@ -316,13 +354,13 @@ class Studio:
 
     def pause(self, user: User, reason: str) -> QueueStatus:
         """Begins no job until `resume`; what runs goes on."""
-        _require_admin(user, "pause the queue")
+        require_admin(user, "pause the queue")
         self.store.set_paused(reason or "the operator paused it")
         return self.store.queue_status()
 
     def resume(self, user: User) -> QueueStatus:
         """Begins jobs again."""
-        _require_admin(user, "resume the queue")
+        require_admin(user, "resume the queue")
         self.store.set_paused(None)
         self.dispatcher.wake()
         return self.store.queue_status()
@@ -334,15 +372,18 @@ class Studio:
             The number of pictures that were removed.
         """
         removed = self.store.prune_jobs(older_than, keep_pictures, user.name)
-        self._remove_files(removed)
+        self.remove_files(removed)
         return len(removed)
 
     def tidy(self) -> None:
-        """Removes what is older than the operator's retention, uploads that no job names, and files that no row names."""
-        moment, days = datetime.now(UTC), self.settings.limits.retention_days
+        """Removes what is older than the operator's retention, old trash, uploads that no job names, files without rows."""
+        limits, moment = self.settings.limits, datetime.now(UTC)
+        days = limits.retention_days
         if days is not None:
-            self._remove_files(self.store.prune_jobs(moment - timedelta(days=days), keep_pictures=False))
-            self._remove_files(self.store.prune_pictures(moment - timedelta(days=days)))
+            self.remove_files(self.store.prune_jobs(moment - timedelta(days=days), keep_pictures=False))
+            self.remove_files(self.store.prune_pictures(moment - timedelta(days=days)))
+        if limits.trash_days is not None:
+            self.remove_files(self.store.empty_trash(older_than=moment - timedelta(days=limits.trash_days)))
         self.store.expire_inputs(moment - UPLOADS_LAST)
         # In this order: what is added meanwhile is young, and stays.
         self.files.collect_garbage(self.store.used_inputs(), self.store.picture_ids())
@@ -354,43 +395,6 @@ class Studio:
             device: {"busy": device in running, "loaded": worker.loaded()}
             for device, worker in self.dispatcher.workers.items()
         }
-
-    # Pictures.
-
-    def picture(self, user: User, id: str) -> PictureRecord:
-        """A finished picture."""
-        try:
-            picture = self.store.picture(id)
-        except NotFoundError:
-            picture = None
-        if picture is None or not _may_see(user, picture.user):
-            raise NotFoundError(f"there is no picture {id!r}.")
-        return picture
-
-    def pictures(self, user: User, before: str | None = None, count: int = 50, of: str | None = None) -> list[PictureRecord]:
-        """Pictures, newest first; the arguments are those of `jobs`."""
-        owner = self._owner(user, of)
-        if before is not None:
-            self.picture(user, before)
-        return self.store.pictures(owner, before, count)
-
-    def picture_content(self, user: User, id: str) -> tuple[PictureRecord, Path]:
-        """A finished picture, and where its file is.
-
-        Raises:
-            NotFoundError: there is no such picture, or somebody has removed its file.
-        """
-        picture = self.picture(user, id)
-        path = self.files.path(picture)
-        if not path.is_file():
-            raise NotFoundError(f"the file of the picture {id!r} is gone; remove the picture.")
-        return picture, path
-
-    def remove_picture(self, user: User, id: str) -> None:
-        """Removes a picture and its file."""
-        picture = self.picture(user, id)
-        self.store.remove_picture(id)
-        self.files.remove(picture)
 
     def read_settings(self, content: bytes) -> dict[str, Any]:
         """What a picture says of how it was made: `settings` of SeeSR, A1111's `infotext`; None where it says nothing.
@@ -404,6 +408,14 @@ class Studio:
 
     # Users.
 
+    def setting(self, user: User, name: str) -> Any:
+        """A JSON value that is remembered for a user; None where there is none."""
+        return self.store.setting(user.name, name)
+
+    def set_setting(self, user: User, name: str, value: Any) -> None:
+        """Remembers a JSON value for a user; None forgets it."""
+        self.store.set_setting(user.name, name, value)
+
     def delete_user(self, user: User, name: str) -> None:
         """Removes a user, by an admin or the user, with all jobs, pictures and uploads.
 
@@ -415,7 +427,7 @@ class Studio:
             self.cancel(user, job.id)
         for job in self._all_jobs(name, ["running"]):
             self.wait(user, job.id, CANCEL_SECONDS)
-        self._remove_files(self.store.remove_user(name))
+        self.remove_files(self.store.remove_user(name))
 
     def export_user(self, user: User, name: str) -> Iterator[bytes]:
         """All that is kept of a user, by an admin or the user: a ZIP file in parts, with `jobs.json` and the pictures."""
@@ -423,13 +435,10 @@ class Studio:
         return self._export(name)
 
     def _export(self, name: str) -> Iterator[bytes]:
-        chunks = _Chunks()
+        chunks = Chunks()
         with zipfile.ZipFile(chunks, "w", zipfile.ZIP_STORED) as archive:
-            for picture in self._all_pictures(name):
-                path = self.files.path(picture)
-                if path.is_file():
-                    archive.write(path, f"pictures/{picture.created:%Y-%m-%d}/{path.name}")
-                    yield chunks.take()
+            for search in (PictureSearch(), PictureSearch(trash=True)):
+                yield from self.write_pictures(archive, chunks, "pictures/", name, search)
             with archive.open("jobs.json", "w") as file:
                 file.write(b"[")
                 for number, job in enumerate(self._all_jobs(name)):
@@ -444,12 +453,6 @@ class Studio:
             yield from page
             before = page[-1].id
 
-    def _all_pictures(self, name: str) -> Iterator[PictureRecord]:
-        before = None
-        while page := self.store.pictures(name, before, PAGE):
-            yield from page
-            before = page[-1].id
-
     # What several of them need.
 
     def _tidy_again(self) -> None:
@@ -459,11 +462,13 @@ class Studio:
             except StudioError as error:  # a full disk, for instance: later there may be room
                 logger.warning("%s", error)
 
-    def _add(self, owner: str, request: JobRequest, priority: int, retry_of: str | None = None) -> Job:
+    def _add(
+        self, owner: str, request: JobRequest, priority: int, retry_of: str | None = None, webhook: Webhook | None = None
+    ) -> Job:
         limits = self.settings.limits
         limits.check_quota(self.store.used_bytes(owner))
         self.files.check_room()
-        job = self.store.add_job(owner, request, priority, retry_of, limits, self._check(owner, request))
+        job = self.store.add_job(owner, request, priority, retry_of, limits, self._check(owner, request), webhook)
         self.dispatcher.wake()
         return job
 
@@ -489,17 +494,6 @@ class Studio:
         check_dimensions(size, self.limits, name)
         return size
 
-    def _owner(self, user: User, of: str | None) -> str | None:
-        """Whose things are listed; None is everybody."""
-        if of is None or of == user.name:
-            return user.name
-        _require_admin(user, "list what is another user's")
-        return None if of == EVERYBODY else of
-
-    def _remove_files(self, pictures: Iterable[PictureRecord]) -> None:
-        for picture in pictures:
-            self.files.remove(picture)
-
     def _end_of(self, job: str) -> JobEvent | None:
         try:
             kept = self.store.job(job)
@@ -509,45 +503,10 @@ class Studio:
 
     def _check_priority(self, user: User, priority: int) -> None:
         if priority > 0:
-            _require_admin(user, "raise the priority of a job")
+            require_admin(user, "raise the priority of a job")
 
     def _check_is_own(self, user: User, name: str, what: str) -> None:
         if user.name != name:
-            _require_admin(user, what)
+            require_admin(user, what)
         if name == LOCAL:
             raise OptionError(f"{LOCAL} is everybody where there are no users, and cannot be exported or removed.")
-
-
-def _may_see(user: User, owner: str) -> bool:
-    return user.is_admin or user.name == owner
-
-
-def _require_admin(user: User, what: str) -> None:
-    if not user.is_admin:
-        raise ForbiddenError(f"only an admin may {what}.")
-
-
-class _Chunks:
-    """A file that is only written, and taken away in parts."""
-
-    def __init__(self) -> None:
-        self._parts, self._position = list[bytes](), 0
-
-    def write(self, part: bytes) -> int:
-        self._parts.append(bytes(part))
-        self._position += len(part)
-        return len(part)
-
-    def tell(self) -> int:
-        return self._position
-
-    def flush(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-    def take(self) -> bytes:
-        """What was written since the last time."""
-        parts, self._parts = self._parts, []
-        return b"".join(parts)

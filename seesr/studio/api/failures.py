@@ -17,6 +17,7 @@ MEANINGS = {
     421: "The header Host names another server.",
     422: "The body or a parameter is not of the right form.",
     429: "A limit of the operator's, or too many wrong passwords.",
+    503: "The storage of the pictures does not answer.",
     507: "The disk is full.",
 }
 """What each status tells."""

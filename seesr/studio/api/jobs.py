@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
-from fastapi import APIRouter, Form, Path, Query, Response, UploadFile
+from fastapi import APIRouter, Form, Path, Query, Request, Response, UploadFile
 from pydantic import Json
 
 from seesr.errors import OptionError
@@ -24,7 +24,7 @@ from seesr.studio.api.schemas import (
     Stopped,
     Uploaded,
 )
-from seesr.studio.records import Job, JobState, QueueStatus
+from seesr.studio.records import Job, JobState, QueueStatus, Webhook, WebhookEvent
 
 router = APIRouter(tags=["jobs"])
 Id = Annotated[str, Path(max_length=MAX_ID)]
@@ -40,9 +40,13 @@ def upload(studio: AnyStudio, user: AnyUser, picture: UploadFile) -> Uploaded:
 
 
 @router.post("/jobs", status_code=201)
-def submit(studio: AnyStudio, user: AnyUser, job: NewJob) -> Job:
+def submit(studio: AnyStudio, user: AnyUser, connection: Request, job: NewJob) -> Job:
     """Adds a job, of which the pictures are uploaded already."""
-    return studio.submit(user, job.request, priority=job.priority)
+    webhook = None
+    if job.webhook is not None:
+        events = job.webhook_events_filter or get_args(WebhookEvent)
+        webhook = Webhook(url=job.webhook, events=events, studio=str(connection.base_url))
+    return studio.submit(user, job.request, priority=job.priority, webhook=webhook)
 
 
 @router.post("/jobs/form", status_code=201)

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import base64
 from datetime import datetime
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from seesr.jobs import ContentHash, EventKind, JobEvent, JobRequest
-from seesr.studio.records import Job, PictureRecord, Role
+from seesr.studio.records import Job, PictureRecord, Role, WebhookEvent
 
 MAX_PRIORITY = 100
 MAX_PAGE = 200
 """Jobs or pictures of one answer."""
 MAX_ID = 64
 """Characters of an id."""
+MAX_TAG, MAX_TAGS = 64, 50
+"""Characters of a tag or a board's name, and tags of a picture."""
+MAX_PICTURES = 1000
+"""Pictures that are changed at once."""
+ShortId = Annotated[str, Field(max_length=MAX_ID)]
+Line = Annotated[str, Field(min_length=1, max_length=MAX_TAG, pattern=r"^[^\x00-\x1f\x7f]+$")]
+"""A line of text."""
 
 
 class Body(BaseModel):
@@ -30,6 +37,10 @@ class NewJob(Body):
     request: JobRequest
     priority: int = Field(
         default=0, ge=-MAX_PRIORITY, le=MAX_PRIORITY, description="Higher ones are begun first; above 0 for admins alone."
+    )
+    webhook: str | None = Field(default=None, max_length=2000, description="Address that is told of the job.")
+    webhook_events_filter: tuple[WebhookEvent, ...] | None = Field(
+        default=None, min_length=1, max_length=4, description="What it is told; by default everything."
     )
 
 
@@ -95,6 +106,12 @@ class FreshKey(BaseModel):
     key: str
 
 
+class WebhookSecret(BaseModel):
+    """With what webhooks are signed, the one time that it is shown."""
+
+    secret: str
+
+
 class Uploaded(BaseModel):
     """A picture that jobs may refer to."""
 
@@ -113,6 +130,33 @@ class PicturePage(BaseModel):
 
     pictures: list[PictureRecord]
     next: str | None = Field(description="`before` of the next page; none: this is the last.")
+
+
+class PictureChange(Body):
+    """What is changed of a picture."""
+
+    favourite: bool | None = None
+    tags: list[Line] | None = Field(default=None, max_length=MAX_TAGS, description="Take the place of its tags.")
+
+
+class Pictures(Body):
+    """Several pictures."""
+
+    pictures: list[ShortId] = Field(max_length=MAX_PICTURES, description="Ids.")
+
+
+class NewBoard(Body):
+    """A board that is asked for."""
+
+    name: Line
+
+
+class BoardChange(Body):
+    """What is changed of a board."""
+
+    name: Line | None = None
+    add: list[ShortId] = Field(default=[], max_length=MAX_PICTURES, description="Ids of pictures that come on it.")
+    remove: list[ShortId] = Field(default=[], max_length=MAX_PICTURES, description="Ids of pictures that leave it.")
 
 
 class Removed(BaseModel):

@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 from seesr.studio.api.dependencies import Admin, AnyAccounts, AnyStudio, AnyUser
 from seesr.studio.api.failures import FAILURES_OF_FILES
 from seesr.studio.api.jobs import Id
-from seesr.studio.api.schemas import FreshKey, Key, NewKey, NewPassword, NewUser
+from seesr.studio.api.schemas import FreshKey, Key, NewKey, NewPassword, NewUser, WebhookSecret
 from seesr.studio.errors import NotFoundError
 from seesr.studio.records import User
 
@@ -42,6 +42,12 @@ def remove_key(accounts: AnyAccounts, user: AnyUser, key: Id) -> Response:
     """Makes a key invalid."""
     accounts.remove_key(user.name, key)
     return Response(status_code=204)
+
+
+@router.post("/me/webhook-secret", status_code=201)
+def renew_webhook_secret(studio: AnyStudio, user: AnyUser) -> WebhookSecret:
+    """Makes a new secret with which one's webhooks are signed from now on; it is shown this once."""
+    return WebhookSecret(secret=studio.webhooks.renew_secret(user.name))
 
 
 @router.get("/users")

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from seesr.jobs import JobRequest, parse_request
 from seesr.studio.errors import ConflictError, NotFoundError
 from seesr.studio.limits import QueueLimits
-from seesr.studio.records import ENDED, Job, JobState, PictureRecord, QueueStatus
+from seesr.studio.records import ENDED, Job, JobState, PictureRecord, QueueStatus, Webhook
 from seesr.studio.store.database import Database, lock_queue
 from seesr.studio.store.pictures import picture_record
 from seesr.studio.store.tables import InputRow, JobInputRow, JobRow, PictureRow, QueueRow, SubmissionRow, TurnRow, now
@@ -71,6 +71,7 @@ class JobStore(Database):
         retry_of: str | None = None,
         limits: QueueLimits | None = None,
         megapixels: float = 0.0,
+        webhook: Webhook | None = None,
     ) -> Job:
         """Puts a job at the end of the queue.
 
@@ -97,6 +98,8 @@ class JobStore(Database):
                 notes=[],
                 result={},
                 retry_of=retry_of,
+                webhook=webhook and webhook.model_dump(mode="json"),
+                webhook_due=moment if webhook and "completed" in webhook.events else None,
                 **_request_columns(request),
             )
             session.add(row)
@@ -318,10 +321,12 @@ class JobStore(Database):
 
 
 def _records(session: Session, rows: Sequence[JobRow]) -> list[Job]:
-    """The jobs with their pictures; at most three queries, however many they are."""
+    """The jobs with their pictures outside the trash; at most three queries, however many they are."""
     pictures: dict[str, list[PictureRecord]] = defaultdict(list)
     for row in session.scalars(
-        select(PictureRow).where(PictureRow.job.in_([row.id for row in rows])).order_by(PictureRow.index)
+        select(PictureRow)
+        .where(PictureRow.job.in_([row.id for row in rows]), PictureRow.trashed.is_(None))
+        .order_by(PictureRow.index)
     ):
         if row.job is not None:
             pictures[row.job].append(picture_record(row))
@@ -349,6 +354,7 @@ def _records(session: Session, rows: Sequence[JobRow]) -> list[Job]:
             notes=row.notes,
             result=row.result,
             retry_of=row.retry_of,
+            webhook=None if row.webhook is None else Webhook.model_validate(row.webhook),
             pictures=pictures[row.id],
             ahead=ahead.get(row.id),
         )

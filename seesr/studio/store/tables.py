@@ -9,7 +9,7 @@ from sqlalchemy import JSON, DateTime, Dialect, Double, ForeignKey, Index, MetaD
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-from seesr.studio.records import JobState, Role
+from seesr.studio.records import JobState, Role, TermKind
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -44,6 +44,7 @@ class Table(DeclarativeBase):
         list[str]: JSON(),
         JobState: String(),
         Role: String(),
+        TermKind: String(),
     }
 
 
@@ -83,6 +84,10 @@ class JobRow(Table):
     notes: Mapped[list[str]]
     result: Mapped[dict[str, Any]]
     retry_of: Mapped[str | None]
+    webhook: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    webhook_tries: Mapped[int] = mapped_column(server_default="0")
+    webhook_due: Mapped[datetime | None] = mapped_column(index=True)
+    """When its end is told next, as soon as it has ended; NULL of one whose end was told, or is told to nobody."""
 
 
 class JobInputRow(Table):
@@ -120,7 +125,12 @@ class PictureRow(Table):
     """A finished picture. It outlives its job where that is pruned alone."""
 
     __tablename__ = "pictures"
-    __table_args__ = (UniqueConstraint("job", "index"), Index(None, "user", "number"))
+    __table_args__ = (
+        UniqueConstraint("job", "index"),
+        Index(None, "user", "created", "number"),
+        Index(None, "user", "favourite", "created", "number"),
+        Index(None, "user", "digest"),
+    )
 
     number: Mapped[int] = mapped_column(primary_key=True)
     id: Mapped[str] = mapped_column(unique=True)
@@ -134,6 +144,43 @@ class PictureRow(Table):
     size: Mapped[int]
     digest: Mapped[str]
     settings: Mapped[dict[str, Any]]
+    tags: Mapped[list[str]]
+    favourite: Mapped[bool]
+    trashed: Mapped[datetime | None] = mapped_column(index=True)
+    """When it was put into the trash."""
+
+
+class TermRow(Table):
+    """What a picture is found by: a word of its prompt, a tag, a LoRA, its checkpoint."""
+
+    __tablename__ = "terms"
+    __table_args__ = (Index(None, "picture"),)
+
+    kind: Mapped[TermKind] = mapped_column(primary_key=True)
+    term: Mapped[str] = mapped_column(primary_key=True)
+    """Without case."""
+    picture: Mapped[int] = mapped_column(ForeignKey("pictures.number", ondelete="CASCADE"), primary_key=True)
+
+
+class BoardRow(Table):
+    """A collection of a user's pictures."""
+
+    __tablename__ = "boards"
+    __table_args__ = (UniqueConstraint("user", "name"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    user: Mapped[str]
+    name: Mapped[str]
+    created: Mapped[datetime]
+
+
+class BoardPictureRow(Table):
+    """A picture on a board."""
+
+    __tablename__ = "board_pictures"
+
+    board: Mapped[str] = mapped_column(ForeignKey("boards.id", ondelete="CASCADE"), primary_key=True)
+    picture: Mapped[int] = mapped_column(ForeignKey("pictures.number", ondelete="CASCADE"), primary_key=True, index=True)
 
 
 class InputRow(Table):
@@ -178,6 +225,15 @@ class SessionRow(Table):
     token_hash: Mapped[str] = mapped_column(primary_key=True)
     user: Mapped[str] = mapped_column(ForeignKey("users.name", ondelete="CASCADE"), index=True)
     expires: Mapped[datetime] = mapped_column(index=True)
+
+
+class WebhookSecretRow(Table):
+    """With what the webhooks of a user are signed. Kept as it is: a hash cannot sign."""
+
+    __tablename__ = "webhook_secrets"
+
+    user: Mapped[str] = mapped_column(primary_key=True)
+    secret: Mapped[str]
 
 
 class SettingRow(Table):

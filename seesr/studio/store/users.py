@@ -14,6 +14,7 @@ from seesr.studio.records import PictureRecord, Record, Role, User
 from seesr.studio.store.database import Database, lock_queue
 from seesr.studio.store.pictures import picture_record
 from seesr.studio.store.tables import (
+    BoardRow,
     InputRow,
     JobRow,
     KeyRow,
@@ -23,6 +24,7 @@ from seesr.studio.store.tables import (
     SubmissionRow,
     TurnRow,
     UserRow,
+    WebhookSecretRow,
     now,
 )
 
@@ -94,7 +96,7 @@ class UserStore(Database):
                 picture_record(picture)
                 for picture in session.scalars(delete(PictureRow).where(PictureRow.user == name).returning(PictureRow))
             ]
-            for table in (JobRow, InputRow, SettingRow, SubmissionRow, TurnRow):
+            for table in (JobRow, InputRow, BoardRow, SettingRow, SubmissionRow, TurnRow, WebhookSecretRow):
                 session.execute(delete(table).where(table.user == name))
             session.delete(row)
             return removed

@@ -1,0 +1,95 @@
+"""Errors in A1111's form: `error`, `detail`, `body` and `errors`; of a body that does not fit, FastAPI's `detail`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from seesr.errors import SeeSRError
+from seesr.studio.api.schemas import ErrorAnswer
+from seesr.studio.errors import NotFoundError, StudioError
+
+
+class UnknownNameError(NotFoundError):
+    """There is no sampler or checkpoint of this name, or the picture to begin from was not sent."""
+
+
+class UnprocessableError(StudioError):
+    """A picture cannot be read, or a script is unknown."""
+
+    status = 422
+
+
+class JobFailedError(StudioError):
+    """The job of a request failed."""
+
+    status = 500
+
+
+class SdapiError(BaseModel):
+    """The body of an answer that tells of an error."""
+
+    error: str
+    detail: str
+    body: str = ""
+    errors: str
+
+
+class InvalidField(BaseModel):
+    """A field that does not fit, without what was sent in it."""
+
+    loc: list[str | int]
+    msg: str
+    type: str
+
+
+class InvalidBody(BaseModel):
+    """The body of an answer to a body that does not fit."""
+
+    detail: list[InvalidField]
+
+
+FROM_DOOR = {
+    401: "Nobody is logged in.",
+    403: "A page of another site asks.",
+    413: "The body is too large.",
+}
+FAILURES = {
+    400: "A value is outside its limits.",
+    404: "There is no such sampler, checkpoint, VAE or ControlNet, or a picture was not sent.",
+    429: "A limit of the operator's.",
+    500: "The job failed.",
+    507: "The disk is full.",
+}
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    **{status: {"model": ErrorAnswer, "description": text} for status, text in FROM_DOOR.items()},
+    **{status: {"model": SdapiError, "description": text} for status, text in FAILURES.items()},
+    422: {"model": SdapiError | InvalidBody, "description": "A picture cannot be read, or a field is of another form."},
+}
+"""What each status tells, for the description of the API."""
+
+
+class SdapiRoute(APIRoute):
+    """A route that tells errors as A1111 does, and never repeats what was sent."""
+
+    def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        handle = super().get_route_handler()
+
+        async def handle_errors(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except SeeSRError as error:
+                status = error.status if isinstance(error, StudioError) else 400
+                answer = SdapiError(error=type(error).__name__, detail=str(error), errors=str(error))
+                return JSONResponse(answer.model_dump(), status)
+            except RequestValidationError as error:
+                details = [{name: each[name] for name in ("loc", "msg", "type")} for each in error.errors()]
+                return JSONResponse({"detail": details}, 422)
+
+        return handle_errors

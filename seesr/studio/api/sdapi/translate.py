@@ -1,0 +1,424 @@
+"""From requests of A1111's API to jobs: pure, without the studio.
+
+What is sent counts first, then what an infotext says, then A1111's default where it means the same here; of size, steps,
+guidance and sampler that are not sent the checkpoint's own are taken.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from seesr.errors import OptionError
+from seesr.generation.controls import ControlUnit
+from seesr.generation.infotext import Infotext
+from seesr.generation.like import values_from_infotext
+from seesr.generation.options import MAX_SEED, GenerationOptions
+from seesr.generation.samplers import AUTOMATIC, SCHEDULES, parse_sampler
+from seesr.images.sizes import Size
+from seesr.jobs import UPSCALE_METHODS, GenerationRequest, UpscaleMethod, UpscaleRequest, content_hash
+from seesr.notes import Notes
+from seesr.options import Limits, OptionModel, Options
+from seesr.studio.api.sdapi.errors import UnknownNameError, UnprocessableError
+from seesr.studio.api.sdapi.fields import Extras, Generation, ImageToImage, TextToImage
+from seesr.studio.api.sdapi.models import CheckpointEntry, Known
+from seesr.studio.api.sdapi.pictures import FITS, begin, from_base64, require_picture
+from seesr.studio.api.sdapi.user_options import CHECKPOINT, UserOptions
+
+SIMILAR_SAMPLERS = {
+    "dpm++ 2s a": "Euler a",
+    "dpm++ 2m sde heun": "DPM++ 2M SDE",
+    "dpm fast": "DPM++ 2M",
+    "dpm adaptive": "DPM++ 2M",
+    "restart": "Heun",
+    "ddim cfg++": "DDIM",
+}
+"""A1111's samplers that are not here, and what is taken instead."""
+SIMILAR_SCHEDULES = {"polyexponential": "Exponential", "normal": "Automatic", "ddim": "Uniform", "turbo": "SGM Uniform"}
+"""Likewise its noise schedules."""
+FILLS = ("fill", "original", "latent noise", "latent nothing")
+"""By the numbers of `inpainting_fill`."""
+NO_SCRIPT = ("", "none")
+SAME: Final = ("", "none", "use same sampler", "use same scheduler", "use same checkpoint", "use same choices")
+"""Of a name: that nothing else is asked for."""
+UNUSED: Mapping[str, tuple[tuple[Any, ...], str]] = {
+    "seed_resize_from_h": ((-1, 0), "seeds are not resized"),
+    "seed_resize_from_w": ((-1, 0), "seeds are not resized"),
+    "restore_faces": ((False,), "faces are not restored"),
+    "tiling": ((False,), "pictures that tile are not made"),
+    "refiner_checkpoint": (SAME, "no refiner is used"),
+    "disable_extra_networks": ((False,), "the LoRAs of the prompt are used"),
+    "hr_checkpoint_name": (SAME, "the second pass has the same checkpoint"),
+    "hr_sampler_name": (SAME, "the second pass has the same sampler"),
+    "hr_scheduler": (SAME, "the second pass has the same schedule"),
+    "hr_prompt": (SAME, "the second pass has the same prompt"),
+    "hr_negative_prompt": (SAME, "the second pass has the same negative prompt"),
+    "hr_cfg": ((0.0, 1.0), "the second pass has the same guidance"),
+    "initial_noise_multiplier": ((1.0,), "the noise is not multiplied"),
+    "gfpgan_visibility": ((0.0,), "faces are not restored"),
+    "codeformer_visibility": ((0.0,), "faces are not restored"),
+    "upscaler_2": (SAME, "one upscaler is used"),
+}
+"""Fields of which nothing is done: the values that ask for nothing, and what is noted of others."""
+CONTROLNET = "controlnet"
+PREPROCESSORS = {"none": "none", "canny": "canny", "depth": "depth"}
+"""By the first word of the ControlNet extension's modules."""
+
+
+@dataclass(frozen=True)
+class Translated:
+    """A job, and what the client should know of it."""
+
+    request: GenerationRequest
+    inputs: dict[str, bytes]
+    """Its pictures by content hash."""
+    notes: tuple[str, ...]
+    checkpoint: CheckpointEntry
+    is_grid_asked: bool
+
+
+def text_to_image(body: TextToImage, options: UserOptions, known: Known, limits: Limits) -> Translated:
+    """The job of a txt2img request.
+
+    Raises:
+        OptionError: a value is outside its limits where another would not be what was asked for.
+        UnknownNameError: a checkpoint, VAE or sampler is unknown.
+        UnprocessableError: a picture cannot be read, or a script is unknown.
+    """
+    job = _Job(body, options, known, limits)
+    job.read_common()
+    if body.enable_hr:
+        job.read_second_pass(body)
+    return job.finish("text to image")
+
+
+def image_to_image(body: ImageToImage, options: UserOptions, known: Known, limits: Limits) -> Translated:
+    """The job of an img2img request; raises as `text_to_image`, and UnknownNameError without a picture."""
+    job = _Job(body, options, known, limits)
+    job.read_common()
+    has_mask = job.read_begin(body)
+    return job.finish("inpainting" if has_mask else "image to image")
+
+
+class _Job:
+    """A job while it is read from a request."""
+
+    def __init__(self, body: Generation, options: UserOptions, known: Known, limits: Limits) -> None:
+        self.body, self.known, self.limits = body, known, limits
+        self.sent = body.model_fields_set
+        self.infotext = Infotext.parse(body.infotext)
+        self.values: dict[str, Any] = values_from_infotext(body.infotext) if body.infotext else {}
+        self.notes, self.inputs = Notes(), dict[str, bytes]()
+        self.begin = dict[str, str]()
+        self.options = options.changed(self._of_infotext() | body.override_settings)
+        unknown = sorted(body.override_settings.keys() - UserOptions.model_fields.keys())
+        if unknown:
+            self.notes.add("some of override_settings are not known here, and were left out")
+
+    def _of_infotext(self) -> dict[str, Any]:
+        """The checkpoint that an infotext names, where it is there."""
+        names = [self.infotext.parameters.get(key, "") for key in ("Model hash", "Model")]
+        found = [entry for name in names if name for entry in self.known.checkpoints if entry.is_called(name)]
+        if any(names) and not found:
+            self.notes.add("the checkpoint of the infotext is not here; yours was used")
+        return {CHECKPOINT: found[0].name} if found else {}
+
+    def read_common(self) -> None:
+        """What both kinds of requests have."""
+        body, values = self.body, self.values
+        if body.script_name.strip().lower() not in NO_SCRIPT:
+            raise UnprocessableError(f"unknown script {body.script_name[:100]!r}; there are none.")
+        note_unused(body, self.notes)
+        for name in ("prompt", "negative_prompt"):
+            self._take(name, name)
+        values["styles"] = self._styles()
+        for sent, name in (("seed", "seed"), ("subseed", "variation_seed")):
+            if sent in self.sent:
+                values[name] = self._seed(getattr(body, sent))
+        for sent, name in (
+            ("subseed_strength", "variation_strength"),
+            ("steps", "steps"),
+            ("cfg_scale", "guidance_scale"),
+        ):
+            if sent in self.sent:
+                values[name] = self._clamped(sent, name)
+        values |= {"batch_size": body.batch_size, "batch_count": body.n_iter}
+        self._read_sampler()
+        for side in ("width", "height"):
+            if side in self.sent:
+                values[side] = self._side(side, getattr(body, side))
+        if self.options.CLIP_stop_at_last_layers != 1 or "clip_skip" not in values:
+            values["clip_skip"] = min(12, max(1, self.options.CLIP_stop_at_last_layers))
+
+    def read_second_pass(self, body: TextToImage) -> None:
+        """The fields of `enable_hr`."""
+        values = self.values
+        size = values.get("width", body.width), values.get("height", body.height)
+        if body.firstphase_width or body.firstphase_height:
+            first = body.firstphase_width or size[0], body.firstphase_height or size[1]
+            values |= {"width": self._side("width", first[0]), "height": self._side("height", first[1])}
+            factor = max(size[0] / first[0], size[1] / first[1])
+        elif body.hr_resize_x or body.hr_resize_y:
+            factor = max(body.hr_resize_x / size[0], body.hr_resize_y / size[1])
+            if body.hr_resize_x and body.hr_resize_y and body.hr_resize_x * size[1] != body.hr_resize_y * size[0]:
+                self.notes.add("the second pass keeps the proportions of the first")
+        else:
+            factor = body.hr_scale
+        values["second_pass"] = self._within("hr_scale", "second_pass", factor)
+        values["second_pass_strength"] = self._within("denoising_strength", "second_pass_strength", body.denoising_strength)
+        if body.hr_second_pass_steps > 0:
+            values["second_pass_steps"] = self._clamped("hr_second_pass_steps", "second_pass_steps")
+        values["second_pass_upscaler"] = self._upscaler(body.hr_upscaler)
+
+    def read_begin(self, body: ImageToImage) -> bool:
+        """The picture, the mask and what is done with them; returns whether there is a mask."""
+        if not body.init_images:
+            raise UnknownNameError("init_images has no picture; send one as base64.")
+        if len(body.init_images) > 1:
+            self.notes.add("the first of init_images was used")
+        image = from_base64(body.init_images[0], "the first of init_images")
+        mask = from_base64(body.mask, "the mask") if body.mask.strip() else None
+        values = self.values
+        values["strength"] = self._take_clamped("denoising_strength", "strength")
+        size: Size | None = (values["width"], values["height"]) if {"width", "height"} <= values.keys() else None
+        is_alone = mask is not None and body.inpaint_full_res
+        if mask is not None:
+            blurs = [getattr(body, name) for name in ("mask_blur_x", "mask_blur_y") if name in self.sent]
+            if blurs:
+                values["mask_blur"] = self._within("mask_blur_x", "mask_blur", max(blurs))
+            elif "mask_blur" in self.sent:
+                values["mask_blur"] = self._clamped("mask_blur", "mask_blur")
+            values["mask_invert"] = body.inpainting_mask_invert
+            values["inpaint_area"] = "masked" if is_alone else "whole"
+            values["inpaint_padding"] = self._clamped("inpaint_full_res_padding", "inpaint_padding")
+            number = min(len(FILLS) - 1, max(0, body.inpainting_fill))
+            if number != body.inpainting_fill:
+                self.notes.add(f"inpainting_fill is {number}, as it may be 0 to {len(FILLS) - 1}")
+            values["inpaint_fill"] = FILLS[number]
+        if body.resize_mode == len(FITS):
+            self.notes.add("the picture was resized itself, not its latents")
+        fit = FITS[body.resize_mode] if 0 <= body.resize_mode < len(FITS) else FITS[0]
+        begun = begin(image, mask, None if is_alone else size, fit, self.limits)
+        if mask is not None and not is_alone:  # the picture has the size already
+            values.pop("width", None)
+            values.pop("height", None)
+        self.begin["image"] = self._input(begun.image)
+        if begun.mask is not None:
+            self.begin["mask"] = self._input(begun.mask)
+        return begun.mask is not None
+
+    def finish(self, task: Any) -> Translated:
+        """The whole job."""
+        options = self.options
+        checkpoint = self.known.checkpoint(options.sd_model_checkpoint)
+        request = GenerationRequest(
+            task=task,
+            options=GenerationOptions.make(**self.values),
+            saving=options.saving(),
+            checkpoint=checkpoint.name if options.sd_model_checkpoint else None,
+            vae=self.known.vae(options.sd_vae),
+            controls=self._controls(),
+            **self.begin,
+        )
+        is_grid_asked = self.body.save_images and not self.body.do_not_save_grid and options.return_grid
+        return Translated(request, self.inputs, tuple(self.notes), checkpoint, is_grid_asked)
+
+    # Parts of it.
+
+    def _take(self, sent: str, name: str) -> None:
+        """What was sent counts more than what an infotext says."""
+        if sent in self.sent or name not in self.values:
+            self.values[name] = getattr(self.body, sent)
+
+    def _clamped(self, sent: str, name: str) -> Any:
+        return self._within(sent, name, getattr(self.body, sent))
+
+    def _take_clamped(self, sent: str, name: str) -> Any:
+        return self.values[name] if sent not in self.sent and name in self.values else self._clamped(sent, name)
+
+    def _within(self, sent: str, name: str, value: float) -> Any:
+        return within(GenerationOptions, name, value, sent, self.notes)
+
+    def _styles(self) -> tuple[str, ...]:
+        names = [name for name in self.body.styles if name.strip().lower() not in NO_SCRIPT]
+        known = tuple(name for name in names if name in self.known.styles)
+        if len(known) < len(names):
+            self.notes.add("unknown styles were left out")
+        return known
+
+    def _seed(self, seed: int) -> int:
+        if -1 <= seed <= MAX_SEED:
+            return seed
+        self.notes.add("seeds are taken modulo 2^32")
+        return seed % (MAX_SEED + 1)
+
+    def _side(self, name: str, side: int) -> int:
+        """The nearest multiple of 8; one outside the limits is refused by the options."""
+        nearest = max(8, round(side / 8) * 8)
+        if nearest != side:
+            self.notes.add(f"{name} is {nearest}, in steps of 8")
+        return nearest
+
+    def _read_sampler(self) -> None:
+        body = self.body
+        name, schedule = body.sampler_name or body.sampler_index, body.scheduler
+        if name:
+            if similar := SIMILAR_SAMPLERS.get(name.strip().lower()):
+                self.notes.add(f"{similar} is used in place of a sampler that is not here")
+                name = similar
+            try:
+                sampler, from_name = parse_sampler(name)
+            except OptionError as error:
+                raise UnknownNameError(str(error)) from None
+            self.values |= {"sampler": sampler.name, "schedule": from_name}
+        if schedule and (not name or self.values["schedule"] == AUTOMATIC):
+            self.values["schedule"] = self._schedule(schedule)
+
+    def _schedule(self, name: str) -> str:
+        words = name.strip().lower().replace("_", " ")
+        found = next((known for known in SCHEDULES if known.lower() == words), None)
+        if found is None:
+            found = SIMILAR_SCHEDULES.get(words, AUTOMATIC)
+            self.notes.add(f"the schedule {found} is used in place of one that is not here")
+        return found
+
+    def _upscaler(self, name: str) -> str:
+        words = name.strip().lower()
+        if words.startswith("latent"):
+            return "latent"
+        if words in ("lanczos", "nearest", "none"):
+            if words != "lanczos":
+                self.notes.add("Lanczos enlarges before the second pass")
+            return "Lanczos"
+        if words not in ("", "seesr"):
+            self.notes.add("SeeSR enlarges before the second pass")
+        return "SeeSR"
+
+    def _input(self, content: bytes) -> str:
+        name = content_hash(content)
+        self.inputs[name] = content
+        return name
+
+    # ControlNet, in the form of the extension sd-webui-controlnet.
+
+    def _controls(self) -> tuple[ControlUnit[str], ...]:
+        controls = list[ControlUnit[str]]()
+        for name, script in self.body.alwayson_scripts.items():
+            arguments = script.get("args") if isinstance(script, dict) else None
+            units = [unit for unit in arguments if isinstance(unit, dict)] if isinstance(arguments, list) else []
+            if name.lower() == CONTROLNET:
+                controls += [self._control(unit) for unit in units if _is_enabled(unit)]
+            elif units:
+                self.notes.add("always-on scripts that are not here were left out")
+        return tuple(controls)
+
+    def _control(self, unit: dict[str, Any]) -> ControlUnit[str]:
+        name = str(unit.get("model")).partition(" [")[0].strip()
+        found = next((known for known in self.known.controlnets if name in (known, known.rpartition("/")[2])), None)
+        if found is None:
+            names = ", ".join(self.known.controlnets) or "none"
+            raise UnknownNameError(f"unknown ControlNet {name[:100]!r}; there are: {names}.")
+        picture = unit.get("image") or unit.get("input_image")
+        if isinstance(picture, dict):
+            picture = picture.get("image")
+        if picture:
+            content = from_base64(str(picture), "the picture of a ControlNet")
+            require_picture(content, "the picture of a ControlNet", self.limits)
+            image = self._input(content)
+        elif "image" in self.begin:
+            image = self.begin["image"]
+        else:
+            raise UnprocessableError(f"the ControlNet {found} has no picture; send one as base64.")
+        module = str(unit.get("module") or "none").lower()
+        preprocessor = PREPROCESSORS.get(module.partition("_")[0])
+        if preprocessor is None:
+            raise UnprocessableError(f"unknown module {module[:40]!r}; valid modules: {', '.join(PREPROCESSORS)}.")
+        numbers = {
+            mine: _number(unit.get(theirs), default)
+            for mine, theirs, default in (
+                ("weight", "weight", 1.0),
+                ("start", "guidance_start", 0.0),
+                ("end", "guidance_end", 1.0),
+            )
+        }
+        return ControlUnit(found, image, **numbers, preprocessor=preprocessor)  # pyright: ignore[reportArgumentType]
+
+
+@dataclass(frozen=True)
+class Upscaling:
+    """An extras request for one picture."""
+
+    request: UpscaleRequest | None
+    """None where the picture stays as it is."""
+    inputs: dict[str, bytes]
+    crop: Size | None
+    """To which the result is cut at two sides; None: not at all."""
+    notes: tuple[str, ...]
+
+
+def upscaling(body: Extras, image: bytes, options: UserOptions, limits: Limits) -> Upscaling:
+    """The job of an extras request for one picture.
+
+    Raises:
+        UnprocessableError: the picture cannot be read.
+    """
+    notes, size = Notes(), require_picture(image, "the picture", limits).size
+    note_unused(body, notes)
+    method = _method(body.upscaler_1, notes)
+    if method is None:
+        return Upscaling(None, {}, None, tuple(notes))
+    if body.resize_mode == 1:
+        to = max(1, body.upscaling_resize_w), max(1, body.upscaling_resize_h)
+        longer = math.ceil(max(size) * max(to[0] / size[0], to[1] / size[1]))
+        values = {"max_side": within(Options, "max_side", longer, "the longer side", notes)}
+        crop = to if body.upscaling_crop else None
+    else:
+        values = {"scale": within(Options, "scale", body.upscaling_resize, "upscaling_resize", notes)}
+        crop = None
+    request = UpscaleRequest(
+        task="upscale", method=method, options=Options(**values), saving=options.saving(), image=content_hash(image)
+    )
+    return Upscaling(request, {request.image: image}, crop, tuple(notes))
+
+
+def _method(name: str, notes: Notes) -> UpscaleMethod | None:
+    words = name.strip().lower()
+    if words in NO_SCRIPT:
+        return None
+    for known in UPSCALE_METHODS:
+        if words == known.lower():
+            return known
+    notes.add("SeeSR enlarges in place of an upscaler that is not here")
+    return "SeeSR"
+
+
+def note_unused(body: Generation | Extras, notes: Notes) -> None:
+    """Notes what was asked for and is not done."""
+    for name, (neutral, sentence) in UNUSED.items():
+        if name in body.model_fields_set:
+            value = getattr(body, name)
+            if (value.strip().lower() if isinstance(value, str) else value) not in neutral:
+                notes.add(sentence)
+
+
+def within(model: type[OptionModel], name: str, value: float, sent: str, notes: Notes) -> Any:
+    """A value inside the bounds of an option, with a note where it was not."""
+    low, high = model.bounds(name)
+    inside = value if low is None or high is None else min(high, max(low, value))
+    if inside != value:
+        notes.add(f"{sent} is {inside:g}, as it may be {low:g} to {high:g}")
+    return int(inside) if isinstance(value, int) else inside
+
+
+def _is_enabled(unit: dict[str, Any]) -> bool:
+    model = unit.get("model")
+    return unit.get("enabled", True) is not False and model is not None and str(model).strip().lower() not in NO_SCRIPT
+
+
+def _number(value: object, default: float) -> float:
+    try:
+        return default if value is None else float(value)  # pyright: ignore[reportArgumentType]
+    except (TypeError, ValueError):
+        return default
