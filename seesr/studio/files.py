@@ -145,23 +145,24 @@ class FileStore:
 
     # Room.
 
-    def collect_garbage(self, inputs: Collection[str], pictures: Collection[str]) -> int:
-        """Removes what no row names, such as what a kill left; not what was written within the last hour: its row may come.
+    def collect_garbage(self, inputs: Collection[str], pictures: Collection[str], min_age: float = YOUNG_SECONDS) -> int:
+        """Removes what no row names, such as what a kill left.
 
         Args:
             inputs: hashes of the inputs that are needed.
             pictures: ids of all finished pictures.
+            min_age: seconds; what was written since then stays, as its row may come.
 
         Returns:
             The number of files that were removed.
         """
-        files, old = dict[Path, bool](), time.time() - YOUNG_SECONDS
+        files, old = dict[Path, bool](), time.time() - min_age
         for path in (self.root / INPUTS).iterdir():
             files[path] = path.name in inputs
         for folder in (OUTPUTS, THUMBNAILS, FETCHED):
             for path in (self.root / folder).glob("*/*"):
                 files[path] = path.stem in pictures
-        garbage = [path for path, is_needed in files.items() if not is_needed and _modified(path) < old]
+        garbage = [path for path, is_needed in files.items() if not is_needed and _modified(path) <= old]
         for path in garbage:
             path.unlink(missing_ok=True)
         return len(garbage)

@@ -120,6 +120,8 @@ class Studio(Gallery):
 
     def start(self) -> None:
         """Marks what the last end interrupted, removes what it left of files, and begins to run the queue."""
+        # Nobody writes yet: what has no row now never gets one.
+        self.files.collect_garbage(self.store.used_inputs(), self.store.picture_ids(), min_age=0)
         self.dispatcher.start()
         self.webhooks.start()
         self.tidy()
