@@ -44,8 +44,16 @@ from seesr.weights.resolve import resolve_weights
 settings.register_profile("long", max_examples=1000)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is slow begins first; the tests of a file run in one process."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run the tests with the marker `long` too, which take minutes each")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without `--long` those with that marker are left out. What is slow begins first; a file's tests run in one process."""
+    if not config.getoption("--long"):
+        left_out = [item for item in items if item.get_closest_marker("long")]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
     items.sort(key=lambda item: not any(item.get_closest_marker(name) for name in ("server", "training")))
 
 

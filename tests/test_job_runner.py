@@ -161,8 +161,9 @@ def test_errors_name_no_folder_of_the_operators(runner: JobRunner, tmp_path: Pat
     assert "damaged.safetensors" in failed.data["error"]
 
 
+@pytest.mark.parametrize("switches", [8, pytest.param(20, marks=pytest.mark.long)])
 def test_switching_between_checkpoints_keeps_pictures_and_memory_as_they_were(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, switches: int
 ) -> None:
     monkeypatch.setenv("SEESR_DATA", str(tmp_path))
     other = tmp_path / "models" / "checkpoints" / "other"
@@ -171,7 +172,7 @@ def test_switching_between_checkpoints_keeps_pictures_and_memory_as_they_were(
     runner = JobRunner(WorkerSettings(device="cpu"), weight_bytes=1_000_000)
     requests = [generation(checkpoint="pictograms"), generation(checkpoint="other")]
     first, used = [contents(run(runner, request)) for request in requests], list[int]()
-    for _ in range(4):
+    for _ in range(switches // 2):
         for request, before in zip(requests, first, strict=True):
             assert contents(run(runner, request)) == before
             assert len(runner.loaded()) == 1
