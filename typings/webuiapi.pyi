@@ -1,13 +1,13 @@
 # Its own types name a task of asyncio as the result of every method, which is so with use_async alone.
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 from PIL import Image
 
-class Upscaler(str, Enum):
+class Upscaler(StrEnum):
     Lanczos = "Lanczos"
 
-class HiResUpscaler(str, Enum):
+class HiResUpscaler(StrEnum):
     Lanczos = "Lanczos"
 
 class WebUIApiResult:
