@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def png(size: tuple[int, int] = (64, 48), colour: Any = "red", mode: str = "RGB"
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def made(endpoint: str = "txt2img", options: UserOptions | None = None, **body: Any) -> Translated:
+def made(endpoint: str = "txt2img", options: UserOptions | None = None, /, **body: Any) -> Translated:
     options = options or UserOptions()
     if endpoint == "txt2img":
         return text_to_image(fields.TextToImage.model_validate(body), options, KNOWN, LIMITS)
@@ -171,17 +172,16 @@ ANYTHING = st.recursive(
 @settings(max_examples=cases(60), deadline=None)
 @given(body=st.dictionaries(st.sampled_from(sorted(fields.ImageToImage.model_fields)), ANYTHING, max_size=6))
 def test_whatever_is_sent_becomes_a_job_or_a_sentence(body: dict[str, Any]) -> None:
-    for model in (fields.TextToImage, fields.ImageToImage):
+    text = partial(text_to_image, options=UserOptions(), known=KNOWN, limits=LIMITS)
+    image = partial(image_to_image, options=UserOptions(), known=KNOWN, limits=LIMITS)
+    for make in (
+        lambda: text(fields.TextToImage.model_validate(body)),
+        lambda: image(fields.ImageToImage.model_validate(body)),
+    ):
         try:
-            parsed = model.model_validate(body)
+            make()
         except ValidationError:
             assert any(value is not None for value in body.values())
-            continue
-        try:
-            if isinstance(parsed, fields.TextToImage):
-                text_to_image(parsed, UserOptions(), KNOWN, LIMITS)
-            elif isinstance(parsed, fields.ImageToImage):
-                image_to_image(parsed, UserOptions(), KNOWN, LIMITS)
         except SeeSRError:
             continue
 
@@ -253,11 +253,11 @@ def test_the_second_pass_has_the_size_that_is_asked_for() -> None:
 
 def test_overrides_hold_for_their_job_and_count_more_than_the_users_own() -> None:
     own = UserOptions.of({"sd_model_checkpoint": "pictograms", "CLIP_stop_at_last_layers": 2, "samples_format": "jpg"})
-    result = made(options=own, override_settings={"sd_model_checkpoint": "dream", "sd_vae": "sharp.safetensors"})
+    result = made("txt2img", own, override_settings={"sd_model_checkpoint": "dream", "sd_vae": "sharp.safetensors"})
     request = result.request
     assert (request.checkpoint, request.vae) == ("people/dream", "sharp")
     assert (request.options.clip_skip, request.saving.format) == (2, "jpg")
-    assert made(options=own).request.checkpoint == "pictograms"
+    assert made("txt2img", own).request.checkpoint == "pictograms"
     for name in (
         "dream.safetensors [0123456789]",
         "people/dream",

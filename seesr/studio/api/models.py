@@ -19,6 +19,7 @@ from seesr.models.manager import MAX_NAME, ModelInfo, Verified
 from seesr.models.pulls import PULL_ENDED, Pull, Pulls
 from seesr.studio.api.dependencies import Admin, AnyStudio, AnyUser
 from seesr.studio.api.events import After, LastEventId
+from seesr.studio.api.failures import FAILURES_OF_FILES
 from seesr.studio.api.jobs import Id
 from seesr.studio.api.schemas import MAX_PAGE, Body
 from seesr.studio.errors import ConflictError, NotFoundError
@@ -141,7 +142,7 @@ def _states(
     return _follow(pulls, pull, after)
 
 
-@router.get("/pulls/{pull}/events", response_class=EventSourceResponse)
+@router.get("/pulls/{pull}/events", response_class=EventSourceResponse, responses=FAILURES_OF_FILES)
 async def pull_events(states: Annotated[AsyncIterator[Pull], Depends(_states)]) -> AsyncIterator[ServerSentEvent]:
     """How far a model is until its end, each time as a JSON `Pull`; for admins."""
     async for state in states:
