@@ -120,7 +120,7 @@ def measure(console: Console, served: ServedStudio, board: str, rounds: int) -> 
             "favourites": lambda: ask("/pictures", favourite=True),
             "a board": lambda: ask("/pictures", board=board),
             "boards": lambda: ask("/boards"),
-            "most frequent tags": lambda: ask("/terms/tag"),
+            "most frequent tags": lambda: ask("/terms", kind="tag"),
         }
         table = Table("request", "median ms", "worst ms", "pictures")
         for name, request in requests.items():
