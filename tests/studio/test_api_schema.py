@@ -1,4 +1,4 @@
-"""The native API and OpenAI's against their own OpenAPI description, by schemathesis: no answer that the description does not have."""
+"""The native API and OpenAI's against their OpenAPI description, by schemathesis: no answer that is not in it."""
 
 from __future__ import annotations
 
