@@ -266,7 +266,7 @@ def _translate(body: ImageRequest, known: Known, **changes: Any) -> GenerationRe
     for name in ("prompt", "negative_prompt", "seed", "steps", "guidance_scale"):
         if (value := getattr(body, name)) is not None:
             values[name] = value
-    saving = {"format": FORMATS[body.suffix]}
+    saving: dict[str, Any] = {"format": FORMATS[body.suffix]}
     if body.output_compression is not None:
         saving["quality"] = max(1, body.output_compression)
     try:
