@@ -240,7 +240,7 @@ class _Calls:
 
     @staticmethod
     def terms(kind: TermKind, of: str | None) -> Call[list[Term]]:
-        return Call("GET", f"/terms/{kind}", _as(list[Term]), query={"of": of})
+        return Call("GET", "/terms", _as(list[Term]), query={"kind": kind, "of": of})
 
     @staticmethod
     def archive(search: PictureSearch, of: str | None) -> Call[bytes]:

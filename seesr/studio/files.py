@@ -53,7 +53,7 @@ class FileStore:
         self._bucket = Bucket(outputs) if outputs is not None and is_url(outputs) else None
         folder = FETCHED if self._bucket else outputs or OUTPUTS
         self._outputs = root / folder.removeprefix("file://")
-        for place in (root / INPUTS, root / THUMBNAILS, self._outputs):
+        for place in (root / INPUTS, self._outputs):
             place.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     # What users sent.

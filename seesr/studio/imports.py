@@ -93,7 +93,7 @@ def _picture_files(folder: Path) -> list[Path]:
 
 def _record(path: Path, content: bytes, user: str, limits: Limits) -> PictureRecord:
     image = load_image(EncodedImage(content, str(path)), limits)  # decoded, so that it is whole
-    media_type = Image.MIME.get(image.format or "")
+    media_type = Image.MIME.get(image.format or "", "")
     if media_type not in MEDIA_TYPES.values():
         raise InputError(f"{path} is {image.format}, which browsers do not show; convert it to PNG first.")
     return PictureRecord(

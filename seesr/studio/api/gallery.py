@@ -63,7 +63,7 @@ def archive(studio: AnyStudio, user: AnyUser, search: AnySearch, of: Of = None) 
     return StreamingResponse(studio.archive(user, search, of), media_type="application/zip", headers=headers)
 
 
-@router.get("/terms/{kind}")
+@router.get("/terms")
 def terms(studio: AnyStudio, user: AnyUser, kind: TermKind, of: Of = None) -> list[Term]:
     """The words, tags, LoRAs or checkpoints by which most of one's pictures are found, with their numbers."""
     return studio.terms(user, kind, of)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,7 +14,7 @@ from picture_records import picture_of
 from sqlalchemy import event
 
 from seesr.studio.records import PictureRecord, PictureSearch
-from seesr.studio.store import Store
+from seesr.studio.store import Store, sqlite_url
 from seesr.studio.store.terms import picture_terms
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -148,3 +150,14 @@ def test_strangers_settings_do_no_harm(store: Store) -> None:
         record = picture_of("ada", settings=settings_of_a_file)
         store.add_picture(record)
         assert store.picture(record.id) == record
+
+
+def test_pictures_of_version_1_are_found(tmp_path: Path) -> None:
+    path = tmp_path / "studio.db"
+    with sqlite3.connect(path) as connection:
+        connection.executescript((Path(__file__).parent / "version_1.sql").read_text())
+        connection.execute("""UPDATE pictures SET settings = '{"prompt": "An old lake", "weights": "tiny"}'""")
+    connection.close()
+    with Store(sqlite_url(path)) as store:
+        (picture,) = store.pictures(search=PictureSearch(words="lake", checkpoint="tiny"))
+        assert (picture.favourite, picture.tags, picture.trashed) == (False, [], None)

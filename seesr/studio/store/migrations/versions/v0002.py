@@ -21,6 +21,9 @@ def upgrade() -> None:
         pictures.add_column(sa.Column("favourite", sa.Boolean(), nullable=False, server_default=sa.false()))
         pictures.add_column(sa.Column("trashed", sa.DateTime(), nullable=True))
         pictures.drop_index("ix_pictures_user_number")
+    with op.batch_alter_table("pictures") as pictures:  # the defaults were for the rows that are there
+        pictures.alter_column("tags", existing_type=sa.JSON(), server_default=None)
+        pictures.alter_column("favourite", existing_type=sa.Boolean(), server_default=None)
     op.create_index("ix_pictures_user_created_number", "pictures", ["user", "created", "number"])
     op.create_index("ix_pictures_user_favourite_created_number", "pictures", ["user", "favourite", "created", "number"])
     op.create_index("ix_pictures_user_digest", "pictures", ["user", "digest"])
