@@ -44,14 +44,14 @@ class AddressRules:
     Args:
         allow_private: also those of this machine and its network, and http.
         trusted: address of a server of the operator's own, wherever it is, such as a mirror of the hub.
-        hosts: names or addresses of more of the operator's own hosts, at any port; http is allowed there too.
         resolve: as `socket.getaddrinfo`.
+        hosts: names or addresses of more of the operator's own hosts, at any port; http is allowed there too.
     """
 
     allow_private: bool = False
     trusted: str | None = None
-    hosts: frozenset[str] = frozenset()
     resolve: Resolve = socket.getaddrinfo
+    hosts: frozenset[str] = frozenset()
 
     def open(self, address: str, headers: Mapping[str, str], secret: Mapping[str, str] | None = None) -> HTTPResponse:
         """The answer to GET, after redirects, whose body is not yet read.

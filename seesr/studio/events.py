@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 
 from seesr.jobs import JobEvent
@@ -112,7 +112,9 @@ class EventLog:
                 if is_last or (not events and not new.wait(timeout)):
                     return
 
-    async def subscribe_async(self, job: str, after: int = 0, timeout: float | None = None) -> AsyncIterator[JobEvent]:
+    async def subscribe_async(
+        self, job: str, after: int = 0, timeout: float | None = None
+    ) -> AsyncGenerator[JobEvent, None]:
         """As `subscribe`, for an event loop."""
         new, wake = _async_event()
         with self._listening(wake, job=job):

@@ -7,7 +7,7 @@ import json
 import logging
 import threading
 import zipfile
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -329,7 +329,9 @@ class Studio(Gallery):
         self.job(user, id)
         return self._events.subscribe(id, after, timeout)
 
-    def events_async(self, user: User, id: str, after: int = 0, timeout: float | None = None) -> AsyncIterator[JobEvent]:
+    def events_async(
+        self, user: User, id: str, after: int = 0, timeout: float | None = None
+    ) -> AsyncGenerator[JobEvent, None]:
         """As `events`, for an event loop; it asks the store before it returns."""
         self.job(user, id)
         return self._events.subscribe_async(id, after, timeout)

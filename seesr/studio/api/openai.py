@@ -37,6 +37,7 @@ from seesr.images.sizes import Size
 from seesr.jobs import GenerationRequest, JobEvent, content_hash
 from seesr.options import Limits, SaveOptions
 from seesr.studio.api.dependencies import AnyStudio, AnyUser
+from seesr.studio.api.failures import MEANINGS
 from seesr.studio.api.running import run_to_end
 from seesr.studio.api.sdapi.dependencies import AnyModels
 from seesr.studio.api.sdapi.models import Known
@@ -155,8 +156,28 @@ class OpenAIRoute(APIRoute):
         return handle_errors
 
 
+class OpenAIError(BaseModel):
+    """What went wrong, in one sentence, and where."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class OpenAIErrorAnswer(BaseModel):
+    """The answer of every request that fails."""
+
+    error: OpenAIError
+
+
 PREFIX = "/v1"
-router = APIRouter(prefix=PREFIX, tags=["openai"], route_class=OpenAIRoute)
+FAILURES: dict[int | str, dict[str, Any]] = {
+    **{status: {"model": OpenAIErrorAnswer, "description": meaning} for status, meaning in MEANINGS.items()},
+    422: {"description": "Never: it is 400 here."},
+    500: {"model": OpenAIErrorAnswer, "description": "The job failed."},
+}
+router = APIRouter(prefix=PREFIX, tags=["openai"], route_class=OpenAIRoute, responses=FAILURES)
 _EDIT_BODY = {
     "requestBody": {
         "required": True,
@@ -245,7 +266,7 @@ def _translate(body: ImageRequest, known: Known, **changes: Any) -> GenerationRe
     for name in ("prompt", "negative_prompt", "seed", "steps", "guidance_scale"):
         if (value := getattr(body, name)) is not None:
             values[name] = value
-    saving = {"format": FORMATS[body.suffix]}
+    saving: dict[str, Any] = {"format": FORMATS[body.suffix]}
     if body.output_compression is not None:
         saving["quality"] = max(1, body.output_compression)
     try:
