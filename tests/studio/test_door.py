@@ -358,7 +358,8 @@ def test_no_route_shows_or_changes_what_is_another_users(users_app: StudioApp) -
             with pytest.raises(WebSocketDisconnect), socket(eve, concrete(path, values)) as stream:
                 stream.receive_text()
             continue
-        body: dict[str, Any] = {"priority": 0} if method == "PATCH" and "/jobs" in path else {"password": PASSWORD} if "password" in path else {}
+        body = {"password": PASSWORD} if "password" in path else {}
+        body |= {"priority": 0} if method == "PATCH" and "/jobs" in path else {}
         asked, unknown = (
             eve.request(method, concrete(path, ids), json=body if method != "GET" else None)
             for ids in (values, dict.fromkeys(values, "nothing"))
