@@ -1,4 +1,4 @@
-"""Requests of every task, drawn by hypothesis."""
+"""Requests for tests: one for a picture, and those of every task as hypothesis draws them."""
 
 from __future__ import annotations
 
@@ -37,3 +37,8 @@ upscales = st.builds(
 )
 tags = st.builds(TagsRequest, task=st.just("tags"), image=hashes)
 job_requests: st.SearchStrategy[JobRequest] = st.one_of(text_to_image, image_to_image, inpainting, upscales, tags)
+
+
+def generation(prompt: str = "grey", **values: object) -> GenerationRequest:
+    """A request for a picture, of one step unless `values`, the other options, say more."""
+    return GenerationRequest(options=GenerationOptions.model_validate({"prompt": prompt, "steps": 1, **values}))

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from PIL import Image
 
@@ -85,6 +86,22 @@ class StandInWorker:
 
     def close(self) -> None:
         self._cancelled.set()
+
+
+class Gate(StandInWorker):
+    """A worker that tells when a job has come to it, and waits with it until it is opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.arrived, self._is_open = threading.Event(), threading.Event()
+
+    def run(self, *job: Any) -> None:
+        self.arrived.set()
+        self._is_open.wait(60)
+        super().run(*job)
+
+    def open(self) -> None:
+        self._is_open.set()
 
 
 def picture(side: int) -> bytes:

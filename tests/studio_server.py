@@ -1,4 +1,4 @@
-"""A real studio for tests: store, door and routes behind uvicorn, in a thread, with a worker that draws grey pictures."""
+"""A real studio for tests: store, door and routes, by themselves or behind uvicorn, and a worker without models."""
 
 from __future__ import annotations
 
@@ -9,60 +9,65 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from argon2 import PasswordHasher
 from fastapi import FastAPI
 from stand_in_worker import StandInWorker
+from starlette.testclient import TestClient
 
-from seesr.generation.options import GenerationOptions
-from seesr.jobs import GenerationRequest
+from seesr.jobs import Worker
 from seesr.studio.accounts import Accounts
 from seesr.studio.app import create_app
 from seesr.studio.settings import StudioSettings
 from seesr.studio.studio import Studio
 
 FAST_HASHER = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
-PASSWORDS = {"anna": "anna's password", "ben": "ben's password"}
-"""Of the users where there are any: anna, who is admin, and ben."""
+PASSWORD = "correct horse"
+"""Of every user."""
+OWN = "http://127.0.0.1:7860"
+"""The studio's own origin for clients of its app."""
 
 
 @dataclass
 class ServedStudio:
-    """A studio that runs."""
+    """A studio that runs in this process."""
 
     app: FastAPI
     studio: Studio
     accounts: Accounts
-    worker: StandInWorker
     address: str = ""
+    """Where a server listens for it, if one does."""
 
     def key(self, user: str) -> str:
         """A new key of a user."""
         return self.accounts.add_key(user)
 
+    def client(self, address: str = "127.0.0.1", base_url: str = OWN, **arguments: Any) -> TestClient:
+        """A client of the app, without a server, that comes from `address` and does not say who it is."""
+        return TestClient(self.app, base_url=base_url, client=(address, 50000), follow_redirects=False, **arguments)
 
-def words(prompt: str, **options: object) -> GenerationRequest:
-    """A request for a picture."""
-    return GenerationRequest(options=GenerationOptions(**{"prompt": prompt, **options}))
+    def client_of(self, user: str, **arguments: Any) -> TestClient:
+        """As `client`, with a new key of a user."""
+        return self.client(headers={"Authorization": f"Bearer {self.key(user)}"}, **arguments)
 
 
 @contextmanager
-def open_studio(
-    data: Path, users: bool = False, seconds: float = 0.0, settings: StudioSettings | None = None
-) -> Iterator[ServedStudio]:
-    """A studio without a server.
+def studio_app(data: Path, *users: str, worker: Worker | None = None, **settings: Any) -> Iterator[ServedStudio]:
+    """A studio on a data folder, without a server.
 
     Args:
-        users: whether there are anna and ben.
-        seconds: of a step of the worker.
+        users: their names; the first one is an admin.
+        worker: None is a `StandInWorker`.
+        settings: as those of `StudioSettings`.
     """
-    settings, worker = settings or StudioSettings(), StandInWorker(seconds)
-    with Studio.open(data, settings, {"cpu": worker}) as studio:
-        accounts = Accounts(studio.store, hasher=FAST_HASHER)
-        for name, password in PASSWORDS.items() if users else ():
-            accounts.add_user(name, password)
-        yield ServedStudio(create_app(studio, accounts, settings), studio, accounts, worker)
+    chosen = StudioSettings(**settings)
+    with Studio.open(data, chosen, {"cpu": worker or StandInWorker()}) as studio:
+        accounts = Accounts(studio.store, chosen.session_hours, FAST_HASHER)
+        for user in users:
+            accounts.add_user(user, PASSWORD)
+        yield ServedStudio(create_app(studio, accounts, chosen), studio, accounts)
 
 
 @contextmanager
@@ -81,7 +86,7 @@ def listening(app: FastAPI, port: int = 0) -> Iterator[str]:
 
 
 @contextmanager
-def serving(data: Path, users: bool = False, seconds: float = 0.0) -> Iterator[ServedStudio]:
-    """A studio with a server; arguments as those of `open_studio`."""
-    with open_studio(data, users, seconds) as served, listening(served.app) as served.address:
+def serving(data: Path, *users: str, worker: Worker | None = None, **settings: Any) -> Iterator[ServedStudio]:
+    """A studio with a server; arguments as those of `studio_app`."""
+    with studio_app(data, *users, worker=worker, **settings) as served, listening(served.app) as served.address:
         yield served

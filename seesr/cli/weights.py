@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from seesr.cli.console import EXIT_INTERRUPTED, print_status
-from seesr.weights.cache import Cache, sha256
+from seesr.weights.cache import Cache, file_state
 from seesr.weights.hub import PULL_COMMAND, is_accepted, pull
 from seesr.weights.manifest import WeightFile, read_manifest
 
@@ -80,7 +79,7 @@ def verify() -> None:
             continue
         downloaded += 1
         path = cache.full / file.cached_path
-        state = _state(path, record["sha256"])
+        state = file_state(path, record["sha256"])
         print(f"{state:10} {file.cached_path}")
         if state != "intact":
             invalid += 1
@@ -90,15 +89,6 @@ def verify() -> None:
         print_status(f"{invalid} files are not as they were downloaded; `{PULL_COMMAND}` downloads them again.")
     if downloaded - invalid < len(manifest.files):
         raise typer.Exit(EXIT_INCOMPLETE)
-
-
-def _state(path: Path, digest: str) -> str:
-    if not path.is_file():
-        return "missing"
-    try:
-        return "intact" if sha256(path) == digest else "changed"
-    except OSError:
-        return "unreadable"
 
 
 def _forget(cache: Cache, file: WeightFile) -> None:

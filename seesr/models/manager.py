@@ -24,7 +24,7 @@ from seesr.generation.library import ADAPTER_FILE, MODELS, ModelFile, ModelPlace
 from seesr.models.catalogue import CatalogueEntry, ModelSource, read_catalogue
 from seesr.models.contents import LEGACY_SUFFIXES, NAMES, Contents, Kind, inspect, require_model
 from seesr.models.plans import Plan, make_plan
-from seesr.weights.cache import Cache, sha256
+from seesr.weights.cache import Cache, FileState, file_state, sha256
 from seesr.weights.fetch import fetch, require_room
 from seesr.weights.hub import ACCEPT_VARIABLE, hub_endpoint, is_accepted
 from seesr.weights.records import Record, Records
@@ -34,7 +34,7 @@ PARTIAL, FETCHED = ".partial", "model"
 """In `models/`: what is being fetched, each model under the second name in a folder of its own."""
 MAX_NAME = 100
 SHOWN = 20
-State = Literal["intact", "changed", "missing", "unreadable", "not recorded"]
+State = Literal[FileState, "not recorded"]
 OnBytes = Callable[[int, int], None]
 
 
@@ -308,7 +308,9 @@ class ModelManager:
                 yield Verified(kind=entry.kind, name=entry.place.name, file=entry.place.path.name, state="not recorded")
             for file, digest in sorted(files.items()):
                 path = entry.place.path / file if file else entry.place.path
-                yield Verified(kind=entry.kind, name=entry.place.name, file=file or path.name, state=_state(path, digest))
+                yield Verified(
+                    kind=entry.kind, name=entry.place.name, file=file or path.name, state=file_state(path, digest)
+                )
         recorded = {key: record for key, record in records.items() if kind is None and name is None}
         for key in sorted(recorded.keys() - {_key(entry) for entry in entries}):
             each, _, gone = key.partition("/")
@@ -466,12 +468,3 @@ def _sha256(path: Path) -> str:
         return sha256(path)
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
-
-
-def _state(path: Path, digest: str) -> State:
-    if not path.is_file():
-        return "missing"
-    try:
-        return "intact" if sha256(path) == digest else "changed"
-    except OSError:
-        return "unreadable"

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from seesr.studio.errors import ForbiddenError
-from seesr.studio.records import User
+from collections.abc import Callable
+from typing import TypeVar
+
+from seesr.studio.errors import ForbiddenError, NotFoundError
+from seesr.studio.records import Board, Job, PictureRecord, User
+
+Owned = TypeVar("Owned", Board, Job, PictureRecord)
 
 EVERYBODY = "*"
 """In place of a user's name, where the things of all are listed."""
@@ -12,6 +17,24 @@ EVERYBODY = "*"
 def may_see(user: User, owner: str) -> bool:
     """Whether a user may use what is the owner's."""
     return user.is_admin or user.name == owner
+
+
+def visible(user: User, what: str, id: str, read: Callable[[str], Owned]) -> Owned:
+    """What `read` finds by an id, if the user may see it.
+
+    Args:
+        what: it is, for the error.
+
+    Raises:
+        NotFoundError: there is none, or it is another user's, which nobody is to learn.
+    """
+    try:
+        found = read(id)
+    except NotFoundError:
+        found = None
+    if found is None or not may_see(user, found.user):
+        raise NotFoundError(f"there is no {what} {id!r}.")
+    return found
 
 
 def require_admin(user: User, what: str) -> None:

@@ -35,6 +35,12 @@ class LimitError(StudioError):
     status = 429
 
 
+class JobFailedError(StudioError):
+    """The job that a request waited for failed, or ended before it was done."""
+
+    status = 500
+
+
 class FullDiskError(StudioError):
     """There is no room on the disk."""
 

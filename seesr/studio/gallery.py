@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seesr.studio.access import may_see, owner_of
+from seesr.studio.access import owner_of, visible
 from seesr.studio.errors import NotFoundError, StorageError
 from seesr.studio.files import FileStore
 from seesr.studio.records import Board, PictureRecord, PictureSearch, Term, TermKind, User
@@ -36,13 +36,7 @@ class Gallery:
 
     def picture(self, user: User, id: str) -> PictureRecord:
         """A finished picture, also one in the trash."""
-        try:
-            picture = self.store.picture(id)
-        except NotFoundError:
-            picture = None
-        if picture is None or not may_see(user, picture.user):
-            raise NotFoundError(f"there is no picture {id!r}.")
-        return picture
+        return visible(user, "picture", id, self.store.picture)
 
     def pictures(
         self,
@@ -174,13 +168,7 @@ class Gallery:
 
     def board(self, user: User, id: str) -> Board:
         """A board."""
-        try:
-            board = self.store.board(id)
-        except NotFoundError:
-            board = None
-        if board is None or not may_see(user, board.user):
-            raise NotFoundError(f"there is no board {id!r}.")
-        return board
+        return visible(user, "board", id, self.store.board)
 
     def boards(self, user: User, of: str | None = None, picture: str | None = None) -> list[Board]:
         """Boards by name; with `picture` those on which it is."""

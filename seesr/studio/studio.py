@@ -31,7 +31,7 @@ from seesr.images.metadata import read_infotext, read_settings
 from seesr.images.sizes import Size
 from seesr.jobs import JobEvent, JobRequest, Worker, content_hash
 from seesr.options import Limits
-from seesr.studio.access import may_see, owner_of, require_admin
+from seesr.studio.access import owner_of, require_admin, visible
 from seesr.studio.dispatcher import Dispatcher, end_event
 from seesr.studio.errors import ConflictError, NotFoundError, StudioError
 from seesr.studio.events import EventLog
@@ -193,13 +193,7 @@ class Studio(Gallery):
 
     def job(self, user: User, id: str) -> Job:
         """A job."""
-        try:
-            job = self.store.job(id)
-        except NotFoundError:
-            job = None
-        if job is None or not may_see(user, job.user):
-            raise NotFoundError(f"there is no job {id!r}.")
-        return job
+        return visible(user, "job", id, self.store.job)
 
     def jobs(
         self,

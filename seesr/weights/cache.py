@@ -7,7 +7,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock
 
@@ -18,6 +18,9 @@ from seesr.weights.records import Licences, Records
 ENVIRONMENT_VARIABLE = "SEESR_CACHE"
 RECORDS_FILE = "digests.json"
 READ_BYTES = 1 << 22
+
+FileState = Literal["intact", "changed", "missing", "unreadable"]
+"""What a file is, compared with its recorded digest."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,16 @@ class Cache:
 
 def sha256(path: Path) -> str:
     return _digest(path, hashlib.sha256())
+
+
+def file_state(path: Path, digest: str) -> FileState:
+    """What a file is, compared with the SHA-256 that was recorded of it."""
+    if not path.is_file():
+        return "missing"
+    try:
+        return "intact" if sha256(path) == digest else "changed"
+    except OSError:
+        return "unreadable"
 
 
 def file_digest(path: Path, like: str) -> str:

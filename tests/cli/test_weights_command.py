@@ -10,7 +10,6 @@ from helpers import PHOTOS, Run
 from hub import REVISION, Hub
 
 from seesr import Upscaler
-from seesr.cli import weights as commands
 from seesr.weights.cache import Cache, sha256
 from seesr.weights.manifest import beside_package
 from seesr.weights.resolve import resolve_weights
@@ -60,7 +59,7 @@ def test_the_command_pulls_lists_verifies_and_uses_a_model(
     def fail(*_: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(commands, "sha256", fail)
+    monkeypatch.setattr("seesr.weights.cache.sha256", fail)
     monkeypatch.setattr(Cache, "invalidate", fail)
     verified = seesr("weights", "verify")
     assert verified.code == 1

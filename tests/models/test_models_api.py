@@ -12,7 +12,7 @@ import pytest
 import torch
 from hub import Hub
 from safetensors.torch import save
-from studio_app import StudioApp, studio_app
+from studio_server import ServedStudio, studio_app
 
 from seesr.weights.cache import Cache
 
@@ -22,7 +22,7 @@ MODELS, PULLS = "/api/v1/models", "/api/v1/models/pulls"
 
 
 @pytest.fixture
-def app(tmp_path: Path, cache: Cache) -> Iterator[StudioApp]:
+def app(tmp_path: Path, cache: Cache) -> Iterator[ServedStudio]:
     with studio_app(tmp_path / "data", "ada", "bob") as app:
         app.app.state.pulls.manager.pause = 0.01
         yield app
@@ -38,7 +38,7 @@ def ended(client: Any, pull: str) -> dict[str, Any]:
     raise AssertionError(f"it never ended: {state}")
 
 
-def test_a_model_is_fetched_in_the_background_told_of_and_removed_when_no_job_names_it(hub: Hub, app: StudioApp) -> None:
+def test_a_model_is_fetched_in_the_background_told_of_and_removed_when_no_job_names_it(hub: Hub, app: ServedStudio) -> None:
     hub.files, hub.card = {"someone/ink/ink.safetensors": LORA}, {"license": "openrail"}
     ada, bob = app.client_of("ada"), app.client_of("bob")
     wanted = {"source": "someone/ink"}
@@ -73,7 +73,7 @@ def test_a_model_is_fetched_in_the_background_told_of_and_removed_when_no_job_na
     assert ada.delete(f"{MODELS}/loras/ink").status_code == 404
 
 
-def test_pulls_run_one_after_the_other_and_end_on_request(hub: Hub, app: StudioApp) -> None:
+def test_pulls_run_one_after_the_other_and_end_on_request(hub: Hub, app: ServedStudio) -> None:
     hub.files = {"someone/a/a.safetensors": LARGE, "someone/b/b.safetensors": LORA}
     hub.length = {"someone/a/a.safetensors": len(LARGE) + 10**6}  # so that it never ends by itself
     app.app.state.pulls.manager.pause = 60
@@ -87,7 +87,7 @@ def test_pulls_run_one_after_the_other_and_end_on_request(hub: Hub, app: StudioA
     assert ended(ada, second)["state"] == "done"
 
 
-def test_only_admins_change_models(hub: Hub, app: StudioApp) -> None:
+def test_only_admins_change_models(hub: Hub, app: ServedStudio) -> None:
     bob = app.client_of("bob")
     assert bob.get(f"{MODELS}/catalogue").status_code == 200
     for method, path, body in (

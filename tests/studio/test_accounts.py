@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from argon2 import PasswordHasher
-from studio_app import FAST, PASSWORD
+from studio_server import FAST_HASHER, PASSWORD
 
 from seesr.errors import OptionError
 from seesr.studio.accounts import REMEMBERED_SECONDS, TRIES_OF_ADDRESS, TRIES_OF_NAME, TRIES_SECONDS, Accounts
@@ -133,7 +133,7 @@ def test_sessions_end(store: Store, accounts: Accounts) -> None:
     assert accounts.by_session(token + "x") is None
     accounts.log_out(token)
     assert accounts.by_session(token) is None
-    short = Accounts(store, session_hours=1e-9, hasher=FAST)
+    short = Accounts(store, session_hours=1e-9, hasher=FAST_HASHER)
     assert short.by_session(short.log_in("bob", PASSWORD, "10.0.0.1")[1]) is None
     _, token = accounts.log_in("bob", PASSWORD, "10.0.0.1")
     store.expire_sessions(datetime.now(UTC) + timedelta(days=8))

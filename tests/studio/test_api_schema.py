@@ -29,7 +29,7 @@ ENDLESS = f"{PREFIX}/events"
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedStudio]:
-    with serving(tmp_path_factory.mktemp("studio"), users=True) as served:
+    with serving(tmp_path_factory.mktemp("studio"), "anna", "ben") as served:
         yield served
 
 

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from job_requests import generation
 from PIL import Image
+from stand_in_worker import StandInWorker
 from stand_in_worker import picture as png
-from studio_server import PASSWORDS, ServedStudio, listening, open_studio, serving, words
+from studio_server import PASSWORD, ServedStudio, listening, serving, studio_app
 
 from seesr.client import AsyncClient, Client, ResponseError, UnreachableError, WaitTimeoutError
 from seesr.jobs import JobEvent, TagsRequest, UpscaleRequest, content_hash
@@ -24,7 +26,7 @@ from seesr.options import Options
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedStudio]:
-    with serving(tmp_path_factory.mktemp("studio"), users=True) as served:
+    with serving(tmp_path_factory.mktemp("studio"), "anna", "ben") as served:
         yield served
 
 
@@ -36,12 +38,12 @@ def anna(served: ServedStudio) -> Iterator[Client]:
 
 @pytest.fixture
 def ben(served: ServedStudio) -> Iterator[Client]:
-    with Client(served.address, user=("ben", PASSWORDS["ben"])) as client:
+    with Client(served.address, user=("ben", PASSWORD)) as client:
         yield client
 
 
 def test_a_job_from_request_to_picture(ben: Client) -> None:
-    job = ben.submit(words("a cat", batch_count=3))
+    job = ben.submit(generation("a cat", batch_count=3))
     assert (job.user, job.state, job.request.options.prompt) == ("ben", "pending", "a cat")
     ended = ben.wait(job.id, timeout=20)
     assert ended.state == "done"
@@ -71,14 +73,14 @@ def test_pictures_are_uploaded_and_named_by_their_hash(ben: Client) -> None:
 
 
 def test_what_another_user_has_is_not_there(anna: Client, ben: Client) -> None:
-    job = anna.submit(words("a secret"))
+    job = anna.submit(generation("a secret"))
     picture = anna.wait(job.id, timeout=20).pictures[0]
     for ask in (
         lambda: ben.job(job.id),
         lambda: ben.cancel(job.id),
         lambda: ben.retry(job.id),
         lambda: ben.skip(job.id),
-        lambda: ben.change(job.id, words("mine")),
+        lambda: ben.change(job.id, generation("mine")),
         lambda: next(ben.events(job.id)),
         lambda: ben.picture(picture.id),
         lambda: ben.picture_file(picture.id),
@@ -100,11 +102,11 @@ def test_what_another_user_has_is_not_there(anna: Client, ben: Client) -> None:
 def test_the_queue_waits_moves_and_changes(anna: Client, ben: Client) -> None:
     assert anna.pause("tea").reason == "tea"
     try:
-        first, second = (ben.submit(words(name)) for name in ("first", "second"))
+        first, second = (ben.submit(generation(name)) for name in ("first", "second"))
         assert ben.queue().paused
         ben.move(second.id, before=first.id)
         assert ben.job(second.id).ahead == 0
-        assert ben.change(first.id, words("a dog")).request.options.prompt == "a dog"
+        assert ben.change(first.id, generation("a dog")).request.options.prompt == "a dog"
         assert anna.change(first.id, priority=5).priority == 5
         with pytest.raises(ResponseError) as refused:
             ben.change(second.id, priority=5)
@@ -118,26 +120,26 @@ def test_the_queue_waits_moves_and_changes(anna: Client, ben: Client) -> None:
     again = ben.retry(first.id)
     assert again.retry_of == first.id
     with pytest.raises(ResponseError) as refused:
-        ben.change(first.id, words("too late"))
+        ben.change(first.id, generation("too late"))
     assert refused.value.status == 409
 
 
 def test_cancel_ends_a_job_within_a_step_and_only_that_one(ben: Client) -> None:
-    job, next_job = ben.submit(words("slow")), ben.submit(words("next"))
+    job, next_job = ben.submit(generation("slow")), ben.submit(generation("next"))
     events = ben.events(job.id)
     assert next(event for event in events if event.kind == "progress").data["step"] == 0
     ben.cancel(job.id)
     assert [event.kind for event in events][-1] == "cancelled"
     assert ben.job(job.id).state == "cancelled"
     assert ben.wait(next_job.id, timeout=20).state == "done"
-    running = ben.submit(words("slow"))
+    running = ben.submit(generation("slow"))
     assert next(ben.events(running.id)).kind == "started"
     assert ben.interrupt() == [running.id]
     assert ben.wait(running.id, timeout=20).state == "cancelled"
 
 
 def test_pages_hold_every_job_once(ben: Client) -> None:
-    made = [ben.submit(words(str(number))).id for number in range(7)]
+    made = [ben.submit(generation(str(number))).id for number in range(7)]
     seen, page = list[str](), ben.jobs(count=3)
     while page.next is not None:
         seen += [job.id for job in page.jobs]
@@ -151,7 +153,7 @@ def test_pages_hold_every_job_once(ben: Client) -> None:
 
 
 def test_settings_options_samplers_and_facts(ben: Client) -> None:
-    picture = ben.wait(ben.submit(words("a cat")).id, timeout=20).pictures[0]
+    picture = ben.wait(ben.submit(generation("a cat")).id, timeout=20).pictures[0]
     assert ben.settings(ben.picture_file(picture.id)).keys() == {"settings", "infotext"}
     options = {option.name: option for option in ben.options().generation}
     assert (options["steps"].minimum, options["steps"].maximum, options["steps"].default) == (1, 150, None)
@@ -167,7 +169,7 @@ def test_users_keys_and_the_end_of_a_user(served: ServedStudio, anna: Client) ->
     with Client(served.address, user=("carl", "carl's password")) as carl:
         key = carl.add_key("phone")
         assert [known.label for known in carl.list_keys()] == ["phone"]
-        job = carl.wait(carl.submit(words("a cat")).id, timeout=20)
+        job = carl.wait(carl.submit(generation("a cat")).id, timeout=20)
         with Client(served.address, key=key.key) as phone:
             assert phone.me() == carl.me()
             with zipfile.ZipFile(io.BytesIO(phone.export("carl"))) as archive:
@@ -189,8 +191,8 @@ def test_users_keys_and_the_end_of_a_user(served: ServedStudio, anna: Client) ->
 
 
 def test_old_jobs_are_pruned(anna: Client, ben: Client) -> None:
-    theirs = ben.wait(ben.submit(words("ben's")).id, timeout=20)
-    kept, removed = (anna.wait(anna.submit(words(name)).id, timeout=20) for name in ("kept", "removed"))
+    theirs = ben.wait(ben.submit(generation("ben's")).id, timeout=20)
+    kept, removed = (anna.wait(anna.submit(generation(name)).id, timeout=20) for name in ("kept", "removed"))
     assert anna.prune(kept.ended or kept.created, keep_pictures=True) == 0
     assert anna.prune(datetime.now(UTC), keep_pictures=False) == 2
     assert anna.jobs(count=200).jobs == []
@@ -200,7 +202,7 @@ def test_old_jobs_are_pruned(anna: Client, ben: Client) -> None:
 
 def test_events_go_on_where_they_broke_off(tmp_path: Path) -> None:
     """The server goes away in the middle of a job, and comes back at the same address: nothing is told twice or lost."""
-    with open_studio(tmp_path, seconds=0.15) as served:
+    with studio_app(tmp_path, worker=StandInWorker(0.15)) as served:
         events, told = list[JobEvent](), threading.Event()
 
         def listen(address: str, job: str) -> None:
@@ -211,7 +213,7 @@ def test_events_go_on_where_they_broke_off(tmp_path: Path) -> None:
                         told.set()
 
         with listening(served.app) as address, Client(address) as client:
-            job = client.submit(words("a cat", batch_count=4)).id
+            job = client.submit(generation("a cat", batch_count=4)).id
             thread = threading.Thread(target=listen, args=(address, job))
             thread.start()
             assert told.wait(20)
@@ -247,7 +249,7 @@ def test_a_connection_that_was_closed_meanwhile_is_made_anew() -> None:
 def test_a_studio_that_is_not_there(tmp_path: Path) -> None:
     with Client("http://127.0.0.1:9") as client, pytest.raises(UnreachableError, match=r"http://127.0.0.1:9 .*seesr studio"):
         client.me()
-    with open_studio(tmp_path) as served, listening(served.app) as address:
+    with studio_app(tmp_path) as served, listening(served.app) as address:
         for path, status in (("/nothing", 401), ("/api/v1/nothing", 404)):
             answer = httpx.get(f"{address}{path}")
             assert answer.status_code in (status, 404)
@@ -259,7 +261,7 @@ def test_the_asynchronous_client_does_the_same(served: ServedStudio) -> None:
         async with AsyncClient(served.address, key=served.key("ben")) as client:
             assert (await client.me()).name == "ben"
             content = png(48)
-            jobs = await asyncio.gather(*(client.submit(words(str(number))) for number in range(3)))
+            jobs = await asyncio.gather(*(client.submit(generation(str(number))) for number in range(3)))
             kinds = [[event.kind async for event in client.events(job.id)] for job in jobs]
             assert all(kind[0] == "started" and kind[-1] == "done" for kind in kinds)
             ended = [await client.wait(job.id, timeout=20) for job in jobs]
@@ -268,7 +270,7 @@ def test_the_asynchronous_client_does_the_same(served: ServedStudio) -> None:
             assert content_hash(await client.picture_file(picture.id)) == picture.digest
             assert await client.upload(content) == content_hash(content)
             assert (await client.jobs(count=1)).jobs[0].user == "ben"
-            slow = await client.submit(words("slow"))
+            slow = await client.submit(generation("slow"))
             assert (await client.cancel(slow.id)).id == slow.id
             with pytest.raises(ResponseError):
                 await client.pause()

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from job_requests import generation
 from picture_records import add_picture
 from PIL import Image
 from sqlalchemy import update
 from stand_in_worker import StandInWorker, picture
-from studio_server import ServedStudio, open_studio, serving, words
+from studio_server import ServedStudio, serving, studio_app
 
 from seesr.client import AsyncClient, Client, ResponseError
 from seesr.jobs import JobEvent, JobRequest, UpscaleRequest, content_hash
@@ -30,7 +31,7 @@ BEN = User(name="ben")
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedStudio]:
-    with serving(tmp_path_factory.mktemp("gallery"), users=True) as served:
+    with serving(tmp_path_factory.mktemp("gallery"), "anna", "ben") as served:
         yield served
 
 
@@ -51,7 +52,7 @@ def found(client: Client, of: str | None = None, **search: object) -> list[str]:
 
 
 def test_a_made_picture_is_found_by_what_made_it(ben: Client) -> None:
-    job = ben.wait(ben.submit(words("A Crystal-clear lake, 東京の湖")).id, timeout=20)
+    job = ben.wait(ben.submit(generation("A Crystal-clear lake, 東京の湖")).id, timeout=20)
     (picture,) = job.pictures
     for text in ("crystal LAKE", "lake", "湖 東", ""):
         assert picture.id in found(ben, words=text)
@@ -102,7 +103,7 @@ def test_marks_and_tags(served: ServedStudio, ben: Client) -> None:
 
 
 def test_deleting_can_be_undone_until_the_trash_is_emptied(served: ServedStudio, ben: Client) -> None:
-    job = ben.wait(ben.submit(words("to be thrown away", batch_count=2)).id, timeout=20)
+    job = ben.wait(ben.submit(generation("to be thrown away", batch_count=2)).id, timeout=20)
     kept, gone = (picture.id for picture in job.pictures)
     content = ben.picture_file(gone)
     ben.trash([kept, gone])
@@ -130,8 +131,7 @@ def test_deleting_can_be_undone_until_the_trash_is_emptied(served: ServedStudio,
 
 
 def test_the_trash_is_emptied_after_the_operators_time(tmp_path: Path) -> None:
-    settings = StudioSettings(limits=OperatorLimits(trash_days=2))
-    with open_studio(tmp_path, settings=settings) as served:
+    with studio_app(tmp_path, limits=OperatorLimits(trash_days=2)) as served:
         studio, local = served.studio, User(name="local", role="admin")
         (old, _), (young, _) = (add_picture(studio, "local") for _ in range(2))
         studio.trash(local, [old.id, young.id])

@@ -10,16 +10,18 @@ from pathlib import Path
 import psutil
 import pytest
 from helpers import TESTS, encoded, photograph
+from job_requests import generation
 from PIL import Image
-from studio_parts import ANN, generation
 
 from seesr.job_runner import WorkerSettings
 from seesr.jobs import UpscaleRequest, content_hash
 from seesr.options import Options
+from seesr.studio.records import User
 from seesr.studio.settings import StudioSettings
 from seesr.studio.studio import Studio
 from seesr.studio.worker.local_worker import CHILD, LocalWorker
 
+ANN = User(name="ann")
 STAND_IN = (sys.executable, str(TESTS / "stand_in_child.py"))
 PROGRAM = """
 import sys
@@ -47,8 +49,8 @@ def test_kill_9_loses_nothing_and_repeats_nothing(tmp_path: Path, command: tuple
     photo = encoded(photograph("chelsea.png", (150, 80, 182, 112)), "PNG")
     upscaling = UpscaleRequest(task="upscale", image=content_hash(photo), options=Options(scale=1, steps=1, tags=False))
     with Studio.open(tmp_path, StudioSettings(), {}) as studio:
-        jobs = [studio.submit(ANN, upscaling, {upscaling.image: photo}), studio.submit(ANN, generation(count=4))]
-        jobs += [studio.submit(ANN, upscaling) for _ in range(2)]
+        jobs = [studio.submit(ANN, upscaling, {upscaling.image: photo})]
+        jobs += [studio.submit(ANN, request) for request in (generation(batch_count=4, seed=0), upscaling, upscaling)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "STAND_IN_SECONDS": "0.2"}
     arguments = [sys.executable, "-c", PROGRAM, str(tmp_path), str(kill_at), *command]
     server = subprocess.Popen(arguments, stdout=subprocess.PIPE, env=environment)

@@ -7,8 +7,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from job_requests import generation
 from sqlalchemy import event as sql_event
-from studio_server import ServedStudio, serving, words
+from stand_in_worker import StandInWorker
+from studio_server import ServedStudio, serving
 
 from seesr.client import AsyncClient
 
@@ -19,7 +21,8 @@ QUERIES = 10
 
 def test_fifty_clients_poll_while_a_worker_runs(tmp_path: Path) -> None:
     """All jobs are made, the two users in turns, and a poll asks little of the store however many there are."""
-    with serving(tmp_path, users=True) as served:
+    worker = StandInWorker()
+    with serving(tmp_path, "anna", "ben", worker=worker) as served:
         queries = list[str]()
 
         def count(*args: Any) -> None:
@@ -36,15 +39,15 @@ def test_fifty_clients_poll_while_a_worker_runs(tmp_path: Path) -> None:
 
         jobs, polls = asyncio.run(run())
         assert len(queries) <= QUERIES * polls
-        users = [served.studio.store.job(job).user for job in served.worker.ran]
-    assert sorted(jobs) == sorted(served.worker.ran)
+        users = [served.studio.store.job(job).user for job in worker.ran]
+    assert sorted(jobs) == sorted(worker.ran)
     assert {tuple(users[at : at + 2]) for at in range(0, CLIENTS, 2)} <= {("anna", "ben"), ("ben", "anna")}
 
 
 async def submit(served: ServedStudio, clients: list[AsyncClient]) -> list[str]:
     """A job of each client's, none of which is begun yet."""
     served.studio.store.set_paused("until all have asked")
-    return [(await client.submit(words(str(number)))).id for number, client in enumerate(clients)]
+    return [(await client.submit(generation(str(number)))).id for number, client in enumerate(clients)]
 
 
 async def poll(served: ServedStudio, clients: list[AsyncClient], jobs: list[str]) -> int:

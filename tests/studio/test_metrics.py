@@ -8,8 +8,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from job_requests import generation
 from prometheus_client.parser import text_string_to_metric_families
-from studio_server import open_studio, serving, words
+from studio_server import serving, studio_app
 
 from seesr.client import Client
 from seesr.jobs import JobEvent
@@ -29,10 +30,10 @@ def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
 def test_metrics_count_what_jobs_do(tmp_path: Path) -> None:
     with serving(tmp_path) as served, Client(served.address) as client:
         for prompt, state in (("a cat", "done"), ("fail", "failed")):
-            job = client.submit(words(prompt, batch_count=2))
+            job = client.submit(generation(prompt, batch_count=2))
             assert [event.kind for event in client.events(job.id)][-1] == state
         client.pause()
-        client.submit(words("a secret prompt"))
+        client.submit(generation("a secret prompt"))
         text = httpx.get(f"{served.address}/metrics").text
     task = ("task", "text to image")
     found = samples(text)
@@ -50,9 +51,9 @@ def test_metrics_count_what_jobs_do(tmp_path: Path) -> None:
 
 
 def test_metrics_tell_stages_and_falls_from_the_record_of_a_picture(tmp_path: Path) -> None:
-    with open_studio(tmp_path) as served:
+    with studio_app(tmp_path) as served:
         metrics = Metrics(served.studio)
-        job = served.studio.submit(ADMIN, words("a cat"))
+        job = served.studio.submit(ADMIN, generation("a cat"))
         record = {
             "seconds": {"denoise": 2.5, "vae_decode": 1.0, "pixels": 1.0},
             "attempts": [{"rung": "whole", "reason": "out of memory"}],
@@ -66,7 +67,7 @@ def test_metrics_tell_stages_and_falls_from_the_record_of_a_picture(tmp_path: Pa
 
 
 def test_health_and_ready(tmp_path: Path) -> None:
-    with serving(tmp_path, users=True) as served:
+    with serving(tmp_path, "anna", "ben") as served:
         for paused, status in ((None, 200), ("tea", 503), (None, 200)):
             served.studio.store.set_paused(paused)
             assert httpx.get(f"{served.address}/health").json() == {"status": "ok"}
@@ -79,11 +80,11 @@ def test_the_log_has_ids_of_jobs_and_prompts_only_if_asked(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, prompts: bool
 ) -> None:
     log = JobLog(prompts)
-    with open_studio(tmp_path) as served, caplog.at_level(logging.INFO, "seesr.studio.jobs"):
+    with studio_app(tmp_path) as served, caplog.at_level(logging.INFO, "seesr.studio.jobs"):
         served.studio.dispatcher.watchers[:] = [log.observe]
         ids = list[str]()
         for prompt in ("a secret cat", "a secret fail"):
-            job = served.studio.submit(ADMIN, words(prompt))
+            job = served.studio.submit(ADMIN, generation(prompt))
             ids.append(served.studio.wait(ADMIN, job.id, 20).id)
     formatter = JsonLines()
     lines = [json.loads(formatter.format(record)) for record in caplog.records if record.name == "seesr.studio.jobs"]

@@ -9,9 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
+from job_requests import generation
 from sqlalchemy import event as sql_event
 from stand_in_worker import picture as png
-from studio_server import ServedStudio, serving, words
+from studio_server import ServedStudio, serving
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -21,7 +22,7 @@ from seesr.studio.api.native import PREFIX
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedStudio]:
-    with serving(tmp_path_factory.mktemp("studio"), users=True) as served:
+    with serving(tmp_path_factory.mktemp("studio"), "anna", "ben") as served:
         yield served
 
 
@@ -38,7 +39,7 @@ def http(served: ServedStudio, user: str) -> httpx.Client:
 
 
 def submit(client: httpx.Client, prompt: str = "a cat", **options: Any) -> str:
-    body = {"request": words(prompt, **options).model_dump(mode="json")}
+    body = {"request": generation(prompt, **options).model_dump(mode="json")}
     return client.post("/jobs", json=body).raise_for_status().json()["id"]
 
 

@@ -17,16 +17,13 @@ import openai
 import pytest
 from openai import OpenAI
 from PIL import Image
-from studio_server import FAST_HASHER, PASSWORDS, ServedStudio, listening, serving
+from stand_in_worker import StandInWorker
+from studio_server import PASSWORD, ServedStudio, serving
 from system_programs import need_npm_package, need_program
 
 from seesr.job_runner import WorkerSettings
 from seesr.jobs import GenerationRequest, content_hash
-from seesr.studio.accounts import Accounts
-from seesr.studio.app import create_app
 from seesr.studio.records import User
-from seesr.studio.settings import StudioSettings
-from seesr.studio.studio import Studio
 from seesr.studio.worker.local_worker import LocalWorker
 
 BEN = User(name="ben")
@@ -34,7 +31,7 @@ BEN = User(name="ben")
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedStudio]:
-    with serving(tmp_path_factory.mktemp("studio"), users=True, seconds=0.05) as served:
+    with serving(tmp_path_factory.mktemp("studio"), "anna", "ben", worker=StandInWorker(0.05)) as served:
         yield served
 
 
@@ -180,7 +177,7 @@ def test_errors_are_those_of_the_client(ben: OpenAI, served: ServedStudio) -> No
         with pytest.raises(openai.AuthenticationError) as raised:
             ben.with_options(api_key=key).models.list()
         assert raised.value.type == "invalid_request_error"
-    assert httpx.get(f"{served.address}/v1/models", auth=("ben", PASSWORDS["ben"])).status_code == 401
+    assert httpx.get(f"{served.address}/v1/models", auth=("ben", PASSWORD)).status_code == 401
     small, large = png(Image.new("RGBA", (32, 32), (0, 0, 0, 0))), png(Image.new("RGB", (64, 64)))
     for mask in (small, large, ("mask.png", b"no picture", "image/png")):
         with pytest.raises(openai.BadRequestError):
@@ -276,30 +273,28 @@ def test_the_client_for_javascript(served: ServedStudio, ben: OpenAI, tmp_path: 
 
 
 def test_the_embedded_models_draw_the_same_again_and_edits_keep_the_rest(tmp_path: Path) -> None:
-    settings, worker = StudioSettings(), LocalWorker(WorkerSettings(checkpoint="pictograms", data=tmp_path), "cpu")
-    with Studio.open(tmp_path, settings, {"cpu": worker}) as studio:
-        app = create_app(studio, Accounts(studio.store, hasher=FAST_HASHER), settings)
-        with listening(app) as address:
-            client = OpenAI(base_url=f"{address}/v1", api_key="any", max_retries=0)
+    worker = LocalWorker(WorkerSettings(checkpoint="pictograms", data=tmp_path), "cpu")
+    with serving(tmp_path, worker=worker) as served:
+        client = OpenAI(base_url=f"{served.address}/v1", api_key="any", max_retries=0)
 
-            def draw(**fields: object) -> bytes:
-                answer = client.images.generate(prompt="a red house", extra_body={"seed": 5, "steps": 2, **fields})
-                assert answer.data is not None
-                return base64.b64decode(answer.data[0].b64_json or "")
-
-            first = draw()
-            assert draw() == first
-            assert draw(seed=6) != first
-            image = Image.open(io.BytesIO(first)).convert("RGB")
-            mask = Image.new("RGBA", image.size, "white")
-            mask.paste((0, 0, 0, 0), (0, 0, image.width // 2, image.height))
-            answer = client.images.edit(image=png(image), mask=png(mask), prompt="a green tree", extra_body={"seed": 1})
+        def draw(**fields: object) -> bytes:
+            answer = client.images.generate(prompt="a red house", extra_body={"seed": 5, "steps": 2, **fields})
             assert answer.data is not None
-            edited = opened(answer.data[0].b64_json).convert("RGB")
-            assert edited.size == image.size
-            kept = (image.width * 3 // 4, 0, image.width, image.height)
-            painted = (0, 0, image.width // 4, image.height)
-            assert edited.crop(kept).tobytes() == image.crop(kept).tobytes()
-            assert edited.crop(painted).tobytes() != image.crop(painted).tobytes()
-            (tmp_path / "first.png").write_bytes(first)
-            edited.save(tmp_path / "edited.png")
+            return base64.b64decode(answer.data[0].b64_json or "")
+
+        first = draw()
+        assert draw() == first
+        assert draw(seed=6) != first
+        image = Image.open(io.BytesIO(first)).convert("RGB")
+        mask = Image.new("RGBA", image.size, "white")
+        mask.paste((0, 0, 0, 0), (0, 0, image.width // 2, image.height))
+        answer = client.images.edit(image=png(image), mask=png(mask), prompt="a green tree", extra_body={"seed": 1})
+        assert answer.data is not None
+        edited = opened(answer.data[0].b64_json).convert("RGB")
+        assert edited.size == image.size
+        kept = (image.width * 3 // 4, 0, image.width, image.height)
+        painted = (0, 0, image.width // 4, image.height)
+        assert edited.crop(kept).tobytes() == image.crop(kept).tobytes()
+        assert edited.crop(painted).tobytes() != image.crop(painted).tobytes()
+        (tmp_path / "first.png").write_bytes(first)
+        edited.save(tmp_path / "edited.png")

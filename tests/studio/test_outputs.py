@@ -11,15 +11,15 @@ from typing import Any
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from job_requests import generation
 from picture_records import picture_of
-from studio_server import ServedStudio, listening, open_studio, words
+from studio_server import ServedStudio, serving
 
 from seesr.client import Client, ResponseError
 from seesr.jobs import content_hash
 from seesr.studio import files as studio_files
 from seesr.studio.errors import StorageError, StudioError
 from seesr.studio.files import FileStore
-from seesr.studio.settings import StudioSettings
 
 BUCKET = "pictures"
 
@@ -85,8 +85,7 @@ def objects() -> dict[str, bytes]:
 
 @pytest.fixture
 def served(s3: Faults, tmp_path: Path) -> Iterator[ServedStudio]:
-    settings = StudioSettings(outputs=f"s3://{BUCKET}/studio")
-    with open_studio(tmp_path / "data", settings=settings) as served, listening(served.app) as served.address:
+    with serving(tmp_path / "data", outputs=f"s3://{BUCKET}/studio") as served:
         yield served
 
 
@@ -97,7 +96,7 @@ def client(served: ServedStudio) -> Iterator[Client]:
 
 
 def test_pictures_are_written_listed_served_and_removed(served: ServedStudio, client: Client, s3: Faults) -> None:
-    job = client.wait(client.submit(words("grey", batch_count=2)).id, timeout=60)
+    job = client.wait(client.submit(generation("grey", batch_count=2)).id, timeout=60)
     assert job.state == "done", job.error
     names = {picture.id: f"studio/{picture.created:%Y-%m-%d}/{picture.id}.png" for picture in job.pictures}
     assert {name: content_hash(content) for name, content in objects().items()} == {
@@ -120,15 +119,15 @@ def test_pictures_are_written_listed_served_and_removed(served: ServedStudio, cl
 def test_a_fault_that_passes_is_not_seen(client: Client, s3: Faults) -> None:
     faults = iter([True])
     s3.is_broken = lambda method, path: method == "PUT" and next(faults, False)
-    job = client.wait(client.submit(words("grey")).id, timeout=60)
+    job = client.wait(client.submit(generation("grey")).id, timeout=60)
     assert job.state == "done", job.error
     assert len(objects()) == 1
 
 
 def test_a_picture_is_whole_or_absent_while_the_storage_fails(served: ServedStudio, client: Client, s3: Faults) -> None:
-    good = client.wait(client.submit(words("grey")).id, timeout=60).pictures[0]
+    good = client.wait(client.submit(generation("grey")).id, timeout=60).pictures[0]
     s3.is_broken = lambda method, path: True
-    failed = client.wait(client.submit(words("grey")).id, timeout=120)
+    failed = client.wait(client.submit(generation("grey")).id, timeout=120)
     assert (failed.state, failed.pictures) == ("failed", [])
     assert "storage of the outputs failed" in (failed.error or "")
     assert "127.0.0.1" not in (failed.error or "")

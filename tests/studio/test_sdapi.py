@@ -19,11 +19,11 @@ import webuiapi
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from safetensors.numpy import save_file
-from studio_server import PASSWORDS, ServedStudio, listening, open_studio, serving
+from stand_in_worker import StandInWorker
+from studio_server import PASSWORD, ServedStudio, serving
 
 from seesr.jobs import GenerationRequest, TagsRequest, UpscaleRequest
 from seesr.studio.records import ENDED, LOCAL, User
-from seesr.studio.settings import StudioSettings
 
 PREFIX = "/sdapi/v1"
 RED = Image.new("RGB", (64, 48), "red")
@@ -48,7 +48,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedStudio]:
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedStudio]:
     """With anna and ben."""
-    with serving(tmp_path_factory.mktemp("studio"), users=True) as served:
+    with serving(tmp_path_factory.mktemp("studio"), "anna", "ben") as served:
         yield served
 
 
@@ -57,7 +57,7 @@ def port(served: ServedStudio) -> int:
 
 
 def http(served: ServedStudio, user: str | None = None) -> httpx.Client:
-    auth = (user, PASSWORDS[user]) if user else None
+    auth = (user, PASSWORD) if user else None
     return httpx.Client(base_url=served.address + PREFIX, auth=auth, timeout=30)
 
 
@@ -74,7 +74,7 @@ def base64_of(image: Image.Image) -> str:
 @pytest.mark.parametrize("user", [None, "ben"])
 def test_webuiapi_makes_pictures(local: ServedStudio, shared: ServedStudio, user: str | None) -> None:
     served = shared if user else local
-    api = webuiapi.WebUIApi(port=port(served), username=user, password=PASSWORDS.get(user or ""))
+    api = webuiapi.WebUIApi(port=port(served), username=user, password=PASSWORD)
     result = api.txt2img(prompt="a cat", n_iter=2, width=64, height=64)
     assert [image.size for image in result.images] == [(64, 64)] * 2
     assert result.info.keys() == INFO_KEYS
@@ -272,7 +272,8 @@ def wait_until(is_true: Callable[[], object], seconds: float = 20) -> None:
 
 
 def test_progress_and_interrupt_are_of_ones_own_jobs(tmp_path: Path) -> None:
-    with serving(tmp_path, users=True, seconds=0.2) as served, http(served, "ben") as ben, http(served, "anna") as anna:
+    worker = StandInWorker(0.2)
+    with serving(tmp_path, "anna", "ben", worker=worker) as served, http(served, "ben") as ben, http(served, "anna") as anna:
         answers = list[Any]()
         body = {"prompt": "a cat", "n_iter": 20}
         thread = threading.Thread(target=lambda: answers.append(post(ben, "/txt2img", body)))
@@ -295,7 +296,7 @@ def test_progress_and_interrupt_are_of_ones_own_jobs(tmp_path: Path) -> None:
 
 
 def test_the_job_of_a_client_that_goes_away_is_cancelled(tmp_path: Path) -> None:
-    with serving(tmp_path, seconds=0.2) as served:
+    with serving(tmp_path, worker=StandInWorker(0.2)) as served:
         with http(served) as client, pytest.raises(httpx.ReadTimeout):
             client.post("/txt2img", json={"prompt": "a cat", "n_iter": 50}, timeout=0.5)
         wait_until(lambda: served.studio.jobs(User(name=LOCAL), ENDED))
@@ -363,7 +364,6 @@ def test_nobody_gets_in_and_another_user_sees_nothing(shared: ServedStudio) -> N
 
 
 def test_it_can_be_turned_off(tmp_path: Path) -> None:
-    off = StudioSettings(sdapi=False)
-    with open_studio(tmp_path, settings=off) as served, listening(served.app) as address:
+    with serving(tmp_path, sdapi=False) as served:
         for path in ("/sdapi/v1/options", "/sdapi/v1/txt2img", "/controlnet/version"):
-            assert httpx.get(address + path).status_code == 404
+            assert httpx.get(served.address + path).status_code == 404

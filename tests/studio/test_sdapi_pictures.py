@@ -9,25 +9,19 @@ import pytest
 import webuiapi
 from PIL import Image
 from sd_parsers import ParserManager
-from studio_server import FAST_HASHER, listening
+from studio_server import serving
 
 from seesr.images.metadata import read_infotext
 from seesr.job_runner import WorkerSettings
-from seesr.studio.accounts import Accounts
-from seesr.studio.app import create_app
-from seesr.studio.settings import StudioSettings
-from seesr.studio.studio import Studio
 from seesr.studio.worker.local_worker import LocalWorker
 
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webuiapi.WebUIApi]:
-    data, settings = tmp_path_factory.mktemp("studio"), StudioSettings()
+    data = tmp_path_factory.mktemp("studio")
     worker = LocalWorker(WorkerSettings(data=data, device="cpu"), "cpu")
-    with Studio.open(data, settings, {"cpu": worker}) as studio:
-        app = create_app(studio, Accounts(studio.store, hasher=FAST_HASHER), settings)
-        with listening(app) as address:
-            yield webuiapi.WebUIApi(port=int(address.rpartition(":")[2]), steps=2)
+    with serving(data, worker=worker) as served:
+        yield webuiapi.WebUIApi(port=int(served.address.rpartition(":")[2]), steps=2)
 
 
 @pytest.fixture(scope="module")

@@ -8,27 +8,46 @@ import os
 import threading
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from stand_in_worker import StandInWorker, picture
-from studio_parts import ADMIN, ANN, BOB, Gate, generation
+from job_requests import generation
+from stand_in_worker import Gate, StandInWorker, picture
 
 from seesr.errors import InputError
 from seesr.jobs import TagsRequest, UpscaleRequest, content_hash
 from seesr.studio.dispatcher import DISK_FULL
 from seesr.studio.errors import ConflictError, ForbiddenError, LimitError, NotFoundError
-from seesr.studio.records import Job
+from seesr.studio.limits import OperatorLimits
+from seesr.studio.records import Job, User
+from seesr.studio.settings import StudioSettings
 from seesr.studio.studio import Studio
 
 Open = Callable[..., Studio]
+ANN, BOB, ADMIN = User(name="ann"), User(name="bob"), User(name="root", role="admin")
+
+
+@pytest.fixture
+def open_studio(tmp_path: Path) -> Iterator[Callable[..., Studio]]:
+    """Opens the studio of `tmp_path`; what is open in the end is closed."""
+    studios = list[Studio]()
+
+    def build(*workers: StandInWorker, **limits: float) -> Studio:
+        settings = StudioSettings(limits=OperatorLimits(**limits))
+        named = {f"cpu:{number}": worker for number, worker in enumerate(workers or [StandInWorker()])}
+        studios.append(Studio.open(tmp_path / "data", settings, named))
+        return studios[-1]
+
+    yield build
+    for studio in studios:
+        studio.close()
 
 
 def test_a_job_becomes_pictures_whose_files_are_what_their_rows_say(open_studio: Open) -> None:
     studio = open_studio()
-    job = studio.wait(ANN, studio.submit(ANN, generation(count=3)).id, 30)
+    job = studio.wait(ANN, studio.submit(ANN, generation(batch_count=3)).id, 30)
     assert (job.state, job.notes, [one.index for one in job.pictures]) == ("done", ["a grey picture"], [0, 1, 2])
     assert job.result["plan"] == "whole"
     for one in job.pictures:
@@ -164,10 +183,10 @@ def test_what_is_sent_is_looked_at_before_it_is_kept(open_studio: Open, monkeypa
 def test_the_operators_limits_hold(open_studio: Open) -> None:
     studio = open_studio(quota_bytes=2000, steps=40, user_queue_length=1)
     with pytest.raises(LimitError, match="steps"):
-        studio.submit(ANN, generation(count=50))
-    studio.wait(ANN, studio.submit(ANN, generation(count=4)).id, 30)
+        studio.submit(ANN, generation(batch_count=50))
+    studio.wait(ANN, studio.submit(ANN, generation(batch_count=4)).id, 30)
     with pytest.raises(LimitError, match="quota"):
-        [studio.wait(ANN, studio.submit(ANN, generation(count=4)).id, 30) for _ in range(10)]
+        [studio.wait(ANN, studio.submit(ANN, generation(batch_count=4)).id, 30) for _ in range(10)]
     studio.pause(ADMIN, "")
     studio.submit(BOB, generation())
     with pytest.raises(LimitError, match="pending"):

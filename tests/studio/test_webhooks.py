@@ -15,8 +15,9 @@ from typing import Any
 
 import httpx
 import pytest
+from job_requests import generation
 from stand_in_worker import StandInWorker, picture
-from studio_server import listening, open_studio, words
+from studio_server import serving
 from webhook_sink import Message, Sink
 
 from seesr.addresses import AddressRules
@@ -77,7 +78,7 @@ def sink() -> Iterator[Sink]:
 
 def submit(studio: Studio, url: str, *events: str, user: User = ADMIN, request: JobRequest | None = None) -> Job:
     webhook = Webhook.model_validate({"url": url} | ({"events": events} if events else {}))
-    return studio.submit(user, request or words("a cat"), webhook=webhook)
+    return studio.submit(user, request or generation("a cat"), webhook=webhook)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -107,12 +108,11 @@ def require_signature(message: Message, secret: str) -> None:
 
 
 def test_a_job_is_told_as_it_runs_at_most_twice_a_second_and_its_pictures_can_be_fetched(tmp_path: Path, sink: Sink) -> None:
-    settings = StudioSettings(webhook_allow=OWN)
-    with open_studio(tmp_path, users=True, seconds=0.15, settings=settings) as served, listening(served.app) as address:
+    with serving(tmp_path, "anna", "ben", worker=StandInWorker(0.15), webhook_allow=OWN) as served:
         own = {"Authorization": f"Bearer {served.key('ben')}"}
-        secret = httpx.post(f"{address}/api/v1/me/webhook-secret", headers=own).json()["secret"]
-        with Client(address, key=own["Authorization"].removeprefix("Bearer ")) as client:
-            job = client.submit(words("a cat", batch_count=3), webhook=f"{sink.address}/hook?token=1")
+        secret = httpx.post(f"{served.address}/api/v1/me/webhook-secret", headers=own).json()["secret"]
+        with Client(served.address, key=own["Authorization"].removeprefix("Bearer ")) as client:
+            job = client.submit(generation("a cat", batch_count=3), webhook=f"{sink.address}/hook?token=1")
             last = sink.wait_for_end()
             assert "webhook" not in "".join(client.wait(job.id).notes)
         for message in sink.messages:
@@ -141,8 +141,8 @@ def test_only_what_was_asked_for_is_told(studio: Studio, sink: Sink) -> None:
     submit(studio, sink.address, "completed")
     sink.wait(1)
     with studio_paused(studio):
-        submit(studio, sink.address, "output", request=words("fail"))  # has no output
-        job = submit(studio, sink.address, "start", request=words("slow"))
+        submit(studio, sink.address, "output", request=generation("fail"))  # has no output
+        job = submit(studio, sink.address, "start", request=generation("slow"))
     started = sink.wait(2)[1]
     assert started.job["id"] == job.id
     studio.cancel(ADMIN, job.id)
@@ -159,8 +159,8 @@ def studio_paused(studio: Studio) -> Iterator[None]:
 
 
 def test_failed_and_cancelled_jobs_are_told(studio: Studio, sink: Sink) -> None:
-    failed = submit(studio, sink.address, "completed", request=words("fail"))
-    running = submit(studio, sink.address, "start", "completed", request=words("slow"))
+    failed = submit(studio, sink.address, "completed", request=generation("fail"))
+    running = submit(studio, sink.address, "start", "completed", request=generation("slow"))
     pending = submit(studio, sink.address, "completed")
     studio.cancel(ADMIN, pending.id)
     wait_until(lambda: any(message.job["id"] == running.id for message in sink.messages))
@@ -221,7 +221,7 @@ def test_ends_that_nobody_took_are_told_after_a_restart(tmp_path: Path) -> None:
     with studio_with(tmp_path, pauses=(0.2,) * 1000) as studio:
         done = submit(studio, url)
         studio.wait(ADMIN, done.id)
-        running = submit(studio, url, "completed", request=words("slow"))
+        running = submit(studio, url, "completed", request=generation("slow"))
         wait_until(lambda: studio.job(ADMIN, running.id).state == "running")
     with Sink().listening(port) as sink, studio_with(tmp_path) as studio:
         told = {message.job["id"]: message.job["status"] for message in sink.wait(2)}

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -42,12 +41,10 @@ from seesr.studio.api.running import run_to_end
 from seesr.studio.api.sdapi.dependencies import AnyModels
 from seesr.studio.api.sdapi.models import Known
 from seesr.studio.door import openai_error
-from seesr.studio.errors import NotFoundError, StudioError
+from seesr.studio.errors import JobFailedError, NotFoundError, StudioError
 from seesr.studio.events import ENDS
 from seesr.studio.records import Job, PictureRecord, User
 from seesr.studio.studio import Studio
-
-logger = logging.getLogger("seesr.studio")
 
 FOREIGN_MODELS = re.compile(r"(dall-e|gpt-image|chatgpt-image|seesr\b)", re.IGNORECASE)
 """Names that clients send of their own accord; they mean the default checkpoint."""
@@ -79,12 +76,6 @@ class ModelNotFoundError(NotFoundError):
     """There is no such checkpoint."""
 
     param = "model"
-
-
-class JobFailedError(StudioError):
-    """The job of a request failed, or was cancelled."""
-
-    status = 500
 
 
 class ImageRequest(BaseModel):

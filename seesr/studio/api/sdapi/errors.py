@@ -26,12 +26,6 @@ class UnprocessableError(StudioError):
     status = 422
 
 
-class JobFailedError(StudioError):
-    """The job of a request failed."""
-
-    status = 500
-
-
 class SdapiError(BaseModel):
     """The body of an answer that tells of an error."""
 
