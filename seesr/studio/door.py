@@ -159,7 +159,7 @@ class UnsupportedTypeError(StudioError):
 
 
 class TooLargeError(StudioError):
-    """A body is larger than `StudioSettings.body_bytes`."""
+    """A body is larger than `StudioSettings.body_bytes`, or than `JSON_BODY_BYTES` where no pictures stand in it."""
 
     status = 413
 
