@@ -22,6 +22,8 @@ from seesr.errors import AddressError
 
 NAT64 = IPv6Network("64:ff9b::/96")
 """RFC 6052: the last 32 bits are an IPv4 address."""
+RESERVED = tuple(map(IPv6Network, ("::/96", "::ffff:0:0:0/96", "64:ff9b:1::/48", "fec0::/10")))
+"""Not of the internet, whatever Python's version says: addresses that hold one of IPv4, and those of a site."""
 TIMEOUT_SECONDS = 30.0
 Resolve = Callable[..., list[Any]]
 """As `socket.getaddrinfo`."""
@@ -34,6 +36,8 @@ def is_public(address: str) -> bool:
         inner = ip.ipv4_mapped or ip.sixtofour or (IPv4Address(int(ip) & 0xFFFFFFFF) if ip in NAT64 else None)
         if inner is not None:
             return is_public(str(inner))
+        if any(ip in network for network in RESERVED):
+            return False
     return ip.is_global and not ip.is_multicast
 
 

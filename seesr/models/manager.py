@@ -279,15 +279,17 @@ class ModelManager:
             raise OptionError(f"{name} is in {entry.place.path.parent}, of another program; remove it there.")
         path = entry.place.path
         try:
-            if path.name == ADAPTER_FILE:
-                path = path.parent
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-                for beside in ModelFile(name, path).beside():
-                    beside.unlink(missing_ok=True)
-            self.records.update({_key(entry): None})
+            # As `_move_in`: the record of one that is fetched anew under the name stays.
+            with FileLock(self.models / ".lock"):
+                if path.name == ADAPTER_FILE:
+                    path = path.parent
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+                    for beside in ModelFile(name, path).beside():
+                        beside.unlink(missing_ok=True)
+                self.records.update({_key(entry): None})
         except OSError as error:
             raise WeightsError(f"{name} cannot be removed: {error.strerror or error}.") from error
 

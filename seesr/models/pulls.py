@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import secrets
 import threading
@@ -16,6 +17,8 @@ from seesr.models.catalogue import ModelSource
 from seesr.models.contents import Kind
 from seesr.models.manager import ModelInfo, ModelManager
 from seesr.models.plans import Plan
+
+logger = logging.getLogger("seesr.models")
 
 PullState = Literal["pending", "running", "done", "failed", "cancelled"]
 PULL_ENDED: tuple[PullState, ...] = ("done", "failed", "cancelled")
@@ -172,9 +175,10 @@ class Pulls:
             self._set(id, state="cancelled")
         except SeeSRError as error:
             self._set(id, state="failed", error=str(error))
-        except BaseException:
+        except Exception:
+            # A thread that ended would leave the next ones waiting for ever.
+            logger.exception("the pull %s failed; the next one goes on", id)
             self._set(id, state="failed", error="internal error; please report it.")
-            raise
 
     def _set(self, id: str, **changes: object) -> None:
         with self._changed:

@@ -65,7 +65,7 @@ class Accounts:
 
     def has_users(self) -> bool:
         """Whether anybody must log in."""
-        return bool(self._store.users())
+        return self._store.has_users()
 
     def users(self) -> list[User]:
         return self._store.users()

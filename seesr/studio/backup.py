@@ -74,7 +74,7 @@ def restore(source: Path, data: Path) -> int:
     for path in (data / name for name in NAMES):
         if path.is_file() or (path.is_dir() and any(path.iterdir())):
             raise ConflictError(f"{path} exists and is not overwritten; give a folder without a studio, or move that away.")
-    data.mkdir(parents=True, exist_ok=True)
+    data.mkdir(parents=True, exist_ok=True, mode=0o700)
     with TemporaryDirectory(prefix=".seesr-restore-", dir=data) as folder:
         unpacked = Path(folder)
         files = FileStore(unpacked, reserve=0)

@@ -27,7 +27,10 @@ Proof = Literal["session", "basic", "key"]
 SESSION_COOKIE = "seesr_session"
 OPEN_PATHS = frozenset({"/health", "/ready", "/login"})
 """Anybody may ask for these."""
-OPEN_BODY_BYTES = 100_000
+OPEN_BODY_BYTES, JSON_BODY_BYTES = 100_000, 2_000_000
+"""Of a body for an open path, and of one without files: JSON is read at once, and takes many times its size."""
+WITH_PICTURES = ("/sdapi/", "/controlnet/")
+"""Where pictures stand in JSON."""
 METRICS_PATH = "/metrics"
 PROOFS: Mapping[str, frozenset[Proof]] = {
     "/api/v1": frozenset({"session", "basic", "key"}),
@@ -83,7 +86,7 @@ class Door:
                 return
             self._check_page(scope, headers)
             scope["state"] = {**scope.get("state", {}), "user": await self._authenticate(scope, headers, is_forwarded)}
-            limit = OPEN_BODY_BYTES if route_path(scope) in OPEN_PATHS else self._settings.body_bytes
+            limit = _body_limit(route_path(scope), headers, self._settings)
             _check_size(headers, limit)
         except StudioError as error:
             await _refuse(scope, receive, guarded, error)
@@ -156,7 +159,7 @@ class UnsupportedTypeError(StudioError):
 
 
 class TooLargeError(StudioError):
-    """A body is larger than `StudioSettings.body_bytes`."""
+    """A body is larger than `StudioSettings.body_bytes`, or than `JSON_BODY_BYTES` where no pictures stand in it."""
 
     status = 413
 
@@ -277,6 +280,13 @@ def _preflight_headers(headers: Headers) -> dict[str, str]:
         "access-control-allow-headers": headers.get("access-control-request-headers", ""),
         "access-control-max-age": "600",
     }
+
+
+def _body_limit(path: str, headers: Headers, settings: StudioSettings) -> int:
+    if path in OPEN_PATHS:
+        return OPEN_BODY_BYTES
+    has_files = headers.get("content-type", "").lower().startswith("multipart/form-data")
+    return settings.body_bytes if has_files or path.startswith(WITH_PICTURES) else min(JSON_BODY_BYTES, settings.body_bytes)
 
 
 def _check_size(headers: Headers, limit: int) -> None:

@@ -69,9 +69,7 @@ class FileStore:
         """
         name = content_hash(content)
         path = self._input(name)
-        if path.exists():
-            os.utime(path)  # not to be collected before its row comes
-        else:
+        if not _touch(path):  # what is there is not collected before its row comes
             self._write(path, content)
         return name
 
@@ -162,10 +160,12 @@ class FileStore:
         for folder in (OUTPUTS, THUMBNAILS, FETCHED):
             for path in (self.root / folder).glob("*/*"):
                 files[path] = path.stem in pictures
-        garbage = [path for path, is_needed in files.items() if not is_needed and _modified(path) <= old]
-        for path in garbage:
-            path.unlink(missing_ok=True)
-        return len(garbage)
+        count = 0
+        for path, is_needed in files.items():
+            if not is_needed and _modified(path) <= old:  # at this moment: it may have been sent once more
+                path.unlink(missing_ok=True)
+                count += 1
+        return count
 
     def free_bytes(self) -> int:
         """Bytes that may still be written."""
@@ -215,7 +215,7 @@ def _output(id: str, created: datetime, media_type: str) -> str:
 
 
 def _touch(path: Path) -> bool:
-    """Notes that a file is asked for; whether it is there."""
+    """Notes that a file is asked for, or sent again; whether it is there."""
     try:
         os.utime(path)
     except FileNotFoundError:

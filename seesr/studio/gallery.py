@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import zipfile
 from collections.abc import Collection, Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ PAGE = 200
 """Pictures that are read at once where all are wanted."""
 PART = 1 << 20
 """Bytes of a file that are read at once."""
+FIRST_IN_ZIP = datetime(1980, 1, 1, tzinfo=UTC)
+"""The earliest moment that a ZIP file can hold; pictures of a folder may have older dates, or none."""
 ALL = PictureSearch()
 
 
@@ -141,9 +144,8 @@ class Gallery:
                 except FileNotFoundError:
                     continue
                 with file:
-                    entry = zipfile.ZipInfo(
-                        f"{folder}{picture.created:%Y-%m-%d}/{path.name}", picture.created.timetuple()[:6]
-                    )
+                    moment = max(picture.created, FIRST_IN_ZIP).timetuple()[:6]
+                    entry = zipfile.ZipInfo(f"{folder}{picture.created:%Y-%m-%d}/{path.name}", moment)
                     entry.file_size = picture.size
                     with archive.open(entry, "w") as target:
                         while part := file.read(PART):

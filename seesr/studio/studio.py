@@ -186,7 +186,7 @@ class Studio(Gallery):
             FullDiskError: there is no room.
         """
         self._size(content)
-        self.settings.limits.check_quota(self.store.used_bytes(user.name), len(content))
+        self._check_quota(user.name, len(content))
         name = self.files.put_input(content)
         self.store.add_input(user.name, name, len(content))
         return name
@@ -464,11 +464,16 @@ class Studio(Gallery):
         self, owner: str, request: JobRequest, priority: int, retry_of: str | None = None, webhook: Webhook | None = None
     ) -> Job:
         limits = self.settings.limits
-        limits.check_quota(self.store.used_bytes(owner))
+        self._check_quota(owner)
         self.files.check_room()
         job = self.store.add_job(owner, request, priority, retry_of, limits, self._check(owner, request), webhook)
         self.dispatcher.wake()
         return job
+
+    def _check_quota(self, owner: str, more: int = 0) -> None:
+        limits = self.settings.limits
+        if limits.quota_bytes is not None:  # else the sum over all pictures is not needed
+            limits.check_quota(self.store.used_bytes(owner), more)
 
     def _check(self, owner: str, request: JobRequest) -> float:
         """Checks the operator's limits on a job, and its pictures; returns its megapixels."""

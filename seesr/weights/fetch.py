@@ -56,7 +56,7 @@ def fetch(
     """Fetches a file to `target`, whose folder must be there; what a call before this one has fetched is not fetched again.
 
     Args:
-        cancelled: asked between blocks of a MiB.
+        cancelled: asked between blocks of a MiB at most.
         pause: seconds after the first transfer that broke off; twice as many after each next.
 
     Raises:
@@ -80,6 +80,8 @@ def fetch(
                 elif error.code not in TRANSIENT:
                     raise _failure(file, f"the server answered {error.code}") from None
                 reason = f"the server answered {error.code}"
+            except UnicodeError:  # a host's name with too long a part, or a path beyond ASCII
+                raise _failure(file, "its address cannot be written in ASCII") from None
             except (OSError, HTTPException) as error:
                 if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                     raise
@@ -115,7 +117,8 @@ def _transfer(file: RemoteFile, part: Path, rules: AddressRules, on_bytes: OnByt
         require_room(part.parent, total - start)
         with part.open("ab" if start else "wb") as output:
             done = start
-            while done < total and (block := response.read(min(READ_BYTES, total - done))):
+            # What is there, however little: a slow server must not keep from looking whether it is cancelled.
+            while done < total and (block := response.read1(min(READ_BYTES, total - done))):
                 if cancelled():
                     raise CanceledError(f"fetching {shown(file.address)} was cancelled; what was fetched of it is kept.")
                 output.write(block)

@@ -87,6 +87,15 @@ def test_pulls_run_one_after_the_other_and_end_on_request(hub: Hub, app: ServedS
     assert ended(ada, second)["state"] == "done"
 
 
+@pytest.mark.parametrize("address", [f"https://{'a' * 64}.example/x.safetensors", "https://127.0.0.1/\u00fc.safetensors"])
+def test_an_address_that_cannot_be_asked_for_fails_alone(hub: Hub, app: ServedStudio, address: str) -> None:
+    hub.files = {"someone/b/b.safetensors": LORA}
+    ada = app.client_of("ada")
+    failed = ended(ada, ada.post(PULLS, json={"source": address, "sha256": "0" * 64}).json()["id"])
+    assert (failed["state"], "its address cannot be written in ASCII" in failed["error"]) == ("failed", True)
+    assert ended(ada, ada.post(PULLS, json={"source": "someone/b"}).json()["id"])["state"] == "done"
+
+
 def test_only_admins_change_models(hub: Hub, app: ServedStudio) -> None:
     bob = app.client_of("bob")
     assert bob.get(f"{MODELS}/catalogue").status_code == 200

@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import shutil
 import socket
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +108,27 @@ def test_another_process_goes_on_where_one_was_killed_or_cancelled(hub: Hub, man
     assert pull(again, "someone/style").size == len(LARGE)
     assert hub.requests[-1][2] == f"bytes={seen[-1]}-"
     assert left(manager) == ["loras/large.safetensors"]
+
+
+def test_a_server_that_sends_byte_by_byte_does_not_keep_from_cancelling(manager: ModelManager) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip() -> None:
+            connection, _ = server.accept()
+            with connection, suppress(OSError):
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+                for byte in LORA[:600]:
+                    connection.sendall(bytes([byte]))
+                    time.sleep(0.1)
+
+        threading.Thread(target=drip, daemon=True).start()
+        begin = time.monotonic()
+        manager.rules = AddressRules(allow_private=True)
+        plan = manager.plan(parse_source(f"http://127.0.0.1:{server.getsockname()[1]}/x.safetensors", "0" * 64))
+        with pytest.raises(CanceledError):
+            manager.pull(plan, cancelled=lambda: time.monotonic() - begin > 0.5)
+        assert time.monotonic() - begin < 20
 
 
 def test_a_server_that_always_breaks_off_is_given_up(hub: Hub, manager: ModelManager) -> None:

@@ -214,6 +214,16 @@ def test_bodies_are_limited(tmp_path: Path) -> None:
             assert answer.status_code == 413, answer.text
 
 
+def test_json_without_pictures_is_small(tmp_path: Path) -> None:
+    with studio_app(tmp_path) as app:
+        body, headers = b"[" + b"1," * 1_500_000 + b"1]", {"Content-Type": "application/json"}
+        for path, status in (("/api/v1/jobs", 413), ("/v1/images/generations", 413), ("/sdapi/v1/txt2img", 422)):
+            key = {"Authorization": "Bearer any"}
+            assert app.client().post(path, content=body, headers=headers | key).status_code == status, path
+        upload = app.client().post("/api/v1/uploads", files={"picture": ("a.png", bytes(3_000_000))})
+        assert (upload.status_code, refusal(upload)) == (400, "input")
+
+
 def test_all_answers_have_the_security_headers(users_app: ServedStudio) -> None:
     client = users_app.client()
     for answer in (

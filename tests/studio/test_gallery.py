@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ from studio_server import ServedStudio, serving, studio_app
 
 from seesr.client import AsyncClient, Client, ResponseError
 from seesr.jobs import JobEvent, JobRequest, UpscaleRequest, content_hash
+from seesr.studio.imports import import_folder
 from seesr.studio.limits import OperatorLimits
 from seesr.studio.records import PictureSearch, User
 from seesr.studio.settings import StudioSettings
@@ -212,6 +214,17 @@ def test_many_pictures_are_downloaded_as_a_zip_file_in_parts(served: ServedStudi
         assert {name: archive.read(name) for name in archive.namelist()} == made
     parts = [*served.studio.archive(BEN, PictureSearch(board=board.id))]
     assert len(parts) > 3
+
+
+def test_a_picture_older_than_zip_files_is_downloaded_too(served: ServedStudio, ben: Client, tmp_path: Path) -> None:
+    (tmp_path / "old.png").write_bytes(picture(16))
+    os.utime(tmp_path / "old.png", (0, 0))
+    studio = served.studio
+    (imported,) = import_folder(studio.store, studio.files, tmp_path, "ben", studio.limits)
+    assert imported.picture is not None
+    with zipfile.ZipFile(io.BytesIO(ben.archive(PictureSearch(ids=(imported.picture.id,))))) as archive:
+        assert archive.namelist() == [f"1970-01-01/{imported.picture.id}.png"]
+        assert archive.infolist()[0].date_time == (1980, 1, 1, 0, 0, 0)
 
 
 def test_a_thumbnail_is_made_once(served: ServedStudio, ben: Client) -> None:

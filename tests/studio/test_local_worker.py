@@ -119,6 +119,18 @@ def test_a_cancelled_job_that_hangs_is_killed(make: Callable[..., LocalWorker]) 
     assert [event.kind for event in events] == ["started", "cancelled"]
 
 
+def test_a_process_that_does_not_even_take_its_job_is_killed_in_time() -> None:
+    """More than a pipe holds is sent to one that reads nothing."""
+    worker = LocalWorker(
+        WorkerSettings(seconds=0.3), "cpu", [sys.executable, "-c", "import time; time.sleep(600)"], cancel_seconds=0.5
+    )
+    events, begin = list[JobEvent](), time.monotonic()
+    worker.run("a", request("grey"), {"0" * 64: bytes(1 << 20)}, events.append)
+    assert [(event.kind, event.data["code"]) for event in events] == [("failed", "TimeLimitError")]
+    assert time.monotonic() - begin < 60
+    worker.close()
+
+
 def test_where_the_listener_fails_the_next_job_is_not_disturbed(make: Callable[..., LocalWorker]) -> None:
     worker = make()
 

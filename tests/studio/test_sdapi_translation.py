@@ -231,6 +231,19 @@ def test_sizes_and_counts_outside_the_limits_are_refused() -> None:
             made(**body)
 
 
+def test_no_size_that_is_sent_fills_the_memory_of_the_server() -> None:
+    with pytest.raises(OptionError, match="width is 1000000"):
+        made("img2img", width=1_000_000, height=1_000_000)
+    for number in (10**400, "9" * 5000, -(10**30)):
+        with pytest.raises(ValidationError, match=r"smaller|finite"):
+            made(width=number)
+    sent = {"upscaler_1": "Lanczos", "upscaling_resize_w": 2_000_000, "upscaling_resize_h": 100_000, "resize_mode": 1}
+    wanted = upscaling(fields.Extras.model_validate(sent), from_base64(png((640, 1)), "x"), UserOptions(), LIMITS)
+    assert wanted.request is not None
+    assert wanted.crop is not None
+    assert max(wanted.crop) <= (wanted.request.options.max_side or 0)
+
+
 def test_the_second_pass_has_the_size_that_is_asked_for() -> None:
     for sent, size, factor in (
         ({"hr_scale": 1.5}, (256, 128), 1.5),
@@ -359,7 +372,8 @@ def test_extras_enlarge_by_the_upscaler_that_is_named() -> None:
 def test_a_grid_is_as_near_to_a_square_as_can_be() -> None:
     picture = from_base64(png((8, 8)), "x")
     for count, size in ((2, (16, 8)), (3, (16, 16)), (4, (16, 16)), (5, (24, 16)), (7, (24, 24))):
-        assert Image.open(io.BytesIO(grid([picture] * count))).size == size
+        assert Image.open(io.BytesIO(grid([picture] * count) or b"")).size == size
+    assert grid([from_base64(png((4000, 2600)), "x")] * 10) is None  # 108 megapixels, with all rows full
 
 
 def test_a_request_is_the_same_whatever_unknown_fields_it_has() -> None:

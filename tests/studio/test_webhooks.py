@@ -253,7 +253,10 @@ def test_addresses_that_are_not_public_ones_of_https_are_refused(studio: Studio)
     assert studio.jobs(ADMIN) == []
 
 
-@pytest.mark.parametrize("addresses", [["127.0.0.1"], ["93.184.216.34", "10.0.0.7"], ["::1"], ["::ffff:192.168.0.1"]])
+@pytest.mark.parametrize(
+    "addresses",
+    [["127.0.0.1"], ["93.184.216.34", "10.0.0.7"], ["::1"], ["::ffff:192.168.0.1"], ["fec0::7"], ["64:ff9b:1::a00:7"]],
+)
 def test_a_name_that_leads_inward_is_not_connected_to(tmp_path: Path, sink: Sink, addresses: list[str]) -> None:
     asked = list[str]()
 

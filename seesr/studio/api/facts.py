@@ -7,7 +7,6 @@ import platform
 import psutil
 from fastapi import APIRouter
 
-from seesr.files import data_folder
 from seesr.generation.options import GenerationOptions
 from seesr.generation.samplers import SAMPLERS, SCHEDULES
 from seesr.generation.styles import read_styles
@@ -54,10 +53,10 @@ def samplers(user: AnyUser) -> Samplers:
 
 
 @router.get("/styles")
-def styles(user: AnyUser) -> list[Style]:
+def styles(studio: AnyStudio, user: AnyUser) -> list[Style]:
     """The operator's styles."""
     del user
-    known = read_styles(data_folder() / "styles.csv")
+    known = read_styles(studio.files.root / "styles.csv")
     return [Style(name=name, prompt=prompt, negative_prompt=negative) for name, (prompt, negative) in known.items()]
 
 

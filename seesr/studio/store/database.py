@@ -146,14 +146,15 @@ def _parse_url(url: str) -> URL:
 
 
 def _create_engine(url: URL) -> Engine:
+    """An engine whose errors, which the log holds, repeat no values: they may be prompts."""
     if url.get_backend_name() == "postgresql":
         try:
-            return create_engine(url, pool_pre_ping=True, max_overflow=40)
+            return create_engine(url, pool_pre_ping=True, max_overflow=40, hide_parameters=True)
         except ModuleNotFoundError as error:
             raise StudioError(
                 "PostgreSQL needs the package psycopg; install it with pip install 'psycopg[binary]'."
             ) from error
-    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS}, max_overflow=40)
+    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS}, max_overflow=40, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def set_up(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:

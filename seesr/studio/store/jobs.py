@@ -10,16 +10,26 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, exists, func, select, update
 from sqlalchemy.orm import Session
 
 from seesr.jobs import JobRequest, parse_request
 from seesr.studio.errors import ConflictError, NotFoundError
 from seesr.studio.limits import QueueLimits
-from seesr.studio.records import ENDED, Job, JobState, PictureRecord, QueueStatus, Webhook
+from seesr.studio.records import ENDED, LOCAL, Job, JobState, PictureRecord, QueueStatus, Webhook
 from seesr.studio.store.database import Database, lock_queue
 from seesr.studio.store.pictures import picture_record
-from seesr.studio.store.tables import InputRow, JobInputRow, JobRow, PictureRow, QueueRow, SubmissionRow, TurnRow, now
+from seesr.studio.store.tables import (
+    InputRow,
+    JobInputRow,
+    JobRow,
+    PictureRow,
+    QueueRow,
+    SubmissionRow,
+    TurnRow,
+    UserRow,
+    now,
+)
 
 HOUR = timedelta(hours=1)
 
@@ -80,10 +90,12 @@ class JobStore(Database):
 
         Raises:
             LimitError: the queue, or the user's share of it, is full.
+            NotFoundError: the user has been removed since the request began.
         """
         moment = now()
         with self._write() as session:
             lock_queue(session)
+            _check_user(session, user)
             session.execute(delete(SubmissionRow).where(SubmissionRow.created <= moment - HOUR))
             if limits:
                 _check_queue(session, limits, user)
@@ -382,6 +394,13 @@ def _pending_row(session: Session, id: str) -> JobRow:
 
 def _last_position(session: Session) -> int:
     return session.scalars(select(func.max(JobRow.position)).where(JobRow.state == "pending")).one() or 0
+
+
+def _check_user(session: Session, user: str) -> None:
+    """Where there are users, nobody else has jobs: a later user of the same name would find them."""
+    is_gone = exists().select_from(UserRow) & ~exists().where(UserRow.name == user)
+    if user != LOCAL and session.scalar(select(is_gone)):
+        raise NotFoundError(f"there is no user {user!r} any more; log in as another one.")
 
 
 def _check_queue(session: Session, limits: QueueLimits, user: str) -> None:

@@ -77,6 +77,11 @@ class UserStore(Database):
         with self._read() as session:
             return [_user(row) for row in session.scalars(select(UserRow).order_by(UserRow.name))]
 
+    def has_users(self) -> bool:
+        """Whether there is a user."""
+        with self._read() as session:
+            return session.scalar(select(exists().select_from(UserRow))) or False
+
     def remove_user(self, name: str) -> list[PictureRecord]:
         """Removes a user with all jobs, pictures, uploads, keys, sessions and settings.
 

@@ -82,7 +82,7 @@ class LocalWorker:
     def skip(self, job: str) -> None:
         watch = self._watch
         if watch is not None and watch.job == job:
-            watch.child.send({"kind": "skip", "job": job})
+            watch.child.send({"kind": "skip", "job": job}, timeout=REPEAT_SECONDS)
 
     def loaded(self) -> list[str]:
         return list(self._loaded)
@@ -161,13 +161,16 @@ class _Child:
     def is_alive(self) -> bool:
         return self.process.poll() is None
 
-    def send(self, header: Mapping[str, object], content: bytes = b"") -> bool:
-        """Sends a message; False where nobody takes it."""
-        with self._sending:
-            try:
-                write_frame(_pipe(self.process.stdin), header, content)
-            except (OSError, ValueError):  # it has ended, or is being closed
-                return False
+    def send(self, header: Mapping[str, object], content: bytes = b"", timeout: float = -1) -> bool:
+        """Sends a message; False where nobody takes it, or another one is being sent for `timeout` seconds."""
+        if not self._sending.acquire(timeout=timeout):
+            return False
+        try:
+            write_frame(_pipe(self.process.stdin), header, content)
+        except (OSError, ValueError):  # it has ended, or is being closed
+            return False
+        finally:
+            self._sending.release()
         return True
 
     def receive(self) -> tuple[dict[str, Any], bytes] | None:
@@ -216,7 +219,8 @@ class _Watch(threading.Thread):
         # Again and again: the child may not have begun the job yet.
         end = time.monotonic() + self.cancel_seconds
         while (left := end - time.monotonic()) > 0:
-            self.child.send({"kind": "cancel", "job": self.job})
+            # A child that hangs may not even have taken the job's pictures.
+            self.child.send({"kind": "cancel", "job": self.job}, timeout=min(left, REPEAT_SECONDS))
             with self._changed:
                 if self._changed.wait_for(lambda: self._is_ended, min(left, REPEAT_SECONDS)):
                     return

@@ -45,6 +45,16 @@ def queries(store: Store) -> Iterator[list[str]]:
     event.remove(store._engine, "before_cursor_execute", note)
 
 
+def test_a_removed_user_gets_no_more_jobs(store: Store) -> None:
+    """One whose request began before would leave jobs to whoever has the name next."""
+    for name in ("ada", "bo"):
+        store.add_user(name, None)
+    store.remove_user("bo")
+    with pytest.raises(NotFoundError, match="there is no user 'bo' any more"):
+        store.add_job("bo", REQUEST)
+    assert store.add_job("ada", REQUEST).user == "ada"
+
+
 def test_each_job_is_claimed_once_by_devices_at_the_same_time(database: str) -> None:
     count = 40
     with Store(database) as first, Store(database) as second, ThreadPoolExecutor(8) as pool:

@@ -36,9 +36,9 @@ def generated(body: Generation, translated: Translated, job: Job, files: Files) 
     Of a job that was cancelled those pictures that were finished.
     """
     contents = [content for _, content in files]
-    has_grid = translated.is_grid_asked and len(contents) > 1
-    images = ([grid(contents)] if has_grid else []) + contents
-    info = _info(body, translated, job, files, has_grid)
+    sheet = grid(contents) if translated.is_grid_asked and len(contents) > 1 else None
+    images = ([] if sheet is None else [sheet]) + contents
+    info = _info(body, translated, job, files, has_grid=sheet is not None)
     hidden = () if isinstance(body, ImageToImage) and body.include_init_images else ("init_images", "mask")
     parameters = {name: None if name in hidden else value for name, value in body.model_dump().items()}
     # Of what clients put into these, only the names that are known here are theirs to see again.

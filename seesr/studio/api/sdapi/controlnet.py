@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
@@ -19,6 +20,8 @@ VERSION = 2
 """Of the extension's units, in the form that is read here."""
 IN_WORKER = "depth"
 """Needs a network, which is not in this process."""
+MAX_IMAGES, MAX_PIXELS = 8, 16_000_000
+"""Of a request, and of each picture: maps are made in the web process."""
 
 
 def _controlnets(models: AnyModels, user: AnyUser) -> list[str]:
@@ -63,8 +66,12 @@ def detect(body: Detect, names: Names, studio: AnyStudio) -> dict[str, Any]:
         here = ", ".join(name for name in PREPROCESSORS if name != IN_WORKER)
         raise UnprocessableError(f"maps of {module[:40]!r} are not made by this route; it makes: {here}.")
     images = list[str]()
-    for text in body.controlnet_input_images or body.controlnet_images:
-        picture = require_picture(from_base64(text, "the image"), "the image", studio.limits)
+    texts = body.controlnet_input_images or body.controlnet_images
+    if len(texts) > MAX_IMAGES:
+        raise UnprocessableError(f"{len(texts)} images were sent; send at most {MAX_IMAGES} at once.")
+    limits = replace(studio.limits, input_pixels=min(MAX_PIXELS, studio.limits.input_pixels))
+    for text in texts:
+        picture = require_picture(from_base64(text, "the image"), "the image", limits)
         buffer = io.BytesIO()
         (canny(picture) if module == "canny" else picture).save(buffer, "PNG")
         images.append(to_base64(buffer.getvalue()))

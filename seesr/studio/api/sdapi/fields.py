@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Support = Literal["honoured", "honoured with a note", "accepted and ignored"]
+MAX_WHOLE, MAX_DIGITS = 2**64, 40
+"""Of a whole number, as seeds have it, and of one that is written as a text."""
 SUPPORT: tuple[Support, ...] = get_args(Support)
 
 
@@ -31,14 +33,20 @@ def _number(value: object) -> object:
 def _whole(value: object) -> object:
     """A number without its fraction; digits in a text stay exact."""
     if isinstance(value, str) and value.strip().lstrip("+-").isdecimal():
-        return value.strip()
+        if len(value) > MAX_DIGITS:
+            raise ValueError("give a smaller number")
+        return _moderate(int(value))
     value = _number(value)
-    return int(value) if isinstance(value, float | bool) else value
+    return _moderate(int(value) if isinstance(value, float | bool) else value)
 
 
 def _real(value: object) -> object:
-    value = _number(value)
-    if isinstance(value, int) and abs(value) > 2**53:
+    return _moderate(_number(value))
+
+
+def _moderate(value: object) -> object:
+    """A whole number with which can be reckoned in floating point."""
+    if isinstance(value, int) and abs(value) > MAX_WHOLE:
         raise ValueError("give a smaller number")
     return value
 

@@ -6,6 +6,7 @@ import base64
 import binascii
 import io
 import math
+import string
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -26,6 +27,8 @@ from seesr.studio.api.sdapi.errors import UnprocessableError
 Fit = Literal["stretch", "crop", "fill"]
 FITS: tuple[Fit, ...] = ("stretch", "crop", "fill")
 """By the numbers of `resize_mode`."""
+MAX_GRID = 100_000_000
+"""Pixels of a grid, which is made in the web process."""
 
 
 def from_base64(text: str, name: str) -> bytes:
@@ -37,9 +40,10 @@ def from_base64(text: str, name: str) -> bytes:
     if text[:8].lower().startswith(("http:", "https:")):
         raise UnprocessableError(f"{name} is an address, and none is fetched; send the picture itself as base64.")
     content = text.partition(",")[2] if text[:5].lower() == "data:" else text
-    content = "".join(content.split()).rstrip("=")
     try:
-        decoded = base64.b64decode(content + "=" * (-len(content) % 4), validate=True)
+        # Not `split`, which makes a text of its own of each part.
+        digits = content.encode("ascii").translate(None, string.whitespace.encode()).rstrip(b"=")
+        decoded = base64.b64decode(digits + b"=" * (-len(digits) % 4), validate=True)
     except (binascii.Error, ValueError):
         decoded = b""
     if not decoded:
@@ -136,15 +140,19 @@ def texts_of(content: bytes) -> dict[str, str]:
     return {str(key): value for key, value in info.items() if isinstance(value, str) and key != INFOTEXT_KEY}
 
 
-def grid(contents: Sequence[bytes]) -> bytes:
-    """All pictures in one, as near to a square as A1111's grid, with the infotext of the first; a PNG file."""
-    pictures = [open_image(content).convert("RGB") for content in contents]
-    rows = min(len(pictures), round(math.sqrt(len(pictures))))
-    columns = math.ceil(len(pictures) / rows)
-    width, height = pictures[0].size
+def grid(contents: Sequence[bytes]) -> bytes | None:
+    """All pictures in one, as near to a square as A1111's grid, with the infotext of the first; a PNG file.
+
+    None where it would have more than `MAX_GRID` pixels.
+    """
+    rows = min(len(contents), round(math.sqrt(len(contents))))
+    columns = math.ceil(len(contents) / rows)
+    width, height = open_image(contents[0]).size
+    if rows * columns * width * height > MAX_GRID:
+        return None
     sheet = Image.new("RGB", (columns * width, rows * height))
-    for number, picture in enumerate(pictures):
-        sheet.paste(picture, (number % columns * width, number // columns * height))
+    for number, content in enumerate(contents):
+        sheet.paste(open_image(content).convert("RGB"), (number % columns * width, number // columns * height))
     return _png(sheet, infotext_of(contents[0]))
 
 

@@ -182,6 +182,8 @@ class _Job:
         mask = from_base64(body.mask, "the mask") if body.mask.strip() else None
         values = self.values
         values["strength"] = self._take_clamped("denoising_strength", "strength")
+        # Before the picture is resized in this process: a size beyond the limits would fill the memory.
+        GenerationOptions.make(width=values.get("width"), height=values.get("height"))
         size: Size | None = (values["width"], values["height"]) if {"width", "height"} <= values.keys() else None
         is_alone = mask is not None and body.inpaint_full_res
         if mask is not None:
@@ -373,7 +375,9 @@ def upscaling(body: Extras, image: bytes, options: UserOptions, limits: Limits) 
         to = max(1, body.upscaling_resize_w), max(1, body.upscaling_resize_h)
         longer = math.ceil(max(size) * max(to[0] / size[0], to[1] / size[1]))
         values = {"max_side": within(Options, "max_side", longer, "the longer side", notes)}
-        crop = to if body.upscaling_crop else None
+        # Never larger than what it is cut from: it is done in this process.
+        share = min(1.0, values["max_side"] / longer)
+        crop = (max(1, round(to[0] * share)), max(1, round(to[1] * share))) if body.upscaling_crop else None
     else:
         values = {"scale": within(Options, "scale", body.upscaling_resize, "upscaling_resize", notes)}
         crop = None
