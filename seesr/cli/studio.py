@@ -264,7 +264,7 @@ def import_pictures(
             taken, had, refused = taken + bool(file.picture), had + (not file.picture), refused + bool(file.reason)
             if file.reason:
                 print_status(file.reason)
-        print_status(f"{taken} pictures were taken, {had - refused} were there already, {refused} cannot be taken.")
+        print_status(f"{place}: {taken} pictures were taken, {had - refused} were there already, {refused} cannot be taken.")
     if refused:
         raise typer.Exit(EXIT_FAILED)
 

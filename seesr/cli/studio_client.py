@@ -92,7 +92,9 @@ def cancel(
     """End jobs; one that runs ends within a step."""
     with _client(address, key) as client:
         for id in job:
-            client.cancel(id)
+            state = client.cancel(id).state
+            if state not in ("running", "cancelled"):
+                print_status(f"{id} had ended before: {state}.")
 
 
 def gallery(
@@ -147,6 +149,8 @@ def _board(client: Client, name: str) -> str:
 def _client(address: str, key: str | None) -> Iterator[Client]:
     from seesr.client import Client
 
+    if not address.startswith(("http://", "https://")):
+        raise OptionError(f"the address of the studio is {address!r}; write it as {ADDRESS}.")
     with Client(address, key=key) as client:
         yield client
 

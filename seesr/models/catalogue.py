@@ -90,7 +90,7 @@ def parse_source(text: str, sha256: str | None = None) -> ModelSource:
         raise OptionError(f"the SHA-256 {sha256!r} must have 64 hexadecimal digits.")
     if "://" in text:
         if sha256 is None:
-            raise OptionError(f"an address is fetched only with the SHA-256 of its file; give it with {text[:200]}.")
+            raise OptionError(f"an address is fetched only with the SHA-256 of its file; give that of {text[:200]} too.")
         return ModelSource(address=text, sha256=sha256)
     if entry := next((entry for entry in read_catalogue() if entry.name == text), None):
         return entry

@@ -81,8 +81,10 @@ def restore(source: Path, data: Path) -> int:
         try:
             with tarfile.open(source) as archive:
                 archive.extractall(unpacked, _members(archive), filter="data")
-        except (OSError, tarfile.TarError) as error:
-            raise InputError(f"{source} is not a backup of the studio, or is damaged: {first_line(error)}.") from error
+        except tarfile.TarError as error:
+            raise InputError(f"{source} is not a backup of the studio, or is damaged; give a whole one.") from error
+        except OSError as error:
+            raise InputError(f"{source} cannot be unpacked: {first_line(error)}.") from error
         if not (unpacked / DATABASE).is_file():
             raise InputError(f"{source} is not a backup of the studio: there is no {DATABASE} in it.")
         with Store(sqlite_url(unpacked / DATABASE)) as store:

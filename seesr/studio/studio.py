@@ -486,7 +486,7 @@ class Studio(Gallery):
 
     def _size(self, content: bytes) -> Size:
         """The size of a picture that was sent, by its header."""
-        name = "the picture"
+        name = "the file that was sent"
         check_file_size(len(content), self.limits, name)
         try:
             size = open_image(content).size

@@ -75,6 +75,8 @@ def test_cancel_ends_a_job(run: Ask) -> None:
     assert run("cancel", job).exit_code == 0
     assert run("submit", "a cat", "--wait").exit_code == 0
     assert last_record(run("jobs", "--json", "--count", 2))["state"] == "cancelled"
+    ended = last_record(run("jobs", "--json", "--count", 1))
+    assert "had ended before: done" in run("cancel", ended["id"]).output
 
 
 def test_what_is_wrong_is_said_in_a_sentence(run: Ask, tmp_path: Path) -> None:
@@ -85,6 +87,7 @@ def test_what_is_wrong_is_said_in_a_sentence(run: Ask, tmp_path: Path) -> None:
         (("submit", "--task", "tags", "a", "--image", PHOTOS / "chelsea.png"), OptionError, "picture alone"),
         (("submit", "--image", tmp_path / "none.png"), InputError, "cannot be read"),
         (("cancel", "nothing"), ResponseError, "no job"),
+        (("jobs", "--address", "studio:7860"), OptionError, "write it as http://"),
     ):
         result = run(*arguments)
         assert isinstance(result.exception, kind)

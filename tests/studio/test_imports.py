@@ -100,7 +100,7 @@ def test_an_import_may_be_repeated(folder: Path, tmp_path: Path) -> None:
     before = pictures(data)
     picture(folder / "new.png", "yellow")
     result = run(data, folder)
-    assert "1 pictures were taken, 5 were there already" in result.output
+    assert f"{data}: 1 pictures were taken, 5 were there already" in result.output
     assert [found for found in pictures(data) if found in before] == before
     assert len(pictures(data)) == 5
 
