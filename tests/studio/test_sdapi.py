@@ -247,6 +247,21 @@ def test_errors_have_the_form_of_a1111(
         webuiapi.WebUIApi(port=port(local)).txt2img(sampler_name="nice")
 
 
+def test_a_body_that_cannot_be_read_is_an_error_in_the_same_form(local: ServedStudio) -> None:
+    with http(local) as client:
+        response = client.post("/txt2img", content=b"\xff", headers={"Content-Type": "application/json"})
+    assert response.status_code == 400, response.text
+    assert response.json().keys() == {"error", "detail", "body", "errors"}
+
+
+def test_pictures_of_a_batch_go_by_both_names_that_clients_have_for_them(local: ServedStudio) -> None:
+    with http(local) as client:
+        file = {"name": "a", "data": base64_of(RED)}
+        first = post(client, "/extra-batch-images", {"imageList": [file, file]})
+        second = post(client, "/extra-batch-images", {"image_list": [{"name": "a", "image": base64_of(RED)}] * 2})
+    assert first["images"] == second["images"] == [base64_of(RED)] * 2
+
+
 def test_options_are_a_users_own_and_a_whole_answer_can_be_sent_back(shared: ServedStudio) -> None:
     with http(shared, "ben") as ben, http(shared, "anna") as anna:
         before = ben.get("/options").json()

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -55,7 +56,7 @@ FROM_DOOR = {
     413: "The body is too large.",
 }
 FAILURES = {
-    400: "A value is outside its limits.",
+    400: "A value is outside its limits, or the body cannot be read.",
     404: "There is no such sampler, checkpoint, VAE or ControlNet, or a picture was not sent.",
     429: "A limit of the operator's.",
     500: "The job failed.",
@@ -85,5 +86,8 @@ class SdapiRoute(APIRoute):
             except RequestValidationError as error:
                 details = [{name: each[name] for name in ("loc", "msg", "type")} for each in error.errors()]
                 return JSONResponse({"detail": details}, 422)
+            except HTTPException as error:  # a body that is no JSON at all
+                answer = SdapiError(error=type(error).__name__, detail=error.detail, errors=error.detail)
+                return JSONResponse(answer.model_dump(), error.status_code)
 
         return handle_errors

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Support = Literal["honoured", "honoured with a note", "accepted and ignored"]
 MAX_WHOLE, MAX_DIGITS = 2**64, 40
@@ -81,16 +81,16 @@ Values = Annotated[dict[str, Any], BeforeValidator(_mapping)]
 Items = Annotated[list[Any], BeforeValidator(_list)]
 
 
-def _field(support: Support, default: Any, meaning: str) -> Any:
+def _field(support: Support, default: Any, meaning: str, names: AliasChoices | None = None) -> Any:
     extra: dict[str, Any] = {"support": support}
     if isinstance(default, list | dict):
-        return Field(default_factory=type(default), description=meaning, json_schema_extra=extra)
-    return Field(default=default, description=meaning, json_schema_extra=extra)
+        return Field(default_factory=type(default), description=meaning, json_schema_extra=extra, validation_alias=names)
+    return Field(default=default, description=meaning, json_schema_extra=extra, validation_alias=names)
 
 
-def honoured(default: Any, meaning: str) -> Any:
-    """A field that does what its name says."""
-    return _field("honoured", default, meaning)
+def honoured(default: Any, meaning: str, names: AliasChoices | None = None) -> Any:
+    """A field that does what its name says; `names` are all that clients know it by, A1111's own first."""
+    return _field("honoured", default, meaning, names)
 
 
 def noted(default: Any, meaning: str) -> Any:
@@ -234,14 +234,18 @@ class ExtrasSingle(Extras):
 class FileData(Body):
     """A picture of a batch."""
 
-    data: Text = honoured("", "Data URL or base64.")
+    data: Text = honoured("", "Data URL or base64; some clients say `image`.", AliasChoices("data", "image"))
     name: Text = ignored("")
 
 
 class ExtrasBatch(Extras):
     """The request of extra-batch-images."""
 
-    imageList: list[FileData] = honoured([], "`data` and `name` of each; answered in this order.")  # noqa: N815
+    imageList: list[FileData] = honoured(  # noqa: N815
+        [],
+        "`data` and `name` of each; answered in this order. Some clients say `image_list`.",
+        AliasChoices("imageList", "image_list"),
+    )
 
 
 class PngInfo(Body):
