@@ -32,7 +32,7 @@ def validation_message(error: ValidationError, model: type[BaseModel] | None = N
         return f"unknown option {name!r}{valid}."
     if not first["loc"]:  # several options do not fit each other: the message names them
         return f"{first['msg']}."
-    return f"{name} is {reprlib.repr(first['input'])}: {_lower_first(first['msg'])}."
+    return f"{name} is {reprlib.repr(first['input'])}: {lower_first(first['msg'])}."
 
 
 class OptionModel(BaseModel):
@@ -220,8 +220,9 @@ class SaveOptions(OptionModel):
         return {"jpeg": "jpg", "tif": "tiff"}.get(name, name)
 
 
-def _lower_first(text: str) -> str:
-    return text[:1].lower() + text[1:]
+def lower_first(text: str) -> str:
+    """A sentence for the middle of another; it keeps a first word in capitals, such as JSON."""
+    return text if text[1:2].isupper() else text[:1].lower() + text[1:]
 
 
 @dataclass(frozen=True)

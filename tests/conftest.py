@@ -8,9 +8,9 @@ import os
 import re
 
 # Before all other imports: libraries read some of these variables then.
-STRAY = re.compile(
-    "(?!SEESR_(REFERENCE|TEST_SYSTEM|NODE_MODULES)$)(SEESR|HF)_.*|(FORCE|NO)_COLOR|(http|https|all|no)_proxy", re.IGNORECASE
-)
+KEPT = "SEESR_(REFERENCE|TEST_SYSTEM|NODE_MODULES)"
+"""What chooses tests."""
+STRAY = re.compile(f"(?!{KEPT}$)(SEESR|HF)_.*|(FORCE|NO)_COLOR|(http|https|all|no)_proxy", re.IGNORECASE)
 for name in filter(STRAY.fullmatch, [*os.environ]):
     del os.environ[name]
 os.environ |= {"COLUMNS": "120", "NO_PROXY": "*"}

@@ -13,6 +13,7 @@ from seesr.addresses import AddressRules
 from seesr.errors import SeeSRError
 from seesr.models.manager import ModelManager
 from seesr.models.pulls import Pulls
+from seesr.options import lower_first
 from seesr.studio import login, metrics
 from seesr.studio.accounts import Accounts
 from seesr.studio.api import native, openai
@@ -76,7 +77,7 @@ def _tell_invalid(_: Request, error: Exception) -> JSONResponse:
     else:
         place, message = first["loc"], first["msg"]
     where = ".".join(str(part) for part in place)
-    return JSONResponse(error_body(f"{where}: {message[:1].lower()}{message[1:]}.", "invalid"), 422)
+    return JSONResponse(error_body(f"{where}: {lower_first(message)}.", "invalid"), 422)
 
 
 def _tell_unexpected(_: Request, error: Exception) -> JSONResponse:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -54,9 +55,8 @@ def test_exifreader_reads_it(cat: Path) -> None:
 def test_sd_prompt_reader_reads_it(cat: Path, tmp_path: Path) -> None:
     """It needs another Pillow than SeeSR, so it is in an environment of its own."""
     command = [need_program("sd-prompt-reader-cli"), "-r", "-i", str(cat), "-f", "json", "-o", str(tmp_path / "cat.json")]
-    subprocess.run(
-        command, capture_output=True, timeout=60, check=True, env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
-    )
+    environment = {"PATH": os.defpath, "HOME": str(tmp_path)}  # without PYTHONPATH
+    subprocess.run(command, env=environment, capture_output=True, timeout=60, check=True)
     told = json.loads((tmp_path / "cat.json").read_text())
     assert (told["positive"], told["negative"], told["seed"], told["steps"]) == ("a cat, 3d", "dogs", "5", "2")
     assert (told["sampler"], told["size"]) == ("DDIM", "128x128")

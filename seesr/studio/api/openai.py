@@ -34,7 +34,7 @@ from seesr.images.encoded import EncodedImage
 from seesr.images.read import read_picture
 from seesr.images.sizes import Size
 from seesr.jobs import GenerationRequest, JobEvent, content_hash
-from seesr.options import Limits, SaveOptions
+from seesr.options import Limits, SaveOptions, lower_first
 from seesr.studio.api.dependencies import AnyStudio, AnyUser
 from seesr.studio.api.failures import MEANINGS
 from seesr.studio.api.running import run_to_end
@@ -139,7 +139,7 @@ class OpenAIRoute(APIRoute):
             except (RequestValidationError, ValidationError) as error:
                 first = error.errors()[0]
                 param = next((part for part in reversed(first["loc"]) if isinstance(part, str) and part != "body"), None)
-                message = f"{param or 'the body'}: {first['msg'][:1].lower()}{first['msg'][1:]}."
+                message = f"{param or 'the body'}: {lower_first(first['msg'])}."
                 return JSONResponse(openai_error(message, 400, param), 400)
             except HTTPException as error:
                 return JSONResponse(openai_error(f"{error.detail}", error.status_code), error.status_code)
