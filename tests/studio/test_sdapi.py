@@ -157,7 +157,7 @@ AIYABOT = {
 PHOTOSHOP = {
     **{"prompt": "a cat", "init_images": [f"data:image/png;base64,{base64_of(RED)}"], "mask": base64_of(MASK)},
     **{"mask_blur": 8, "inpaint_full_res": False, "inpaint_full_res_padding": 32, "inpainting_fill": 1, "resize_mode": 0},
-    **{"inpainting_mask_invert": False, "denoising_strength": 0.5, "width": 64, "height": 48, "sampler_index": "Euler a"},
+    **{"inpainting_mask_invert": False, "denoising_strength": 0.5, "width": 64, "height": 64, "sampler_index": "Euler a"},
     **{"image_cfg_scale": 1.5, "seed": -1, "batch_size": 1, "script_args": [], "script_name": ""},
 }
 LIBRECHAT = {"prompt": "a cat", "negative_prompt": "b", "sampler_index": "DPM++ 2M Karras", "cfg_scale": 4.5, "steps": 4}
