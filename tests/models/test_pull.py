@@ -187,7 +187,7 @@ def test_redirects_lead_to_no_private_address(hub: Hub, manager: ModelManager) -
         port = secret.getsockname()[1]
         hub.files = {"someone/style/x.safetensors": LORA}
         for address, words in {
-            f"http://127.0.0.1:{port}/x": "is of http; only https is fetched from",
+            f"http://127.0.0.1:{port}/x": "is of http; only https is allowed",
             f"https://127.0.0.1:{port}/x": "127.0.0.1 is 127.0.0.1, which is not a public address",
             f"https://localhost:{port}/x": r"localhost is (127.0.0.1|::1), which is not a public address",
             f"https://[::ffff:127.0.0.1]:{port}/x": "not a public address",
@@ -210,7 +210,7 @@ def test_redirects_lead_to_no_private_address(hub: Hub, manager: ModelManager) -
 @pytest.mark.parametrize(
     ("address", "words"),
     [
-        ("http://example.org/x.safetensors", "is of http; only https is fetched from"),
+        ("http://example.org/x.safetensors", "is of http; only https is allowed"),
         ("https://127.0.0.1/x.safetensors", "not a public address"),
         ("https://[::1]/x.safetensors?token=secret", "::1 is ::1, which is not a public address"),
         ("https://user:secret@example.org/x.safetensors", "example.org/x.safetensors is not an address"),

@@ -258,7 +258,7 @@ class StoreMachine(RuleBasedStateMachine):
             )
             for job in reversed(self.made)
         ]
-        assert self.store.jobs() == expected
+        assert self.store.jobs(count=1000) == expected
         assert self.store.pictures() == self.pictures[::-1]
         status = self.store.queue_status()
         assert (status.paused, status.reason, status.pending) == (self.paused is not None, self.paused, len(order))
