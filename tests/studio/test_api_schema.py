@@ -56,7 +56,9 @@ def test_every_answer_is_as_described(served: ServedStudio, schema: BaseSchema, 
     for operation in operations:
         modes = [operation.as_strategy(generation_mode=mode) for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)]
 
-        @settings(max_examples=cases(6), deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @settings(
+            max_examples=cases(6), derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+        )
         @given(case=st.one_of(modes))
         def ask(case: Case) -> None:
             response: Any = case.call(headers=headers)

@@ -169,6 +169,9 @@ FAILURES: dict[int | str, dict[str, Any]] = {
     500: {"model": OpenAIErrorAnswer, "description": "The job failed."},
 }
 router = APIRouter(prefix=PREFIX, tags=["openai"], route_class=OpenAIRoute, responses=FAILURES)
+_PICTURES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The pictures, or with `stream` their events.", "content": {"text/event-stream": {}}}
+}
 _EDIT_BODY = {
     "requestBody": {
         "required": True,
@@ -189,7 +192,7 @@ _EDIT_BODY = {
 }
 
 
-@router.post("/images/generations")
+@router.post("/images/generations", responses=_PICTURES)
 async def generate(
     request: Request, studio: AnyStudio, user: AnyUser, models: AnyModels, body: Annotated[ImageRequest, Body()]
 ) -> Response:
@@ -198,7 +201,7 @@ async def generate(
     return await _answer(request, studio, user, body, _translate(body, known), {}, "image_generation")
 
 
-@router.post("/images/edits", openapi_extra=_EDIT_BODY)
+@router.post("/images/edits", openapi_extra=_EDIT_BODY, responses=_PICTURES)
 async def edit(request: Request, studio: AnyStudio, user: AnyUser, models: AnyModels) -> Response:
     """Changes a picture: where the mask is transparent; without one, where the picture is, or all of it."""
     async with request.form(max_files=4, max_fields=100, max_part_size=4 * MAX_PROMPT) as form:
