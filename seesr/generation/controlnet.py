@@ -16,7 +16,8 @@ from torch import Tensor
 from seesr.components import NetworkSpec
 from seesr.errors import WeightsError
 from seesr.generation.controls import ControlUnit
-from seesr.generation.library import WIDTHS, ModelFolder, require_no_code
+from seesr.generation.library import ModelPlace, require_no_code
+from seesr.generation.model_file import WIDTHS
 from seesr.generation.wrapped_unet import WrappedUNet
 from seesr.images.resize import resize, to_tensor
 from seesr.images.sizes import Size
@@ -95,7 +96,7 @@ class ControlledUNet(WrappedUNet):
 
 def make_control(
     unit: ControlUnit[Any],
-    folder: ModelFolder,
+    folder: ModelPlace,
     control_map: Image.Image,
     unet: Any,
     factor: int,
@@ -119,7 +120,7 @@ def make_control(
     return Control(unit, digest, spec, control_map)
 
 
-def _weights_file(folder: ModelFolder) -> Path:
+def _weights_file(folder: ModelPlace) -> Path:
     """The file of the weights: the whole one, or the only one.
 
     Raises:
@@ -137,7 +138,7 @@ def _weights_file(folder: ModelFolder) -> Path:
     return files[0]
 
 
-def _check_config(folder: ModelFolder, unet: Any, factor: int, checkpoint: str) -> None:
+def _check_config(folder: ModelPlace, unet: Any, factor: int, checkpoint: str) -> None:
     """Raises WeightsError if the ControlNet's config says that it does not fit a UNet of this config."""
     name, config = folder.name, read_config(folder.path / "config.json")
     if (found := config.get("_class_name")) != CLASS:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from seesr.components import Components
 from seesr.errors import WeightsError
-from seesr.generation.library import EMBEDDING_KEY, Library, ModelFile
+from seesr.generation.library import Library
+from seesr.generation.model_file import EMBEDDING_KEY, ModelFile
 from seesr.weights.tensors import read_safetensors
 
 MAX_VECTORS = 75
@@ -50,7 +51,7 @@ class Embeddings:
             OptionError: several files have the name.
             WeightsError: a file is damaged, is no embedding, or is for other checkpoints.
         """
-        names = [name for file in self.library.files() for name in (file.name, file.name.rpartition("/")[2])]
+        names = [name for file in self.library.models() for name in (file.name, file.name.rpartition("/")[2])]
         words = {name.lower(): name for name in names}
         if not words:
             return ()

@@ -1,4 +1,4 @@
-"""The user's model files and folders, in which names are looked up, and what each file says of itself.
+"""The user's model files and folders, in which names are looked up.
 
 A name is a file's path below its folder without suffix, `people/my style`, or its last part where that is unique. It is
 compared with those of the files that are there and never joined to a path.
@@ -6,20 +6,16 @@ compared with those of the files that are there and never joined to a path.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import re
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from seesr.errors import OptionError, WeightsError
 from seesr.files import data_folder
-from seesr.weights.header import Header, read_header
+from seesr.generation.model_file import ModelFile
 
 MODELS, LORAS, EMBEDDINGS, VAE_APPROX = "models", "loras", "embeddings", "vae_approx"
 CHECKPOINTS, VAES, CONTROLNETS, DEPTH = "checkpoints", "vae", "controlnet", "depth"
@@ -28,7 +24,6 @@ PICTOGRAMS, FULL = "pictograms", "full"
 """The embedded checkpoint, and the base of the full model where the cache has it."""
 BASE_FOLDER = "sd-turbo"
 """Where a weights folder for upscaling holds its text-to-image base."""
-REQUIRED_FOLDERS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 REQUIRED = (
     "unet/config.json",
     "vae/config.json",
@@ -37,6 +32,7 @@ REQUIRED = (
     "scheduler/scheduler_config.json",
 )
 """Of a checkpoint that is a folder."""
+REQUIRED_FOLDERS = tuple(path.partition("/")[0] for path in REQUIRED)
 MODELS_FROM_VARIABLE = "SEESR_MODELS_FROM"
 """Folders of other programs whose models are found too, with the system's separator of paths between them."""
 OTHER_PROGRAMS = {
@@ -50,128 +46,15 @@ OTHER_PROGRAMS = {
 """Where AUTOMATIC1111's web UI and ComfyUI keep each kind."""
 ADAPTER_FILE = "adapter_model.safetensors"
 """Of a folder that peft wrote."""
-EMBEDDING_KEY = "emb_params"
-"""The tensor of an embedding in A1111's layout; diffusers names it after the word."""
-PREVIEWS = (".preview.png", ".png", ".jpg", ".jpeg", ".webp")
-MAX_SIDECAR_BYTES = 1 << 20
-MAX_TRIGGER_WORDS, MAX_TRIGGER_LENGTH = 16, 300
-"""Words, and characters of a word, that are taken from a file."""
 SHOWN_NAMES = 20
-WIDTHS = {768: "SD 1", 1024: "SD 2", 2048: "SDXL"}
-"""Width of the prompt embeddings, which a family of checkpoints has alone."""
-_ARCHITECTURES = {"stable-diffusion-v1": "SD 1", "stable-diffusion-v2": "SD 2", "stable-diffusion-xl": "SDXL"}
-_VERSIONS = {"sd_v1": "SD 1", "sd_v2": "SD 2", "sdxl": "SDXL"}
-_FROM_PROMPT = re.compile(
-    r"attn2[._](?:processor\.)?to_[kv](?:_lora\.down\.weight|\.lora[._](?:down|A)\.weight|\.hada_w1_b)$"
-)
-"""Names of the factors that take prompt embeddings."""
-_SECOND_TEXT_ENCODER = re.compile(r"lora_te2_|text_encoder_2\.|^clip_g$")
 
 
-@dataclass(frozen=True)
-class ModelFile:
-    """A file of the library."""
-
-    name: str
-    path: Path
-
-    @cached_property
-    def header(self) -> Header:
-        """What the file says of itself.
-
-        Raises:
-            WeightsError: it is not a safetensors file, or is cut short.
-        """
-        return read_header(self.path)
-
-    @cached_property
-    def sidecar(self) -> Mapping[str, Any]:
-        """What the user says of it, in A1111's `.json` beside it; empty where that cannot be read."""
-        path = self._beside(".json")
-        try:
-            values = json.loads(path.read_text(encoding="utf-8")) if path.stat().st_size <= MAX_SIDECAR_BYTES else {}
-        except (OSError, ValueError, RecursionError):
-            return {}
-        return values if isinstance(values, dict) else {}
-
+class _Named(Protocol):
     @property
-    def preview(self) -> Path | None:
-        """A picture beside it."""
-        return next((path for path in map(self._beside, PREVIEWS) if path.is_file()), None)
+    def name(self) -> str: ...
 
-    @cached_property
-    def trigger_words(self) -> tuple[str, ...]:
-        """What to write in a prompt: the user's, else its maker's, else the most frequent tags it was trained with."""
-        metadata = self.header.metadata
-        for words in (
-            self.sidecar.get("activation text"),
-            metadata.get("modelspec.trigger_phrase"),
-            metadata.get("modelspec.usage_hint"),
-        ):
-            if isinstance(words, str) and words.strip():
-                return _words(words)
-        return _words(",".join(_frequent_tags(metadata.get("ss_tag_frequency", ""))))
 
-    @cached_property
-    def base_model(self) -> str | None:
-        """The family of checkpoints that it is for, `SD 1`, `SD 2` or `SDXL`: by its metadata, else by its shapes."""
-        metadata, shapes = self.header.metadata, self.header.shapes
-        if metadata.get("ss_v2") == "True":
-            return "SD 2"
-        for value, families in (
-            (metadata.get("modelspec.architecture", ""), _ARCHITECTURES),
-            (metadata.get("ss_base_model_version", ""), _VERSIONS),
-        ):
-            for beginning, family in families.items():
-                if value.lower().startswith(beginning):
-                    return family
-        if any(map(_SECOND_TEXT_ENCODER.search, shapes)):
-            return "SDXL"
-        return WIDTHS.get(self.prompt_width or 0)
-
-    @cached_property
-    def prompt_width(self) -> int | None:
-        """Of the prompt embeddings that it takes, by the shapes of what changes the attention to them, or of its vectors."""
-        if len(self.header.shapes) == 1 or EMBEDDING_KEY in self.header.shapes:
-            shape = self.header.shapes.get(EMBEDDING_KEY) or next(iter(self.header.shapes.values()))
-            return shape[-1] if shape else None
-        widths = (shape[1] for key, shape in self.header.shapes.items() if _FROM_PROMPT.search(key) and len(shape) > 1)
-        return next(widths, None)
-
-    @cached_property
-    def hash(self) -> str:
-        """SHA-256 of the tensors, in 12 digits: that of A1111's `Lora hashes`, which names and notes do not change."""
-        with self.path.open("rb") as file:
-            file.seek(self.header.size)
-            digest = hashlib.sha256()
-            while block := file.read(1 << 20):
-                digest.update(block)
-        return digest.hexdigest()[:12]
-
-    @cached_property
-    def file_hash(self) -> str:
-        """SHA-256 of the whole file, in 12 digits: that of A1111's `TI hashes`."""
-        return hashlib.sha256(self.path.read_bytes()).hexdigest()[:12]
-
-    def beside(self) -> list[Path]:
-        """The files that belong to it: the user's notes and previews."""
-        return [path for path in map(self._beside, (".json", *PREVIEWS)) if path.is_file()]
-
-    def require_family(self, width: int, checkpoint: str) -> None:
-        """Checks that it is for a checkpoint whose prompt embeddings have this width.
-
-        Raises:
-            WeightsError: it is not.
-        """
-        family, wanted = self.base_model, WIDTHS.get(width)
-        if self.prompt_width not in (None, width):
-            wide = f"is for {family or 'other checkpoints'}, with prompt embeddings of {self.prompt_width}"
-            raise WeightsError(f"{self.name} {wide}, and {checkpoint} has {width}{f' ({wanted})' if wanted else ''}.")
-        if family and wanted and family != wanted:
-            raise WeightsError(f"{self.name} is for {family}, and {checkpoint} is of {wanted}.")
-
-    def _beside(self, suffix: str) -> Path:
-        return self.path.with_name(self.path.stem + suffix)
+Entry = TypeVar("Entry", bound=_Named)
 
 
 def models_from() -> tuple[Path, ...]:
@@ -197,37 +80,6 @@ def model_folders(kind: str, models: Path | None = None, others: Sequence[Path] 
     ]
     # Resolved, because a folder has two of the names where the file system does not tell capitals apart.
     return (own, *dict.fromkeys(place.resolve() for place in places))
-
-
-class Library:
-    """The safetensors files of folders and their sub-folders, read anew whenever it is asked.
-
-    Args:
-        folders: need not exist; see `model_folders`.
-        kind: what its files are, for errors: `LoRA`.
-    """
-
-    def __init__(self, folders: Path | Sequence[Path], kind: str) -> None:
-        self.folders, self.kind = (folders,) if isinstance(folders, Path) else tuple(folders), kind
-
-    def files(self) -> list[ModelFile]:
-        """All files, by name; a folder that peft wrote is one, and has the folder's name."""
-        found = dict[str, ModelFile]()
-        for folder in self.folders:
-            for path in folder.rglob("*.safetensors"):
-                place = path.parent if path.name == ADAPTER_FILE and path.parent != folder else path.with_suffix("")
-                name = place.relative_to(folder).as_posix()
-                if path.is_file() and not any(part.startswith(".") for part in name.split("/")):
-                    found.setdefault(name, ModelFile(name, path))
-        return sorted(found.values(), key=lambda file: file.name.lower())
-
-    def find(self, name: str) -> ModelFile:
-        """The file of this name.
-
-        Raises:
-            OptionError: there is none, or several have it.
-        """
-        return _find(self.files(), name, self.kind, self.folders[0])
 
 
 def missing_file(checkpoint: Path) -> str:
@@ -301,50 +153,55 @@ def find_known_model(name: str, kind: str) -> Path | None:
     return None
 
 
-@dataclass(frozen=True)
-class ModelFolder:
-    """A folder of the library that holds a network and its `config.json`."""
-
-    name: str
-    path: Path
-
-
-class FolderLibrary:
-    """The folders with a `config.json` in folders and their sub-folders, read anew whenever it is asked.
+class _Library(ABC, Generic[Entry]):
+    """The models of one form in folders and their sub-folders, read anew whenever it is asked.
 
     Args:
-        places: need not exist; see `model_folders`.
-        kind: what they are, for errors: `ControlNet`.
+        folders: need not exist; see `model_folders`.
+        kind: what they are, for errors: `LoRA`.
     """
 
-    def __init__(self, places: Path | Sequence[Path], kind: str) -> None:
-        self.places, self.kind = (places,) if isinstance(places, Path) else tuple(places), kind
+    def __init__(self, folders: Path | Sequence[Path], kind: str) -> None:
+        self.folders, self.kind = (folders,) if isinstance(folders, Path) else tuple(folders), kind
 
-    def folders(self) -> list[ModelFolder]:
-        """All of them, by name."""
-        found = dict[str, ModelFolder]()
-        for place in self.places:
-            for config in place.glob("*/**/config.json"):
-                name = config.parent.relative_to(place).as_posix()
-                if not any(part.startswith(".") for part in name.split("/")):
-                    found.setdefault(name, ModelFolder(name, config.parent))
-        return sorted(found.values(), key=lambda folder: folder.name.lower())
+    def models(self) -> list[Entry]:
+        """All of them, by name; where several folders have a name, the first one's counts."""
+        models = dict[str, Entry]()
+        for folder in self.folders:
+            for model in self._models_in(folder):
+                if not any(part.startswith(".") for part in model.name.split("/")):
+                    models.setdefault(model.name, model)
+        return sorted(models.values(), key=lambda model: model.name.lower())
 
-    def find(self, name: str) -> ModelFolder:
-        """The folder of this name.
+    def find(self, name: str) -> Entry:
+        """The one of this name.
 
         Raises:
             OptionError: there is none, or several have it.
         """
-        return _find(self.folders(), name, self.kind, self.places[0])
+        return _find(self.models(), name, self.kind, self.folders[0])
+
+    @abstractmethod
+    def _models_in(self, folder: Path) -> Iterator[Entry]:
+        """Those in a folder, hidden ones too."""
 
 
-class _Named(Protocol):
-    @property
-    def name(self) -> str: ...
+class Library(_Library[ModelFile]):
+    """The safetensors files; a folder that peft wrote is one, and has the folder's name."""
+
+    def _models_in(self, folder: Path) -> Iterator[ModelFile]:
+        for path in folder.rglob("*.safetensors"):
+            place = path.parent if path.name == ADAPTER_FILE and path.parent != folder else path.with_suffix("")
+            if path.is_file():
+                yield ModelFile(place.relative_to(folder).as_posix(), path)
 
 
-Entry = TypeVar("Entry", bound=_Named)
+class FolderLibrary(_Library[ModelPlace]):
+    """The folders with a `config.json`, each of which holds a network."""
+
+    def _models_in(self, folder: Path) -> Iterator[ModelPlace]:
+        for config in folder.glob("*/**/config.json"):
+            yield ModelPlace(config.parent.relative_to(folder).as_posix(), config.parent)
 
 
 def _find(entries: Sequence[Entry], name: str, kind: str, folder: Path) -> Entry:
@@ -361,20 +218,3 @@ def _find(entries: Sequence[Entry], name: str, kind: str, folder: Path) -> Entry
 
 def _listed(entries: Sequence[_Named]) -> str:
     return ", ".join(entry.name for entry in entries[:SHOWN_NAMES]) + (", ..." if len(entries) > SHOWN_NAMES else "")
-
-
-def _words(text: str) -> tuple[str, ...]:
-    words = dict.fromkeys(" ".join(word.split()) for word in text.split(","))
-    return tuple(word for word in words if 0 < len(word) <= MAX_TRIGGER_LENGTH)[:MAX_TRIGGER_WORDS]
-
-
-def _frequent_tags(text: str) -> list[str]:
-    """The tags of kohya's `ss_tag_frequency`, which counts them in each folder of the training set."""
-    counts = Counter[str]()
-    try:
-        for tags in json.loads(text).values():
-            for tag, count in tags.items():
-                counts[tag] += int(count)
-    except (ValueError, AttributeError, TypeError, RecursionError, OverflowError):
-        return []
-    return [tag for tag, _ in counts.most_common(MAX_TRIGGER_WORDS)]

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from seesr.components import Components
 from seesr.errors import WeightsError
 from seesr.generation.adapters import Change, Hadamard, Kronecker, LowRank
-from seesr.generation.library import ADAPTER_FILE, Library, ModelFile
+from seesr.generation.library import ADAPTER_FILE, Library
 from seesr.generation.lora_tags import LoraTag
+from seesr.generation.model_file import ModelFile
 from seesr.lru_cache import LRUCache
 from seesr.weights.config import read_config
 from seesr.weights.tensors import read_safetensors

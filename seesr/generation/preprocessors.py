@@ -10,7 +10,7 @@ from PIL import Image
 from seesr.debug import without_progress_bars, without_warnings
 from seesr.errors import OptionError, WeightsError, first_line
 from seesr.generation.controls import Preprocessor
-from seesr.generation.library import FolderLibrary, ModelFolder, require_no_code, require_safetensors
+from seesr.generation.library import FolderLibrary, ModelPlace, require_no_code, require_safetensors
 from seesr.weights.config import read_config
 
 DEPTH_MODELS = ("depth_anything", "dpt")
@@ -39,7 +39,7 @@ def canny(picture: Image.Image) -> Image.Image:
     return Image.fromarray(edges).convert("RGB")
 
 
-def depth_map(picture: Image.Image, folder: ModelFolder) -> Image.Image:
+def depth_map(picture: Image.Image, folder: ModelPlace) -> Image.Image:
     """Inverse depth by a model of transformers, the nearest white and the farthest black; computed on the CPU.
 
     Raises:
@@ -69,8 +69,8 @@ def depth_map(picture: Image.Image, folder: ModelFolder) -> Image.Image:
     return Image.fromarray((values * 255).round().byte().numpy()).convert("RGB")
 
 
-def _only(library: FolderLibrary) -> ModelFolder:
-    folders, place = library.folders(), f"models/{library.places[0].name}"
+def _only(library: FolderLibrary) -> ModelPlace:
+    folders, place = library.models(), f"models/{library.folders[0].name}"
     if not folders:
         raise OptionError(
             f"there is no depth model: put one of transformers, such as Depth Anything, in a folder of {place}."
@@ -80,7 +80,7 @@ def _only(library: FolderLibrary) -> ModelFolder:
     return folders[0]
 
 
-def _check_depth_model(folder: ModelFolder) -> None:
+def _check_depth_model(folder: ModelPlace) -> None:
     config = read_config(folder.path / "config.json")
     kind, estimates = config.get("model_type"), config.get("depth_estimation_type", "relative")
     if kind not in DEPTH_MODELS or estimates != "relative":

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from seesr.errors import WeightsError
-from seesr.generation.library import EMBEDDING_KEY, WIDTHS, ModelFile, require_no_code, require_safetensors
+from seesr.generation.library import require_no_code, require_safetensors
+from seesr.generation.model_file import EMBEDDING_KEY, WIDTHS, ModelFile
 from seesr.generation.tensor_names import CLIP, OPEN_CLIP, OTHER_FAMILIES, UNET, VAE
 from seesr.weights.config import read_config
 from seesr.weights.header import Header, read_header

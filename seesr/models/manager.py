@@ -20,7 +20,8 @@ from pydantic import BaseModel, ConfigDict
 from seesr.addresses import AddressRules
 from seesr.errors import OptionError, WeightsError
 from seesr.files import data_folder, user_name
-from seesr.generation.library import ADAPTER_FILE, MODELS, ModelFile, ModelPlace, model_folders, model_places, models_from
+from seesr.generation.library import ADAPTER_FILE, MODELS, ModelPlace, model_folders, model_places, models_from
+from seesr.generation.model_file import ModelFile
 from seesr.models.catalogue import CatalogueEntry, ModelSource, read_catalogue
 from seesr.models.contents import LEGACY_SUFFIXES, NAMES, Contents, Kind, inspect, require_model
 from seesr.models.plans import Plan, make_plan

@@ -28,7 +28,7 @@ from seesr.errors import CanceledError
 from seesr.generation.controls import MAX_WEIGHT
 from seesr.generation.generator import Generator
 from seesr.generation.infotext import Infotext
-from seesr.generation.library import ModelFolder
+from seesr.generation.library import ModelPlace
 from seesr.generation.options import GenerationOptions
 from seesr.generation.preprocessors import canny, depth_map
 from seesr.generation.samplers import make_scheduler, parse_sampler
@@ -373,7 +373,7 @@ def test_depth_is_that_of_a_model_in_the_data_folder(steered: Generator, depth_m
         (expected,) = processor.post_process_depth_estimation(model(**inputs), [(64, 64)])
     values = expected["predicted_depth"]
     values = (values - values.min()) / (values.max() - values.min())
-    ours = depth_map(PHOTO, ModelFolder("small", depth_model))
+    ours = depth_map(PHOTO, ModelPlace("small", depth_model))
     assert np.abs(np.asarray(ours)[..., 0] / 255 - values.numpy()).max() < 0.01
 
     changed_config(depth_model, depth_estimation_type="metric")

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from seesr import OptionError, WeightsError
-from seesr.generation.library import Library, ModelFile
+from seesr.generation.library import Library
+from seesr.generation.model_file import ModelFile
 
 
 def of_width(width: int, kind: str = "lora_unet_{}_attn2_to_k.lora_down.weight") -> dict[str, Tensor]:
@@ -35,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_names_are_looked_up(folder: Path) -> None:
     library = Library(folder, "LoRA")
-    assert [file.name for file in library.files()] == ["a", "by peft", "ink.v1", "people/a", "people/my style (v2)"]
+    assert [file.name for file in library.models()] == ["a", "by peft", "ink.v1", "people/a", "people/my style (v2)"]
     for name, path in {
         "a": "a.safetensors",
         "people/a": "people/a.safetensors",
@@ -49,7 +50,7 @@ def test_names_are_looked_up(folder: Path) -> None:
         OptionError, match=r"several LoRA files are called 'my style \(v2\)': write by peft/my style \(v2\), people"
     ):
         library.find("my style (v2)")
-    assert Library(folder / "none", "LoRA").files() == []
+    assert Library(folder / "none", "LoRA").models() == []
 
 
 @given(

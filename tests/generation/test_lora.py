@@ -23,10 +23,11 @@ from seesr.errors import CanceledError
 from seesr.generation.adapters import adapted
 from seesr.generation.generator import Generator
 from seesr.generation.infotext import Infotext
-from seesr.generation.library import Library, ModelFile
+from seesr.generation.library import Library
 from seesr.generation.like import values_from_settings
 from seesr.generation.lora import Lora, read_lora
 from seesr.generation.lora_tags import LoraTag, as_tags, split_tags
+from seesr.generation.model_file import ModelFile
 from seesr.generation.options import GenerationOptions
 
 PROMPT = "a cat, sitting"
@@ -223,7 +224,7 @@ def test_peft_s_files_have_peft_s_effect(checkpoint: Path, generator: Generator,
         tensors = {f"lora_unet_{_flat(key)}": value for key, value in load_file(file).items()}
         alphas = {key.partition(".")[0] + ".alpha": torch.tensor(float(configs[kind]().alpha)) for key in tensors}
         folder = loras.write(tmp_path / "lycoris" / "file.safetensors", tensors | alphas).parent
-    (file,) = Library(folder, "LoRA").files()
+    (file,) = Library(folder, "LoRA").models()
     unet, before = networks(generator)[0], predicted(networks(generator)[0])
     lora = read_lora(file, *networks(generator), "random")
     with adapted(unet, [(lora.unet, 1.0)]):

@@ -7,7 +7,7 @@ from typing import Any
 import psutil
 from fastapi import APIRouter
 
-from seesr.generation.library import EMBEDDING_KEY, ModelFile
+from seesr.generation.model_file import EMBEDDING_KEY, ModelFile
 from seesr.generation.samplers import SAMPLERS, SCHEDULES
 from seesr.jobs import UPSCALE_METHODS
 from seesr.studio.api.dependencies import AnyUser

@@ -21,11 +21,11 @@ from seesr.generation.library import (
     VAES,
     FolderLibrary,
     Library,
-    ModelFile,
     missing_file,
     model_folders,
     model_places,
 )
+from seesr.generation.model_file import ModelFile
 from seesr.generation.styles import read_styles
 from seesr.studio.api.sdapi.errors import UnknownNameError
 from seesr.weights.cache import Cache
@@ -132,7 +132,7 @@ class ModelLists:
 
     def controlnets(self) -> list[str]:
         """Names of the ControlNets."""
-        return [folder.name for folder in FolderLibrary(self._folders(CONTROLNETS), "ControlNet").folders()]
+        return [folder.name for folder in FolderLibrary(self._folders(CONTROLNETS), "ControlNet").models()]
 
     def vaes(self) -> dict[str, str]:
         """Names of the VAEs, and of their files."""
@@ -140,11 +140,11 @@ class ModelLists:
 
     def loras(self) -> list[ModelFile]:
         """The LoRAs whose headers can be read."""
-        return _readable(Library(self._folders(LORAS), "LoRA").files())
+        return _readable(Library(self._folders(LORAS), "LoRA").models())
 
     def embeddings(self) -> list[ModelFile]:
         """The embeddings whose headers can be read."""
-        return _readable(Library(self._folders(EMBEDDINGS), "embedding").files())
+        return _readable(Library(self._folders(EMBEDDINGS), "embedding").models())
 
     def _folders(self, kind: str) -> tuple[Path, ...]:
         return model_folders(kind, self.data / MODELS)
