@@ -64,7 +64,7 @@ def contents(events: list[JobEvent]) -> list[bytes]:
     return [event.content or b"" for event in events if event.kind == "picture"]
 
 
-def test_pictures_are_told_as_the_files_that_were_asked_for(runner: JobRunner) -> None:
+def test_pictures_come_as_the_files_that_were_asked_for(runner: JobRunner) -> None:
     events = run(runner, generation(count=2, saving=SaveOptions(format="webp")))
     assert kinds(events) == ["started", "picture", "picture", "done"]
     for number, event in enumerate(event for event in events if event.kind == "picture"):

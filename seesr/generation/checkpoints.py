@@ -16,6 +16,7 @@ from seesr.autoencoder.vae import load_vae
 from seesr.components import NetworkSpec
 from seesr.diffusion.text import PromptEncoder, load_prompt_encoder
 from seesr.errors import OptionError, WeightsError
+from seesr.generation.ldm_layout import LATENT_CHANNELS, NATIVE_LATENTS, NATIVE_LATENTS_OF_V
 from seesr.generation.library import (
     BASE_FOLDER,
     CHECKPOINTS,
@@ -28,15 +29,7 @@ from seesr.generation.library import (
     require_safetensors,
 )
 from seesr.generation.samplers import SAMPLERS
-from seesr.generation.single_file import (
-    EPSILON,
-    LATENT_CHANNELS,
-    NATIVE_LATENTS,
-    NATIVE_LATENTS_OF_V,
-    SCHEDULER,
-    V_PREDICTION,
-    SingleFile,
-)
+from seesr.generation.single_file import EPSILON, SCHEDULER, V_PREDICTION, SingleFile
 from seesr.generation.vaes import VAESource, resolve_vae
 from seesr.weights.cache import Cache
 from seesr.weights.config import read_config

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from seesr.autoencoder.vae import VAETiling, encode, vae_scale_factor
-from seesr.generation.single_file import LATENT_CHANNELS, SCALING_FACTOR
+from seesr.generation.ldm_layout import LATENT_CHANNELS, SCALING_FACTOR
 from seesr.images.resize import to_image
 from seesr.weights.state_dict import DIFFUSERS_FILE, assign_state_dict
 from seesr.weights.tensors import read_safetensors

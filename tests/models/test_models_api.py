@@ -38,7 +38,7 @@ def ended(client: Any, pull: str) -> dict[str, Any]:
     raise AssertionError(f"it never ended: {state}")
 
 
-def test_a_model_is_fetched_in_the_background_told_of_and_removed_when_no_job_names_it(hub: Hub, app: ServedStudio) -> None:
+def test_a_model_is_fetched_in_the_background_reported_and_removed_when_no_job_names_it(hub: Hub, app: ServedStudio) -> None:
     hub.files, hub.card = {"someone/ink/ink.safetensors": LORA}, {"license": "openrail"}
     ada, bob = app.client_of("ada"), app.client_of("bob")
     wanted = {"source": "someone/ink"}

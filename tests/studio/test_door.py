@@ -249,7 +249,7 @@ def test_what_is_not_understood_is_not_repeated(open_app: ServedStudio, place: t
     assert "secret" not in answer.text
 
 
-def test_mistake_of_ours_is_told_without_its_words(open_app: ServedStudio, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mistake_of_ours_is_reported_without_its_words(open_app: ServedStudio, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("/home/somebody/secret")
 

@@ -47,7 +47,7 @@ def run(worker: LocalWorker, prompt: str, job: str = "a", count: int = 1) -> lis
     return events
 
 
-def test_a_job_is_told_from_its_start_to_its_end(make: Callable[..., LocalWorker]) -> None:
+def test_a_job_is_reported_from_its_start_to_its_end(make: Callable[..., LocalWorker]) -> None:
     worker = make()
     events = run(worker, "grey", count=2)
     assert [event.kind for event in events if event.kind not in ("progress", "preview")] == [

@@ -158,7 +158,7 @@ def test_retry_edit_move_and_priority_change_what_waits(open_studio: Open) -> No
     assert (again.state, again.retry_of, again.request) == ("done", first.id, done.request)
 
 
-def test_a_job_that_fails_is_told_in_one_sentence_and_the_queue_goes_on(open_studio: Open) -> None:
+def test_a_job_that_fails_says_so_in_one_sentence_and_the_queue_goes_on(open_studio: Open) -> None:
     studio = open_studio()
     job = studio.wait(ANN, studio.submit(ANN, generation("fail")).id, 30)
     assert (job.state, job.error) == ("failed", "it failed, as the prompt asked.")
