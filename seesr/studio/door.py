@@ -60,9 +60,11 @@ class Door:
 
     Args:
         app: what lies behind it.
+        has_page: whether a browser that opens a page without a session is led to the one for logging in.
     """
 
-    def __init__(self, app: ASGIApp, accounts: Accounts, settings: StudioSettings) -> None:
+    def __init__(self, app: ASGIApp, accounts: Accounts, settings: StudioSettings, has_page: bool = False) -> None:
+        self._has_page = has_page
         self._app, self._accounts, self._settings = app, accounts, settings
         # Of its own: streams may take all the threads of the routes.
         self._threads = CapacityLimiter(8)
@@ -86,6 +88,9 @@ class Door:
             limit = OPEN_BODY_BYTES if route_path(scope) in OPEN_PATHS else self._settings.body_bytes
             _check_size(headers, limit)
         except StudioError as error:
+            if self._has_page and isinstance(error, UnauthorizedError) and headers.get("sec-fetch-mode") == "navigate":
+                await _answer(guarded, 303, b"", {"location": f"{scope.get('root_path', '')}/login"})
+                return
             await _refuse(scope, receive, guarded, error)
             return
         await self._app(scope, _limited(receive, limit) if scope["type"] == "http" else receive, guarded)

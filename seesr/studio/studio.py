@@ -182,6 +182,17 @@ class Studio(Gallery):
         self.store.add_input(user.name, name, len(content))
         return name
 
+    def uploaded(self, user: User, name: str) -> tuple[bytes, str]:
+        """A picture that the user has sent, by its content hash, and its media type.
+
+        Raises:
+            NotFoundError: the user has sent none of this hash, or too long ago.
+        """
+        if not self.store.has_input(user.name, name):
+            raise NotFoundError("there is no such upload.")
+        content = self.files.input(name)
+        return content, open_image(content).get_format_mimetype() or "application/octet-stream"
+
     def job(self, user: User, id: str) -> Job:
         """A job."""
         try:
