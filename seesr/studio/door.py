@@ -25,7 +25,7 @@ from seesr.studio.settings import StudioSettings, is_address, is_loopback
 
 Proof = Literal["session", "basic", "key"]
 SESSION_COOKIE = "seesr_session"
-OPEN_PATHS = frozenset({"/health", "/ready", "/login"})
+OPEN_PATHS = frozenset({"/health", "/ready", "/login", "/favicon.ico"})
 """Anybody may ask for these."""
 OPEN_BODY_BYTES = 100_000
 METRICS_PATH = "/metrics"

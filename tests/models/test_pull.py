@@ -141,9 +141,7 @@ def test_a_repository_and_its_server_must_state_the_same_length(hub: Hub, manage
 def test_a_wrong_digest_is_refused_and_nothing_stays(hub: Hub, manager: ModelManager, known: bool) -> None:
     hub.files = {"someone/style/x.safetensors": LORA}
     hub.lie = set() if known else {"someone/style/x.safetensors"}
-    with pytest.raises(
-        WeightsError, match=r"its digest is [0-9a-f]{12}\.\.\. instead of [0-9a-f]{12}\.\.\.; it was deleted"
-    ):
+    with pytest.raises(WeightsError, match=r"its digest is [0-9a-f]{12}\.\.\. instead of [0-9a-f]{12}\.\.\.; it was deleted"):
         pull(manager, "someone/style:x.safetensors", sha256="0" * 64 if known else None)
     assert left(manager) == []
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from seesr.studio.page.guard import PageGuard, login_policy
@@ -45,7 +45,6 @@ def mount_page(app: FastAPI, studio: Studio) -> None:
             theme=page_theme(),
             css_paths=STATIC / "page.css",
             head=_head(words),
-            favicon_path=str(STATIC / "icon.svg"),
             footer_links=[],
             run_history=False,
             show_error=False,
@@ -58,6 +57,7 @@ def mount_page(app: FastAPI, studio: Studio) -> None:
     app.mount("/ui", PageGuard(pages))
     app.mount("/page", PageGuard(StaticFiles(directory=STATIC)))
     app.add_api_route("/", _redirect(studio, known), include_in_schema=False)
+    app.add_api_route("/favicon.ico", lambda: FileResponse(STATIC / "icon.svg"), include_in_schema=False)
     app.add_api_route("/login", _login_page, methods=["GET"], include_in_schema=False)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import gradio as gr
 
 from seesr.studio.page import image_to_image, inpaint, queue, text_to_image, upscale
@@ -28,6 +30,6 @@ def build_blocks(studio: Studio, words: Messages) -> gr.Blocks:
             for name, build in TABS:
                 with gr.Tab(words(f"tab.{name}"), id=name, elem_id=f"tab-{name}", render_children=True):
                     build(page)
-        shell("footer", "")
+        shell("footer", "", help=json.dumps(page.help))
         page.remember_on_load(blocks)
     return blocks

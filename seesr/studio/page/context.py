@@ -38,6 +38,8 @@ class Page:
     studio: Studio
     text: Messages
     forms: list[Form] = field(default_factory=list)
+    help: dict[str, str] = field(default_factory=dict)
+    """What each field means, by the id of its element: it is said on hover."""
 
     def form(self, tab: str) -> Form:
         """The fields of a tab, which are remembered under its name."""
@@ -79,11 +81,11 @@ class Form:
         text = self.page.text
         shown: dict[str, Any] = {
             "label": text.get(f"field.{name}", name.replace("_", " ").capitalize()),
-            "info": text.get(f"help.{name}", model.describe(name)),
             "elem_id": f"{self.tab}-{name}",
             "value": model.model_fields[name].default,
         }
         shown |= arguments
+        self.page.help[shown["elem_id"]] = text.get(f"help.{name}", model.describe(name))
         annotation, (low, high) = str(model.model_fields[name].annotation), model.bounds(name)
         if choices := arguments.get("choices") or model.choices(name):
             named = [(text("word.automatic"), ""), *choices] if shown["value"] is None else [*choices]

@@ -94,8 +94,8 @@ def _add_size(page: Page, form: Form) -> None:
 def _add_seed(page: Page, form: Form) -> None:
     with gr.Row(elem_classes="seesr-seed"):
         seed = form.option(GenerationOptions, "seed", placeholder=page.text("word.random"), scale=3, min_width=120)
-        dice = gr.Button("🎲", size="sm", min_width=40, scale=0, elem_id=f"{form.tab}-dice")
-        recycle = gr.Button("♻", size="sm", min_width=40, scale=0, elem_id=f"{form.tab}-recycle")
+        dice = gr.Button(page.text("button.random"), size="sm", min_width=72, scale=0, elem_id=f"{form.tab}-dice")
+        recycle = gr.Button(page.text("button.last"), size="sm", min_width=72, scale=0, elem_id=f"{form.tab}-recycle")
     dice.click(None, None, seed, js="() => null", **HIDDEN)
     recycle.click(None, seed, seed, js=f"seed => seesr.lastSeed('{form.tab}') ?? seed", **HIDDEN)
 

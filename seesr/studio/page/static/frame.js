@@ -1,8 +1,11 @@
 // Header and footer, the keyboard, errors at their fields, help on hover.
 
-import { ask, make, say, words } from "./state.js";
+import { ask, make, say } from "./state.js";
 import { fetchJob, known, online, watch, ENDED, cancel } from "./jobs.js";
 import { tabJobs } from "./view.js";
+
+/** What fields mean, by their ids. */
+let help = {};
 
 const tabButton = tab => document.querySelector(`#tab-${tab}-button`);
 export const openTab = tab => tabButton(tab)?.click();
@@ -27,6 +30,7 @@ async function leave() {
 customElements.define("seesr-footer", class extends HTMLElement {
   connectedCallback() {
     let timer = 0;
+    help = JSON.parse(this.getAttribute("help"));
     this.stop = watch(() => { timer ||= setTimeout(() => { timer = 0; this.draw(); }, 500); });
     this.draw();
   }
@@ -71,16 +75,16 @@ document.addEventListener("keydown", event => {
 }, true);
 
 // Where Gradio draws anew, labels, help and errors are put right.
-const ICONS = { swap: "swap", dice: "dice", recycle: "recycle" };
+const NAMES = { swap: "swap", dice: "dice", recycle: "recycle" };
 function tidy() {
-  for (const [end, key] of Object.entries(ICONS))
+  for (const [end, key] of Object.entries(NAMES))
     for (const button of document.querySelectorAll(`button[id$="-${end}"]:not([aria-label])`)) {
       button.setAttribute("aria-label", say(key));
       button.title = say(key);
     }
-  for (const info of document.querySelectorAll('[data-testid="block-info"] + div, .info')) {
-    const block = info.closest(".block");
-    if (block && block.title !== info.textContent.trim()) block.title = info.textContent.trim();
+  for (const [id, text] of Object.entries(help)) {
+    const field = document.getElementById(id);
+    if (field && field.title !== text) field.title = text;
   }
   for (const field of document.querySelectorAll(".refused")) {
     if (!document.querySelector(`[data-field="${field.id}"]`)) {
@@ -103,4 +107,3 @@ new MutationObserver(() => {
   isTidying = true;
   requestAnimationFrame(() => { isTidying = false; tidy(); });
 }).observe(document.documentElement, { childList: true, subtree: true });
-void words;
