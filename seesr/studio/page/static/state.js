@@ -25,9 +25,16 @@ export function set(tab, name, value) {
   for (const listener of listeners.get(key) ?? []) listener(values.get(key));
 }
 
+const fieldOf = (tab, name) => document.querySelector(`#${tab}-${name} :is(textarea, input)`);
+
+/** Ends when a field of a tab is there: Gradio draws a tab when it is opened for the first time. */
+export async function drawn(tab, name) {
+  for (let tries = 0; tries < 100 && !fieldOf(tab, name); tries++) await new Promise(done => setTimeout(done, 50));
+}
+
 /** Writes a value into Gradio's field, from which the server remembers it. */
 export function put(tab, name, value) {
-  const field = document.querySelector(`#${tab}-${name} :is(textarea, input)`);
+  const field = fieldOf(tab, name);
   if (field) {
     field.value = value;
     field.dispatchEvent(new Event("input", { bubbles: true }));

@@ -1,6 +1,6 @@
 // The result of a tab: what its newest jobs do, and their pictures, with those that were asked for before them as thumbnails.
 
-import { api, ask, get, make, on, pictureUrl, put, say, thumbnailUrl, upload, uploadUrl } from "./state.js";
+import { api, ask, drawn, get, make, on, pictureUrl, put, say, thumbnailUrl, upload, uploadUrl } from "./state.js";
 import { ENDED, fetchJob, known, skip, watch } from "./jobs.js";
 import { openTab } from "./frame.js";
 import "./compare.js";
@@ -25,9 +25,10 @@ export function lastSeed(tab) {
 export async function send(picture, tab) {
   const file = await (await fetch(pictureUrl(picture))).blob();
   const hash = await upload(new File([file], "picture"));
+  openTab(tab);
+  await drawn(tab, "pictures");
   if (tab === "inpaint") put(tab, "mask", "");
   put(tab, "pictures", hash);
-  openTab(tab);
 }
 
 class View extends HTMLElement {
