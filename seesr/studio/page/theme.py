@@ -19,6 +19,10 @@ def page_theme() -> gr.themes.Base:
     ).set(
         body_background_fill="*neutral_50",
         body_background_fill_dark="*neutral_950",
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_400",
+        input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_400",
         background_fill_primary="white",
         background_fill_primary_dark="*neutral_900",
         background_fill_secondary="*neutral_50",
@@ -40,6 +44,8 @@ def page_theme() -> gr.themes.Base:
         input_background_fill_dark="*neutral_900",
         input_border_color="*neutral_300",
         input_border_color_dark="*neutral_700",
+        input_border_color_focus="*primary_600",
+        input_border_color_focus_dark="*primary_500",
         input_border_width="1px",
         input_shadow="none",
         # Dark words on amber: white ones are not read easily.

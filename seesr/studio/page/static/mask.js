@@ -1,10 +1,12 @@
-// The mask, painted on a picture by mouse, pen or finger: white is painted anew. It is uploaded as a PNG of the picture's size.
+// The mask, painted on a picture by mouse, pen or finger. It is uploaded as a PNG that is white where the picture is painted anew.
 
 import { get, make, on, put, say, upload, uploadUrl } from "./state.js";
 
 const UNDO = 20;
+/** Pixels of the canvas; the mask of a larger picture is enlarged by the pipeline. */
 const MAX_SIDE = 2048;
-/** Of the canvas; the mask of a larger picture is enlarged by the pipeline. */
+const COLOUR = [217, 70, 239];
+const PAINT = `rgb(${COLOUR})`;
 
 export class Mask {
   constructor(tab) {
@@ -62,7 +64,7 @@ export class Mask {
     const stroke = event => {
       const point = at(event);
       this.pen.globalCompositeOperation = this.isEraser ? "destination-out" : "source-over";
-      this.pen.strokeStyle = "#fff";
+      this.pen.strokeStyle = PAINT;
       this.pen.lineCap = this.pen.lineJoin = "round";
       this.pen.lineWidth = (this.size.value / 100) * Math.max(this.canvas.width, this.canvas.height);
       this.pen.beginPath();
@@ -106,7 +108,7 @@ export class Mask {
   invert() {
     this.remember();
     this.pen.globalCompositeOperation = "xor";
-    this.pen.fillStyle = "#fff";
+    this.pen.fillStyle = PAINT;
     this.pen.fillRect(0, 0, this.canvas.width, this.canvas.height);
   }
 
@@ -132,8 +134,7 @@ export class Mask {
     const pixels = this.pen.getImageData(0, 0, width, height);
     for (let at = 0; at < pixels.data.length; at += 4) {
       const isOn = pixels.data[at + 3] > 127 && pixels.data[at] > 127;
-      pixels.data[at] = pixels.data[at + 1] = pixels.data[at + 2] = 255;
-      pixels.data[at + 3] = isOn ? 255 : 0;
+      pixels.data.set([...COLOUR, isOn ? 255 : 0], at);
     }
     this.pen.putImageData(pixels, 0, 0);
     this.isChanged = false;
@@ -147,8 +148,13 @@ export class Mask {
     const isEmpty = !this.pen.getImageData(0, 0, width, height).data.some((value, at) => at % 4 === 3 && value);
     if (isEmpty) return put(this.tab, "mask", "");
     const paper = make("canvas", { width, height }), pen = paper.getContext("2d");
-    pen.fillRect(0, 0, width, height);
     pen.drawImage(this.canvas, 0, 0);
+    pen.globalCompositeOperation = "source-in";
+    pen.fillStyle = "#fff";
+    pen.fillRect(0, 0, width, height);
+    pen.globalCompositeOperation = "destination-over";
+    pen.fillStyle = "#000";
+    pen.fillRect(0, 0, width, height);
     const hash = await upload(await new Promise(done => paper.toBlob(done, "image/png")));
     this.uploaded = hash;
     put(this.tab, "mask", hash);
