@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from filelock import FileLock, Timeout
-from PIL import UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from seesr.addresses import AddressRules
 from seesr.errors import InputError, OptionError
@@ -191,7 +191,7 @@ class Studio(Gallery):
         if not self.store.has_input(user.name, name):
             raise NotFoundError("there is no such upload.")
         content = self.files.input(name)
-        return content, open_image(content).get_format_mimetype() or "application/octet-stream"
+        return content, Image.MIME.get(open_image(content).format or "", "application/octet-stream")
 
     def job(self, user: User, id: str) -> Job:
         """A job."""

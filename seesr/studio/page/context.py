@@ -6,7 +6,7 @@ import html
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import gradio as gr
 from gradio.components import Component
@@ -97,7 +97,7 @@ class Form:
         if shown["value"] is not None and "float" in annotation and low is not None and high is not None:
             return self.add(name, gr.Slider(**{"minimum": low, "maximum": high, "step": 0.05, "buttons": []} | shown))
         precision = 0 if "int" in annotation else None
-        number = {"placeholder": text("word.automatic")} | shown
+        number: dict[str, Any] = {"placeholder": text("word.automatic")} | shown
         return self.add(name, gr.Number(precision=precision, **number))
 
     def hidden(self, name: str) -> gr.Textbox:
@@ -125,12 +125,12 @@ class Form:
         names, inputs = list(self.fields), [*self.fields.values()]
         error = gr.HTML("", elem_id=f"{self.tab}-error", elem_classes="seesr-error")
 
-        def submit_jobs(request: gr.Request, *values: Any) -> tuple[str, str]:
+        def submit_jobs(request: gr.Request, *values: Any) -> tuple[Any, str]:
             user, given = user_of(request), dict(zip(names, values, strict=True))
             try:
                 ids = make(user, given)
             except SeeSRError as failure:
-                return cast(str, gr.skip()), self._told(failure)
+                return gr.skip(), self._told(failure)
             jobs = " ".join([*ids, "|", *given["jobs"].split()][:MAX_SHOWN])
             self.keep(user, given | {"jobs": jobs})
             return jobs, ""

@@ -73,7 +73,7 @@ def _add_inpainting(page: Page, form: Form) -> None:
     with gr.Accordion(page.text("word.outpaint"), open=False), gr.Row():
         for side in SIDES:
             label, name = page.text(f"field.{side}"), f"outpaint_{side}"
-            shown = {"minimum": 0, "maximum": 1024, "precision": 0, "min_width": 80}
+            shown: dict[str, Any] = {"minimum": 0, "maximum": 1024, "precision": 0, "min_width": 80}
             form.add(name, gr.Number(0, label=label, elem_id=f"{form.tab}-{name}", **shown))
 
 
@@ -123,7 +123,7 @@ def submit_generation(page: Page, user: User, task: GenerationTask, values: dict
     given = {name: value for name, value in values.items() if name in GenerationOptions.model_fields and value != ""}
     sides = tuple(values.get(f"outpaint_{side}") or 0 for side in SIDES)
     options = GenerationOptions.make(**given, outpaint=sides if any(sides) else None)
-    pictures = {"image": values.get("pictures") or None, "mask": values.get("mask") or None}
+    pictures: dict[str, Any] = {"image": values.get("pictures") or None, "mask": values.get("mask") or None}
     if "image" in NEEDED[task] and pictures["image"] is None:
         raise InputError(page.text("error.no_picture"))
     if task == "inpainting" and pictures["mask"] is None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import gradio as gr
+from gradio.themes import Base
 from gradio.themes.utils import colors, sizes
 
 
-def page_theme() -> gr.themes.Base:
+def page_theme() -> Base:
     """The theme, dark and light."""
-    return gr.themes.Base(
+    return Base(
         primary_hue=colors.amber,
         neutral_hue=colors.stone,
         spacing_size=sizes.spacing_md,
