@@ -25,6 +25,10 @@ MAX_SHOWN = 240
 """Jobs whose pictures a tab still shows; a bar stands between those that were asked for together."""
 
 
+MAX_SLIDER = 2
+"""Highest value of a slider; what reaches further is written as a number."""
+
+
 def user_of(request: gr.Request) -> User:
     """Who asks, as the door found out."""
     assert request.request is not None
@@ -94,7 +98,7 @@ class Form:
             return self.add(name, gr.Checkbox(**shown))
         if "str" in annotation:
             return self.add(name, gr.Textbox(**shown))
-        if shown["value"] is not None and "float" in annotation and low is not None and high is not None:
+        if shown["value"] is not None and "float" in annotation and high is not None and high <= MAX_SLIDER:
             return self.add(name, gr.Slider(**{"minimum": low, "maximum": high, "step": 0.05, "buttons": []} | shown))
         precision = 0 if "int" in annotation else None
         number: dict[str, Any] = {"placeholder": text("word.automatic")} | shown

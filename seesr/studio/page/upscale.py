@@ -26,7 +26,7 @@ def build(page: Page) -> None:
             form.hidden("pictures")
             form.hidden("jobs")
             with gr.Row():
-                form.option(Options, "scale", step=0.5, min_width=120)
+                form.option(Options, "scale", min_width=120)
                 form.option(Options, "max_side", min_width=120)
             presets = [(text(f"preset.{name or 'none'}"), name) for name in ("", *PRESETS)]
             form.add("preset", gr.Dropdown(presets, value="", label=text("field.preset"), elem_id="upscale-preset"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from page_browser import PHONE, Tab, open_page, ready, serving_page
 from PIL import Image
 from playwright.sync_api import Browser, expect
 from stand_in_worker import StandInWorker
-from studio_server import PASSWORDS, ServedStudio
+from studio_server import PASSWORDS, ServedStudio, words
 
 from seesr.job_runner import JobRunner, WorkerSettings
 from seesr.jobs import UpscaleRequest
@@ -50,6 +51,15 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return sorted(folder.iterdir())
 
 
+@pytest.fixture(autouse=True)
+def _fresh_fields(request: pytest.FixtureRequest) -> None:
+    """Each test finds the fields as a new user does."""
+    for name in {"real", "shared"} & {*request.fixturenames}:
+        served: ServedStudio = request.getfixturevalue(name)
+        for user, tab in itertools.product((LOCAL, *PASSWORDS), ("upscale", "text", "image", "inpaint")):
+            served.studio.set_setting(User(name=user), f"page.{tab}", None)
+
+
 def pixels(content: bytes) -> np.ndarray[Any, Any]:
     return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
 
@@ -74,10 +84,10 @@ def test_the_keyboard_alone_makes_the_picture_that_the_api_makes(browser: Browse
             break
         tab.page.keyboard.press("Tab")
     tab.page.keyboard.press("Enter")
-    tab.page.get_by_label("Prompt", exact=True).focus()
+    tab.page.get_by_role("textbox", name="Prompt", exact=True).focus()
     tab.page.keyboard.type("a red apple")
     for label, value in {"Steps": "2", "Seed": "7"}.items():
-        tab.page.get_by_label(label, exact=True).focus()
+        tab.page.get_by_role("spinbutton", name=label, exact=True).focus()
         tab.page.keyboard.type(value)
     tab.page.keyboard.press("Control+Enter")
     picture = tab.wait_for_picture("text")
@@ -95,7 +105,7 @@ def test_many_pictures_are_enlarged_compared_and_downloaded(
     tab = ready(open_page(browser, real))
     tab.page.locator("seesr-drop[tab=upscale] input").set_input_files(photos)
     expect(tab.page.locator("seesr-drop[tab=upscale] figure")).to_have_count(2)
-    tab.page.get_by_label("Scale", exact=True).first.fill("2")
+    tab.page.get_by_role("spinbutton", name="Scale", exact=True).fill("2")
     tab.page.get_by_role("button", name="Upscale", exact=True).click()
     tab.wait_for_picture("upscale")
     view = tab.page.locator("seesr-view[tab=upscale]")
@@ -211,25 +221,26 @@ def test_a_refused_value_is_told_once_and_marked(browser: Browser, shared: Serve
 
 
 def test_the_queue_shows_ones_own_jobs_in_their_order(browser: Browser, shared: ServedStudio) -> None:
+    admin = User(name="anna", role="admin")
+    shared.studio.pause(admin, "the test pauses it")
+    jobs = [shared.studio.submit(admin, words(prompt)).id for prompt in ("first", "second", "third")]
     anna, ben = log_in(browser, shared, "anna"), log_in(browser, shared, "ben")
-    anna.open("Text to image")
-    for prompt in ("first slow", "second", "third"):
-        anna.field("text-prompt").fill(prompt)
-        anna.page.keyboard.press("Control+Enter")
-        anna.page.wait_for_function(
-            "prompt => fetch('/api/v1/jobs').then(a => a.json()).then(a => a.jobs[0].request.options.prompt === prompt)",
-            arg=prompt,
-        )
     anna.open("Queue")
     rows = anna.page.locator("seesr-queue li")
-    expect(rows.nth(1)).to_contain_text("second")
+    expect(rows.nth(2)).to_contain_text("third")
     rows.nth(2).get_by_role("button", name="Run first").click()
-    expect(rows.nth(1)).to_contain_text("third")
+    expect(rows.nth(0)).to_contain_text("third")
+    rows.filter(has_text="second").get_by_role("button", name="Cancel").click()
+    expect(rows.filter(has_text="second").first).to_contain_text("cancelled")
     ben.open("Queue")
-    expect(ben.page.locator("seesr-queue [role=status]")).to_contain_text("1 running, 2 waiting")
+    expect(ben.page.locator("seesr-queue [role=status]")).to_have_text("The queue is paused: the test pauses it")
     expect(ben.page.locator("seesr-queue li")).to_have_text("None of your jobs is here yet.")
-    rows.nth(0).get_by_role("button", name="Cancel").click()
-    expect(rows.filter(has_text="first slow")).to_contain_text("cancelled", timeout=20_000)
+    expect(ben.page.get_by_role("button", name="Resume the queue")).to_have_count(0)
+    anna.page.get_by_role("button", name="Resume the queue").click()
+    expect(rows.filter(has_text="first").first).to_contain_text("done", timeout=20_000)
+    first, second, third = (shared.studio.job(admin, job) for job in jobs)
+    assert (first.state, second.state, third.state) == ("done", "cancelled", "done")
+    assert first.started > third.started  # pyright: ignore[reportOptionalOperand] both have begun
     assert anna.faults == []
     assert ben.faults == []
 
