@@ -46,8 +46,15 @@ def test_every_word_that_the_scripts_say_is_there() -> None:
 
 @pytest.mark.parametrize(
     ("accepted", "language"),
-    [("", "en"), ("it", "it"), ("es-MX,es;q=0.9,en;q=0.5", "es"), ("de,it;q=0.3", "it"), ("en;q=0.1,es;q=0.9", "es"), ("es;q=0", "en")],
-)  # fmt: skip
+    [
+        ("", "en"),
+        ("it", "it"),
+        ("es-MX,es;q=0.9,en;q=0.5", "es"),
+        ("de,it;q=0.3", "it"),
+        ("en;q=0.1,es;q=0.9", "es"),
+        ("es;q=0", "en"),
+    ],
+)
 def test_a_browser_gets_the_language_that_it_asks_for(accepted: str, language: str) -> None:
     assert preferred_language(accepted, languages()) == language
 
