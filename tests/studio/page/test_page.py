@@ -102,6 +102,8 @@ def test_the_keyboard_alone_makes_the_picture_that_the_api_makes(browser: Browse
 def test_many_pictures_are_enlarged_compared_and_downloaded(
     browser: Browser, real: ServedStudio, photos: list[Path]
 ) -> None:
+    cup = tmp_path / "cup.png"
+    photograph("coffee.png").resize((150, 100)).save(cup)
     tab = ready(open_page(browser, real))
     tab.page.locator("seesr-drop[tab=upscale] input").set_input_files([photos[0], cup])
     expect(tab.page.locator("seesr-drop[tab=upscale] figure")).to_have_count(2)
