@@ -100,7 +100,7 @@ def test_the_keyboard_alone_makes_the_picture_that_the_api_makes(browser: Browse
 
 
 def test_many_pictures_are_enlarged_compared_and_downloaded(
-    browser: Browser, real: ServedStudio, photos: list[Path]
+    browser: Browser, real: ServedStudio, photos: list[Path], tmp_path: Path
 ) -> None:
     cup = tmp_path / "cup.png"
     photograph("coffee.png").resize((150, 100)).save(cup)
