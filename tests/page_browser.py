@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Request
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Request, ViewportSize
 from studio_server import FAST_HASHER, PASSWORDS, ServedStudio, listening
 
 from seesr.jobs import Worker
@@ -17,7 +17,8 @@ from seesr.studio.app import create_app
 from seesr.studio.settings import StudioSettings
 from seesr.studio.studio import Studio
 
-DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+DESKTOP: ViewportSize = {"width": 1280, "height": 800}
+PHONE: ViewportSize = {"width": 390, "height": 844}
 WAIT = 60_000
 """Milliseconds that a picture may take on a slow machine."""
 
@@ -59,9 +60,9 @@ class Tab:
         return (image.get_attribute("src") or "").split("/")[-2]
 
 
-def open_page(browser: Browser, served: ServedStudio, size: Any = None, **arguments: Any) -> Tab:
+def open_page(browser: Browser, served: ServedStudio, size: ViewportSize = DESKTOP, **arguments: Any) -> Tab:
     """A new browser, without cookies, in which the page is open and ready."""
-    context: BrowserContext = browser.new_context(viewport=size or DESKTOP, **arguments)
+    context: BrowserContext = browser.new_context(viewport=size, **arguments)
     tab = Tab(context.new_page(), served.address)
 
     def note_message(message: ConsoleMessage) -> None:

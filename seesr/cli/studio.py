@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import socket
@@ -106,6 +107,8 @@ def studio(
     choices = {"outputs": outputs, "webhook_allow": webhook_allow} | ({"sdapi": False} if no_sdapi else {})
     choices |= {"page": False} if no_page else {}
     settings = _settings(data, config, **flags, **choices)
+    if settings.page and importlib.util.find_spec("gradio") is None:
+        raise OptionError("the page needs gradio; install it with: pip install 'seesr[studio]', or give --no-page.")
     os.environ[DATA_VARIABLE] = str(data)  # where this process and the workers look for models and styles
     models = {"weights": weights, "checkpoint": checkpoint, "safety_checker": safety_checker, "data": data}
     memory = {"dtype": dtype, "memory_limit": memory_limit, "lowvram": lowvram, "medvram": medvram}

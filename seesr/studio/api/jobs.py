@@ -27,6 +27,9 @@ from seesr.studio.api.schemas import (
 from seesr.studio.records import Job, JobState, QueueStatus, Webhook, WebhookEvent
 
 router = APIRouter(tags=["jobs"])
+UPLOADED_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}, "description": "The file."}
+}
 Id = Annotated[str, Path(max_length=MAX_ID)]
 Before = Annotated[str | None, Query(max_length=MAX_ID, description="Id of the last one of the page before.")]
 Count = Annotated[int, Query(ge=1, le=MAX_PAGE)]
@@ -39,7 +42,7 @@ def upload(studio: AnyStudio, user: AnyUser, picture: UploadFile) -> Uploaded:
     return Uploaded(hash=studio.upload(user, picture.file.read()))
 
 
-@router.get("/uploads/{hash}", response_class=Response, responses={200: {"content": {"image/*": {}}}})
+@router.get("/uploads/{hash}", response_class=Response, responses=UPLOADED_ANSWERS)
 def uploaded(studio: AnyStudio, user: AnyUser, hash: Annotated[ContentHash, Path()]) -> Response:
     """A picture that was uploaded, as it was sent."""
     content, media_type = studio.uploaded(user, hash)

@@ -120,14 +120,18 @@ class Form:
         kept = self.page.studio.setting(user, self.setting) or {}
         self.page.studio.set_setting(user, self.setting, kept | dict(values))
 
-    def connect(self, submit: gr.Button, make: Callable[[User, dict[str, Any]], list[str]]) -> None:
+    def place_for_errors(self) -> gr.HTML:
+        """Where the tab tells of an error, in one sentence."""
+        return gr.HTML("", elem_id=f"{self.tab}-error", elem_classes="seesr-error")
+
+    def connect(self, submit: gr.Button, error: gr.HTML, make: Callable[[User, dict[str, Any]], list[str]]) -> None:
         """Lets the values be kept as they change, and the button put jobs into the queue.
 
         Args:
+            error: of `place_for_errors`.
             make: is given the values by name, and returns the ids of the new jobs.
         """
         names, inputs = list(self.fields), [*self.fields.values()]
-        error = gr.HTML("", elem_id=f"{self.tab}-error", elem_classes="seesr-error")
 
         def submit_jobs(request: gr.Request, *values: Any) -> tuple[Any, str]:
             user, given = user_of(request), dict(zip(names, values, strict=True))

@@ -57,9 +57,10 @@ def build_generation(page: Page, tab: str, task: GenerationTask) -> None:
                 _add_advanced(form)
                 reset = gr.Button(text("button.reset"), size="sm")
             with gr.Row(elem_classes="seesr-actions"):
+                error = form.place_for_errors()
                 submit = gr.Button(text("button.generate"), variant="primary", elem_id=f"{tab}-submit")
                 shell("cancel", tab)
-            form.connect(submit, lambda user, values: [submit_generation(page, user, task, values)])
+            form.connect(submit, error, lambda user, values: [submit_generation(page, user, task, values)])
             form.add_reset(reset)
         with gr.Column(scale=2, min_width=360, elem_classes="seesr-result"):
             shell("view", tab)

@@ -39,9 +39,10 @@ def build(page: Page) -> None:
                 form.option(SaveOptions, "format")
                 reset = gr.Button(text("button.reset"), size="sm")
             with gr.Row(elem_classes="seesr-actions"):
+                error = form.place_for_errors()
                 submit = gr.Button(text("button.upscale"), variant="primary", elem_id="upscale-submit")
                 shell("cancel", "upscale")
-            form.connect(submit, lambda user, values: submit_upscales(page, user, values))
+            form.connect(submit, error, lambda user, values: submit_upscales(page, user, values))
             form.add_reset(reset)
         with gr.Column(scale=2, min_width=360, elem_classes="seesr-result"):
             shell("view", "upscale", compare=1)

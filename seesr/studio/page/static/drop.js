@@ -1,6 +1,6 @@
 // Where pictures come in: dropped, pasted or chosen, uploaded to the API at once; the field `pictures` holds their hashes.
 
-import { get, make, on, put, say, tell, upload, uploadUrl } from "./state.js";
+import { get, make, on, put, say, upload, uploadUrl } from "./state.js";
 import { Mask } from "./mask.js";
 
 const pending = new Map();
@@ -18,9 +18,10 @@ class Drop extends HTMLElement {
     const label = this.getAttribute("label");
     this.input = make("input", { type: "file", accept: "image/*,.jxl,.heic,.tif,.tiff,.dng,.nef,.cr2,.arw", multiple: this.isMany, "aria-label": label, onchange: () => this.add(this.input.files) });
     this.list = make("div", { className: "list" });
+    this.told = make("p", { className: "seesr-error", role: "alert" });
     this.place = make("label", { className: "place" }, this.input, make("span", {}, label));
     if (this.getAttribute("mask") === "1") this.mask = new Mask(this.tab);
-    this.replaceChildren(this.list, this.mask?.element ?? "", this.place);
+    this.replaceChildren(this.list, this.mask?.element ?? "", this.place, this.told);
     for (const name of ["dragover", "dragleave", "drop"])
       this.addEventListener(name, event => {
         event.preventDefault();
@@ -41,7 +42,7 @@ class Drop extends HTMLElement {
   add(files) {
     files = [...files].slice(0, this.isMany ? undefined : 1);
     this.input.value = "";
-    tell(this.tab);
+    this.told.textContent = "";
     const work = (pending.get(this.tab) ?? Promise.resolve()).then(async () => {
       this.classList.add("uploading");
       for (const file of files) {
@@ -50,7 +51,7 @@ class Drop extends HTMLElement {
           if (!this.isMany && hash !== this.hashes()[0]) this.mask?.clear();
           put(this.tab, "pictures", [...new Set(this.isMany ? [...this.hashes(), hash] : [hash])].join(" "));
         } catch (error) {
-          tell(this.tab, `${file.name}: ${error.message}`);
+          this.told.textContent = `${file.name}: ${error.message}`;
         }
       }
       this.classList.remove("uploading");

@@ -97,8 +97,6 @@ function tidy() {
     if (!field || field.classList.contains("refused")) continue;
     field.classList.add("refused");
     field.querySelector("input, textarea")?.setAttribute("aria-invalid", "true");
-    for (let fold = field.parentElement; fold; fold = fold.parentElement)
-      if (fold.hidden || fold.style?.display === "none") fold.previousElementSibling?.click?.();
   }
 }
 let isTidying = false;

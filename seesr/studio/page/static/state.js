@@ -77,11 +77,3 @@ export function make(tag, properties = {}, ...children) {
   element.append(...children.filter(child => child != null));
   return element;
 }
-
-/** Shows an error where the tab tells of errors; without one it is taken away. */
-export function tell(tab, message = "") {
-  const place = document.querySelector(`#${tab}-error`);
-  if (!place) return;
-  const told = (place.querySelector(".prose") ?? place);
-  told.replaceChildren(...(message ? [make("p", { role: "alert" }, message)] : []));
-}
