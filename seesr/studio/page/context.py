@@ -92,11 +92,10 @@ class Form:
         self.page.help[shown["elem_id"]] = text.get(f"help.{name}", model.describe(name))
         annotation, (low, high) = str(model.model_fields[name].annotation), model.bounds(name)
         if choices := arguments.get("choices") or model.choices(name):
+            shown["choices"] = [*choices]
             if shown["value"] is None:
-                return self.add(
-                    name, gr.Dropdown(**shown | {"choices": [(text("word.automatic"), ""), *choices], "value": ""})
-                )
-            return self.add(name, gr.Dropdown(**shown | {"choices": [*choices]}))
+                shown |= {"choices": [(text("word.automatic"), ""), *choices], "value": ""}
+            return self.add(name, gr.Dropdown(**shown))
         if "bool" in annotation:
             return self.add(name, gr.Checkbox(**shown))
         if "str" in annotation:
