@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import socket
@@ -79,6 +80,7 @@ def studio(
         typer.Option(metavar="HOST", help="A host of your own that webhooks may be sent to, also by http; may be repeated."),
     ] = None,
     paused: Annotated[bool, typer.Option(help="Begin no job until an admin resumes the queue.")] = False,
+    no_page: Annotated[bool, typer.Option("--no-page", help="Do not offer the page, for which Gradio is needed.")] = False,
     no_sdapi: Annotated[bool, typer.Option("--no-sdapi", help="Do not offer A1111's API, /sdapi/v1.")] = False,
     devices: Annotated[
         str, typer.Option(help="auto, all, or devices with commas between: cpu, cuda:0, mps; one worker runs on each.")
@@ -108,7 +110,10 @@ def studio(
     data = (data or data_folder()).absolute()
     flags = {"host": host, "port": port, "database": database, "root_path": root_path}
     choices = {"outputs": outputs, "webhook_allow": webhook_allow} | ({"sdapi": False} if no_sdapi else {})
+    choices |= {"page": False} if no_page else {}
     settings = _settings(data, config, **flags, **choices)
+    if settings.page and importlib.util.find_spec("gradio") is None:
+        raise OptionError("the page needs gradio; install it with: pip install 'seesr[studio]', or give --no-page.")
     os.environ[DATA_VARIABLE] = str(data)  # where this process and the workers look for models and styles
     models = {"weights": weights, "checkpoint": checkpoint, "safety_checker": safety_checker, "data": data}
     memory = {"dtype": dtype, "memory_limit": memory_limit, "lowvram": lowvram, "medvram": medvram}
@@ -399,7 +404,7 @@ def _serve(opened: Studio, accounts: Accounts, settings: StudioSettings, listene
     from seesr.studio.logs import log_config
 
     config = uvicorn.Config(
-        create_app(opened, accounts, settings),
+        create_app(opened, accounts, settings, page=settings.page),
         lifespan="off",
         ws="websockets-sansio",
         ws_max_size=settings.body_bytes,

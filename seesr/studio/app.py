@@ -30,8 +30,12 @@ from seesr.version import __version__
 OPENAPI_PATH = "/api/v1/openapi.json"
 
 
-def create_app(studio: Studio, accounts: Accounts, settings: StudioSettings) -> FastAPI:
-    """The app. `app.state` has `studio`, `accounts`, `settings` and `pulls`; `request.state.user` is who asks."""
+def create_app(studio: Studio, accounts: Accounts, settings: StudioSettings, page: bool = False) -> FastAPI:
+    """The app. `app.state` has `studio`, `accounts`, `settings` and `pulls`; `request.state.user` is who asks.
+
+    Args:
+        page: whether it has the page, for which Gradio is imported: a matter of seconds.
+    """
     app = FastAPI(title="SeeSR studio", version=__version__, openapi_url=OPENAPI_PATH, docs_url=None, redoc_url=None)
     app.openapi_version = "3.2.0"  # the first one that describes streams of events
     app.state.studio, app.state.accounts, app.state.settings = studio, accounts, settings
@@ -49,7 +53,11 @@ def create_app(studio: Studio, accounts: Accounts, settings: StudioSettings) -> 
     app.add_exception_handler(HTTPException, _tell_http_error)
     app.add_exception_handler(RequestValidationError, _tell_invalid)
     app.add_exception_handler(Exception, _tell_unexpected)
-    app.add_middleware(Door, accounts=accounts, settings=settings)
+    if page:
+        from seesr.studio.page.app import mount_page
+
+        mount_page(app, studio)
+    app.add_middleware(Door, accounts=accounts, settings=settings, has_page=page)
     return app
 
 

@@ -25,7 +25,7 @@ from seesr.studio.settings import StudioSettings, is_address, is_loopback
 
 Proof = Literal["session", "basic", "key"]
 SESSION_COOKIE = "seesr_session"
-OPEN_PATHS = frozenset({"/health", "/ready", "/login"})
+OPEN_PATHS = frozenset({"/health", "/ready", "/login", "/favicon.ico"})
 """Anybody may ask for these."""
 OPEN_BODY_BYTES, JSON_BODY_BYTES = 100_000, 2_000_000
 """Of a body for an open path, and of one without files: JSON is read at once, and takes many times its size."""
@@ -63,9 +63,11 @@ class Door:
 
     Args:
         app: what lies behind it.
+        has_page: whether a browser that opens a page without a session is led to the one for logging in.
     """
 
-    def __init__(self, app: ASGIApp, accounts: Accounts, settings: StudioSettings) -> None:
+    def __init__(self, app: ASGIApp, accounts: Accounts, settings: StudioSettings, has_page: bool = False) -> None:
+        self._has_page = has_page
         self._app, self._accounts, self._settings = app, accounts, settings
         # Of its own: streams may take all the threads of the routes.
         self._threads = CapacityLimiter(8)
@@ -89,6 +91,9 @@ class Door:
             limit = _body_limit(route_path(scope), headers, self._settings)
             _check_size(headers, limit)
         except StudioError as error:
+            if self._has_page and isinstance(error, UnauthorizedError) and headers.get("sec-fetch-mode") == "navigate":
+                await _answer(guarded, 303, b"", {"location": f"{scope.get('root_path', '')}/login"})
+                return
             await _refuse(scope, receive, guarded, error)
             return
         await self._app(scope, _limited(receive, limit) if scope["type"] == "http" else receive, guarded)

@@ -52,6 +52,8 @@ class StudioSettings(BaseModel):
     """Of the queue, of a job, and of what a user may have."""
     body_bytes: int = Field(default=256_000_000, ge=1)
     """Largest body of a request."""
+    page: bool = True
+    """Whether the page is offered, `/`."""
     sdapi: bool = True
     """Whether A1111's API is offered, `/sdapi/v1`."""
     log_prompts: bool = False

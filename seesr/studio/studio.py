@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from filelock import FileLock, Timeout
-from PIL import UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from seesr.addresses import AddressRules
 from seesr.errors import InputError, OptionError
@@ -190,6 +190,17 @@ class Studio(Gallery):
         name = self.files.put_input(content)
         self.store.add_input(user.name, name, len(content))
         return name
+
+    def uploaded(self, user: User, name: str) -> tuple[bytes, str]:
+        """A picture that the user has sent, by its content hash, and its media type.
+
+        Raises:
+            NotFoundError: the user has sent none of this hash, or too long ago.
+        """
+        if not self.store.has_input(user.name, name):
+            raise NotFoundError("there is no such upload.")
+        content = self.files.input(name)
+        return content, Image.MIME.get(open_image(content).format or "", "application/octet-stream")
 
     def job(self, user: User, id: str) -> Job:
         """A job."""

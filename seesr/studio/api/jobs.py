@@ -8,7 +8,7 @@ from fastapi import APIRouter, Form, Path, Query, Request, Response, UploadFile
 from pydantic import Json
 
 from seesr.errors import OptionError
-from seesr.jobs import content_hash, parse_request
+from seesr.jobs import ContentHash, content_hash, parse_request
 from seesr.studio.api.dependencies import AnyStudio, AnyUser
 from seesr.studio.api.schemas import (
     MAX_ID,
@@ -27,6 +27,9 @@ from seesr.studio.api.schemas import (
 from seesr.studio.records import Job, JobState, QueueStatus, Webhook, WebhookEvent
 
 router = APIRouter(tags=["jobs"])
+UPLOADED_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}, "description": "The file."}
+}
 Id = Annotated[str, Path(max_length=MAX_ID)]
 Before = Annotated[str | None, Query(max_length=MAX_ID, description="Id of the last one of the page before.")]
 Count = Annotated[int, Query(ge=1, le=MAX_PAGE)]
@@ -37,6 +40,18 @@ Of = Annotated[str | None, Query(max_length=MAX_ID, description="Whose; none: on
 def upload(studio: AnyStudio, user: AnyUser, picture: UploadFile) -> Uploaded:
     """Keeps a picture, to which jobs refer by its hash."""
     return Uploaded(hash=studio.upload(user, picture.file.read()))
+
+
+@router.get("/uploads/{hash}", response_class=Response, responses=UPLOADED_ANSWERS)
+def uploaded(studio: AnyStudio, user: AnyUser, hash: Annotated[ContentHash, Path()]) -> Response:
+    """A picture that was uploaded, as it was sent."""
+    content, media_type = studio.uploaded(user, hash)
+    headers = {
+        "Cache-Control": "private, max-age=86400",
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": "default-src 'none'; sandbox",
+    }
+    return Response(content, media_type=media_type, headers=headers)
 
 
 @router.post("/jobs", status_code=201)

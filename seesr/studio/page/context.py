@@ -1,0 +1,182 @@
+"""What the page's tabs are built with: the studio, the words, and the fields whose values each user finds again."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import gradio as gr
+from gradio.components import Component
+
+from seesr.errors import OptionError, SeeSRError
+from seesr.options import OptionModel
+from seesr.studio.page.messages import Messages
+from seesr.studio.records import User
+from seesr.studio.studio import Studio
+
+AnyComponent = TypeVar("AnyComponent", bound=Component)
+HIDDEN: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+"""Of every event: answered at once, without Gradio's queue, and for the page alone."""
+
+MAX_SHOWN = 240
+"""Jobs whose pictures a tab still shows; a bar stands between those that were asked for together."""
+
+
+MAX_SLIDER = 2
+"""Highest value of a slider; what reaches further is written as a number."""
+
+
+def user_of(request: gr.Request) -> User:
+    """Who asks, as the door found out."""
+    assert request.request is not None
+    return request.request.scope["state"]["user"]
+
+
+@dataclass
+class Page:
+    """The page in one language, while it is built."""
+
+    studio: Studio
+    text: Messages
+    forms: list[Form] = field(default_factory=list)
+    help: dict[str, str] = field(default_factory=dict)
+    """What each field means, by the id of its element: it is said on hover."""
+
+    def form(self, tab: str) -> Form:
+        """The fields of a tab, which are remembered under its name."""
+        form = Form(self, tab)
+        self.forms.append(form)
+        return form
+
+    def remember_on_load(self, blocks: gr.Blocks) -> None:
+        """Gives all fields the values that the user left them with, whenever the page is opened."""
+        fields = [component for form in self.forms for component in form.fields.values()]
+
+        def load(request: gr.Request) -> list[Any]:
+            user = user_of(request)
+            return [value for form in self.forms for value in form.remembered(user)]
+
+        blocks.load(load, None, fields, **HIDDEN)
+
+
+class Form:
+    """The fields of a tab. Their values are kept by the server for each user, as the setting `page.TAB`."""
+
+    def __init__(self, page: Page, tab: str) -> None:
+        self.page, self.tab = page, tab
+        self.fields = dict[str, Component]()
+        self.defaults = dict[str, Any]()
+
+    @property
+    def setting(self) -> str:
+        """Name of the user's setting that holds the values."""
+        return f"page.{self.tab}"
+
+    def add(self, name: str, component: AnyComponent) -> AnyComponent:
+        """Takes a field, whose value now is its default."""
+        self.fields[name], self.defaults[name] = component, getattr(component, "value", None)
+        return component
+
+    def option(self, model: type[OptionModel], name: str, **arguments: Any) -> Component:
+        """A field for an option: its bounds, choices, default and help are those of the option."""
+        text = self.page.text
+        shown: dict[str, Any] = {
+            "label": text.get(f"field.{name}", name.replace("_", " ").capitalize()),
+            "elem_id": f"{self.tab}-{name}",
+            "value": model.model_fields[name].default,
+        }
+        shown |= arguments
+        self.page.help[shown["elem_id"]] = text.get(f"help.{name}", model.describe(name))
+        annotation, (low, high) = str(model.model_fields[name].annotation), model.bounds(name)
+        if choices := arguments.get("choices") or model.choices(name):
+            shown["choices"] = [*choices]
+            if shown["value"] is None:
+                shown |= {"choices": [(text("word.automatic"), ""), *choices], "value": ""}
+            return self.add(name, gr.Dropdown(**shown))
+        if "bool" in annotation:
+            return self.add(name, gr.Checkbox(**shown))
+        if "str" in annotation:
+            return self.add(name, gr.Textbox(**shown))
+        if shown["value"] is not None and "float" in annotation and high is not None and high <= MAX_SLIDER:
+            return self.add(name, gr.Slider(**{"minimum": low, "maximum": high, "step": 0.05, "buttons": []} | shown))
+        precision = 0 if "int" in annotation else None
+        number: dict[str, Any] = {"placeholder": text("word.automatic")} | shown
+        return self.add(name, gr.Number(precision=precision, **number))
+
+    def hidden(self, name: str) -> gr.Textbox:
+        """A value that the browser's script reads and writes: content hashes of pictures, ids of jobs."""
+        box = gr.Textbox("", visible="hidden", elem_id=f"{self.tab}-{name}", label=name)
+        box.change(None, box, None, js=f"value => seesr.set({json.dumps(self.tab)}, {json.dumps(name)}, value)", **HIDDEN)
+        return self.add(name, box)
+
+    def remembered(self, user: User) -> list[Any]:
+        """The values that a user left, or the defaults, in the order of the fields."""
+        kept = self.page.studio.setting(user, self.setting) or {}
+        return [kept.get(name, self.defaults[name]) for name in self.fields]
+
+    def keep(self, user: User, values: Mapping[str, Any]) -> None:
+        """Remembers some of the values."""
+        kept = self.page.studio.setting(user, self.setting) or {}
+        self.page.studio.set_setting(user, self.setting, kept | dict(values))
+
+    def place_for_errors(self) -> gr.HTML:
+        """Where the tab tells of an error, in one sentence."""
+        return gr.HTML("", elem_id=f"{self.tab}-error", elem_classes="seesr-error")
+
+    def connect(self, submit: gr.Button, error: gr.HTML, make: Callable[[User, dict[str, Any]], list[str]]) -> None:
+        """Lets the values be kept as they change, and the button put jobs into the queue.
+
+        Args:
+            error: of `place_for_errors`.
+            make: is given the values by name, and returns the ids of the new jobs.
+        """
+        names, inputs = list(self.fields), [*self.fields.values()]
+
+        def submit_jobs(request: gr.Request, *values: Any) -> tuple[Any, str]:
+            user, given = user_of(request), dict(zip(names, values, strict=True))
+            try:
+                ids = make(user, given)
+            except SeeSRError as failure:
+                return gr.skip(), self._told(failure)
+            jobs = " ".join([*ids, "|", *given["jobs"].split()][:MAX_SHOWN])
+            self.keep(user, given | {"jobs": jobs})
+            return jobs, ""
+
+        collect = f"async (...values) => seesr.collect({json.dumps(self.tab)}, {json.dumps(names)}, values)"
+        submit.click(
+            submit_jobs, inputs, [self.fields["jobs"], error], js=collect, concurrency_limit=None, **HIDDEN
+        )  # fmt: skip
+        for name, component in self.fields.items():
+            self._keep_changes(name, component)
+
+    def add_reset(self, button: gr.Button) -> None:
+        """Lets a button give all fields their defaults."""
+
+        def reset(request: gr.Request) -> list[Any]:
+            self.page.studio.set_setting(user_of(request), self.setting, None)
+            return list(self.defaults.values())
+
+        button.click(reset, None, [*self.fields.values()], **HIDDEN)
+
+    def _keep_changes(self, name: str, component: Component) -> None:
+        def keep(request: gr.Request, value: Any) -> None:
+            self.keep(user_of(request), {name: value})
+
+        # `input` is of the user alone: what the page itself sets is kept already.
+        component.input(keep, component, None, trigger_mode="always_last", **HIDDEN)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _told(self, failure: SeeSRError) -> str:
+        """The sentence, and the field that it is about, which the script marks."""
+        sentence = str(failure)
+        named = sentence.partition(" is ")[0].rpartition(".")[2] if isinstance(failure, OptionError) else ""
+        marked = f"{self.tab}-{named}" if named in self.fields else ""
+        return f'<p role="alert" data-field="{html.escape(marked)}">{html.escape(sentence[:1].upper() + sentence[1:])}</p>'
+
+
+def shell(kind: str, tab: str, **data: object) -> gr.HTML:
+    """An element of the browser's script, of which `static/page.js` tells; `data` become its attributes."""
+    attributes = "".join(f' {name}="{html.escape(str(value))}"' for name, value in data.items())
+    return gr.HTML(f'<seesr-{kind} tab="{tab}"{attributes}></seesr-{kind}>', elem_classes="seesr-shell")

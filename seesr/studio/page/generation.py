@@ -1,0 +1,136 @@
+"""The fields of the tabs that make pictures, and the job that their values are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from seesr.errors import InputError
+from seesr.files import data_folder
+from seesr.generation.options import GenerationOptions
+from seesr.generation.samplers import SAMPLERS, SCHEDULES
+from seesr.generation.styles import read_styles
+from seesr.jobs import NEEDED, GenerationRequest, GenerationTask
+from seesr.options import SaveOptions
+from seesr.studio.page.context import HIDDEN, Form, Page, shell
+from seesr.studio.records import User
+
+RATIOS = ("1:1", "3:2", "2:3", "16:9")
+ADVANCED = (
+    "variation_seed",
+    "variation_strength",
+    "clip_skip",
+    "second_pass",
+    "second_pass_upscaler",
+    "second_pass_strength",
+    "upscale",
+)
+INPAINTING = ("inpaint_fill", "inpaint_area", "inpaint_padding", "mask_blur")
+SIDES = ("left", "top", "right", "bottom")
+
+
+def build_generation(page: Page, tab: str, task: GenerationTask) -> None:
+    """Draws a tab that makes pictures."""
+    text, form = page.text, page.form(tab)
+    with gr.Row(elem_classes="seesr-work"):
+        with gr.Column(scale=1, min_width=320, elem_classes="seesr-options"):
+            form.hidden("jobs")
+            form.option(GenerationOptions, "prompt", lines=3, max_lines=8)
+            form.option(GenerationOptions, "negative_prompt", lines=1, max_lines=4)
+            if "image" in NEEDED[task]:
+                form.hidden("pictures")
+                shell("drop", tab, label=text("drop.one"), mask=int("mask" in NEEDED[task]))
+                form.option(GenerationOptions, "strength")
+            if "mask" in NEEDED[task]:
+                form.hidden("mask")
+                _add_inpainting(page, form)
+            if styles := [*read_styles(data_folder() / "styles.csv")]:
+                form.option(GenerationOptions, "styles", choices=styles, value=[], multiselect=True)
+            if task == "text to image":
+                _add_size(page, form)
+            with gr.Row():
+                form.option(GenerationOptions, "steps", min_width=100)
+                form.option(GenerationOptions, "guidance_scale", min_width=100)
+            _add_seed(page, form)
+            with gr.Accordion(text("word.advanced"), open=False):
+                _add_advanced(form)
+                reset = gr.Button(text("button.reset"), size="sm")
+            with gr.Row(elem_classes="seesr-actions"):
+                error = form.place_for_errors()
+                submit = gr.Button(text("button.generate"), variant="primary", elem_id=f"{tab}-submit")
+                shell("cancel", tab)
+            form.connect(submit, error, lambda user, values: [submit_generation(page, user, task, values)])
+            form.add_reset(reset)
+        with gr.Column(scale=2, min_width=360, elem_classes="seesr-result"):
+            shell("view", tab)
+
+
+def _add_inpainting(page: Page, form: Form) -> None:
+    with gr.Accordion(page.text("word.mask"), open=False):
+        form.option(GenerationOptions, "mask_invert")
+        for name in INPAINTING:
+            form.option(GenerationOptions, name)
+    with gr.Accordion(page.text("word.outpaint"), open=False), gr.Row():
+        for side in SIDES:
+            label, name = page.text(f"field.{side}"), f"outpaint_{side}"
+            shown: dict[str, Any] = {"minimum": 0, "maximum": 1024, "precision": 0, "min_width": 80}
+            form.add(name, gr.Number(0, label=label, elem_id=f"{form.tab}-{name}", **shown))
+
+
+def _add_size(page: Page, form: Form) -> None:
+    with gr.Row():
+        width = form.option(GenerationOptions, "width", step=8, min_width=100)
+        height = form.option(GenerationOptions, "height", step=8, min_width=100)
+    with gr.Row(elem_classes="seesr-chips"):
+        sides: list[Any] = [width, height]
+        for ratio in RATIOS:
+            across, down = ratio.split(":")
+            button = gr.Button(ratio, size="sm", min_width=40)
+            button.click(None, sides, sides, js=f"(width, height) => seesr.ratio(width, height, {across}, {down})", **HIDDEN)
+        swap = gr.Button("⇄", size="sm", min_width=40, elem_id=f"{form.tab}-swap")
+        swap.click(None, sides, sides, js="(width, height) => [height, width]", **HIDDEN)
+
+
+def _add_seed(page: Page, form: Form) -> None:
+    with gr.Row(elem_classes="seesr-seed"):
+        seed = form.option(GenerationOptions, "seed", placeholder=page.text("word.random"), scale=3, min_width=120)
+        dice = gr.Button(page.text("button.random"), size="sm", min_width=72, scale=0, elem_id=f"{form.tab}-dice")
+        recycle = gr.Button(page.text("button.last"), size="sm", min_width=72, scale=0, elem_id=f"{form.tab}-recycle")
+    dice.click(None, None, seed, js="() => null", **HIDDEN)
+    recycle.click(None, seed, seed, js=f"seed => seesr.lastSeed('{form.tab}') ?? seed", **HIDDEN)
+
+
+def _add_advanced(form: Form) -> None:
+    with gr.Row():
+        form.option(GenerationOptions, "sampler", choices=[sampler.name for sampler in SAMPLERS], min_width=140)
+        form.option(GenerationOptions, "schedule", choices=[*SCHEDULES], min_width=140)
+    with gr.Row():
+        form.option(GenerationOptions, "batch_size", min_width=100)
+        form.option(GenerationOptions, "batch_count", min_width=100)
+    for name in ADVANCED:
+        form.option(GenerationOptions, name)
+    form.option(SaveOptions, "format")
+
+
+def submit_generation(page: Page, user: User, task: GenerationTask, values: dict[str, Any]) -> str:
+    """Puts the job that the fields ask for into the queue; returns its id.
+
+    Raises:
+        InputError: a picture is missing.
+        OptionError: a value is not valid.
+        LimitError: as `Studio.submit`.
+    """
+    given = {name: value for name, value in values.items() if name in GenerationOptions.model_fields and value != ""}
+    sides = tuple(values.get(f"outpaint_{side}") or 0 for side in SIDES)
+    options = GenerationOptions.make(**given, outpaint=sides if any(sides) else None)
+    pictures: dict[str, Any] = {"image": values.get("pictures") or None, "mask": values.get("mask") or None}
+    if "image" in NEEDED[task] and pictures["image"] is None:
+        raise InputError(page.text("error.no_picture"))
+    if task == "inpainting" and pictures["mask"] is None:
+        if not any(sides):
+            raise InputError(page.text("error.no_mask"))
+        task = "image to image"  # what is added outside needs no mask
+    saving = SaveOptions.make(format=values.get("format") or None)
+    request = GenerationRequest(task=task, options=options, saving=saving, **pictures)
+    return page.studio.submit(user, request).id

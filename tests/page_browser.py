@@ -1,0 +1,88 @@
+"""The studio's page in Chromium, for tests: a studio that serves it, and browsers that note what should not happen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Request, ViewportSize
+from studio_server import FAST_HASHER, PASSWORDS, ServedStudio, listening
+
+from seesr.jobs import Worker
+from seesr.studio.accounts import Accounts
+from seesr.studio.app import create_app
+from seesr.studio.settings import StudioSettings
+from seesr.studio.studio import Studio
+
+DESKTOP: ViewportSize = {"width": 1280, "height": 800}
+PHONE: ViewportSize = {"width": 390, "height": 844}
+WAIT = 60_000
+"""Milliseconds that a picture may take on a slow machine."""
+
+
+@contextmanager
+def serving_page(data: Path, worker: Worker, users: bool = False) -> Iterator[ServedStudio]:
+    """A studio with its page; with `users` there are anna, an admin, and ben."""
+    settings = StudioSettings()
+    with Studio.open(data, settings, {"cpu": worker}) as studio:
+        accounts = Accounts(studio.store, hasher=FAST_HASHER)
+        for name, password in PASSWORDS.items() if users else ():
+            accounts.add_user(name, password)
+        app = create_app(studio, accounts, settings, page=True)
+        with listening(app) as address:
+            yield ServedStudio(app, studio, accounts, worker, address)  # pyright: ignore[reportArgumentType] any worker
+
+
+@dataclass
+class Tab:
+    """A page that is open in a browser, and what it did that it should not."""
+
+    page: Page
+    address: str
+    faults: list[str] = field(default_factory=list)
+
+    def open(self, name: str) -> Locator:
+        """Opens a tab by its name; returns its panel."""
+        self.page.get_by_role("tab", name=name, exact=True).click()
+        return self.page.get_by_role("tabpanel").and_(self.page.locator(":visible"))
+
+    def field(self, id: str) -> Locator:
+        """The input of a field, such as `text-steps`."""
+        return self.page.locator(f"#{id} :is(input, textarea)").first
+
+    def wait_for_picture(self, tab: str, besides: str = "") -> str:
+        """Waits for the tab's result, other than the picture `besides`; returns its id."""
+        image = self.page.locator(f"seesr-view[tab={tab}] seesr-viewer:not([hidden]) img:not(.before)")
+        image.and_(self.page.locator(f'[src*="/pictures/"]:not([src*="{besides or "none"}"])')).wait_for(timeout=WAIT)
+        return (image.get_attribute("src") or "").split("/")[-2]
+
+
+def open_page(browser: Browser, served: ServedStudio, size: ViewportSize = DESKTOP, **arguments: Any) -> Tab:
+    """A new browser, without cookies, in which the page is open and ready."""
+    context: BrowserContext = browser.new_context(viewport=size, **arguments)
+    tab = Tab(context.new_page(), served.address)
+
+    def note_message(message: ConsoleMessage) -> None:
+        if message.type == "error":
+            tab.faults.append(f"console: {message.text}")
+
+    def note_request(request: Request) -> None:
+        if not request.url.startswith((served.address, "data:", "blob:")):
+            tab.faults.append(f"request: {request.url}")
+
+    tab.page.on("console", note_message)
+    tab.page.on("pageerror", lambda error: tab.faults.append(f"error: {error}"))
+    tab.page.on("request", note_request)
+    tab.page.goto(f"{served.address}/")
+    return tab
+
+
+def ready(tab: Tab) -> Tab:
+    """The page, once its script and its fields are there."""
+    tab.page.locator("#upscale-submit").wait_for(timeout=WAIT)
+    tab.page.wait_for_function("window.seesr?.collect !== undefined")
+    tab.page.wait_for_timeout(500)
+    return tab
