@@ -1,39 +1,17 @@
-"""The studio's page in Chromium, for tests: a studio that serves it, and browsers that note what should not happen."""
+"""The studio's page in Chromium, for tests: browsers that note what should not happen."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Request, ViewportSize
-from studio_server import FAST_HASHER, PASSWORDS, ServedStudio, listening
-
-from seesr.jobs import Worker
-from seesr.studio.accounts import Accounts
-from seesr.studio.app import create_app
-from seesr.studio.settings import StudioSettings
-from seesr.studio.studio import Studio
+from studio_server import ServedStudio
 
 DESKTOP: ViewportSize = {"width": 1280, "height": 800}
 PHONE: ViewportSize = {"width": 390, "height": 844}
 WAIT = 60_000
 """Milliseconds that a picture may take on a slow machine."""
-
-
-@contextmanager
-def serving_page(data: Path, worker: Worker, users: bool = False) -> Iterator[ServedStudio]:
-    """A studio with its page; with `users` there are anna, an admin, and ben."""
-    settings = StudioSettings()
-    with Studio.open(data, settings, {"cpu": worker}) as studio:
-        accounts = Accounts(studio.store, hasher=FAST_HASHER)
-        for name, password in PASSWORDS.items() if users else ():
-            accounts.add_user(name, password)
-        app = create_app(studio, accounts, settings, page=True)
-        with listening(app) as address:
-            yield ServedStudio(app, studio, accounts, worker, address)  # pyright: ignore[reportArgumentType] any worker
 
 
 @dataclass

@@ -54,12 +54,15 @@ class ServedStudio:
 
 
 @contextmanager
-def studio_app(data: Path, *users: str, worker: Worker | None = None, **settings: Any) -> Iterator[ServedStudio]:
+def studio_app(
+    data: Path, *users: str, worker: Worker | None = None, page: bool = False, **settings: Any
+) -> Iterator[ServedStudio]:
     """A studio on a data folder, without a server.
 
     Args:
         users: their names; the first one is an admin.
         worker: None is a `StandInWorker`.
+        page: whether the app has the page.
         settings: as those of `StudioSettings`.
     """
     chosen = StudioSettings(**settings)
@@ -67,7 +70,7 @@ def studio_app(data: Path, *users: str, worker: Worker | None = None, **settings
         accounts = Accounts(studio.store, chosen.session_hours, FAST_HASHER)
         for user in users:
             accounts.add_user(user, PASSWORD)
-        yield ServedStudio(create_app(studio, accounts, chosen), studio, accounts)
+        yield ServedStudio(create_app(studio, accounts, chosen, page), studio, accounts)
 
 
 @contextmanager
@@ -86,7 +89,9 @@ def listening(app: FastAPI, port: int = 0) -> Iterator[str]:
 
 
 @contextmanager
-def serving(data: Path, *users: str, worker: Worker | None = None, **settings: Any) -> Iterator[ServedStudio]:
+def serving(
+    data: Path, *users: str, worker: Worker | None = None, page: bool = False, **settings: Any
+) -> Iterator[ServedStudio]:
     """A studio with a server; arguments as those of `studio_app`."""
-    with studio_app(data, *users, worker=worker, **settings) as served, listening(served.app) as served.address:
+    with studio_app(data, *users, worker=worker, page=page, **settings) as served, listening(served.app) as served.address:
         yield served

@@ -13,11 +13,12 @@ import httpx
 import numpy as np
 import pytest
 from helpers import photograph
-from page_browser import PHONE, Tab, open_page, ready, serving_page
+from job_requests import generation
+from page_browser import PHONE, Tab, open_page, ready
 from PIL import Image
 from playwright.sync_api import Browser, expect
 from stand_in_worker import StandInWorker
-from studio_server import PASSWORDS, ServedStudio, words
+from studio_server import PASSWORD, ServedStudio, serving
 
 from seesr.job_runner import JobRunner, WorkerSettings
 from seesr.jobs import UpscaleRequest
@@ -26,19 +27,21 @@ from seesr.studio.records import LOCAL, User
 
 pytestmark = pytest.mark.system
 ME = User(name=LOCAL, role="admin")
+USERS = ("anna", "ben")
 
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedStudio]:
     """A studio on the embedded models."""
-    with serving_page(tmp_path_factory.mktemp("real"), JobRunner(WorkerSettings(device="cpu", dtype="float32"))) as served:
+    worker = JobRunner(WorkerSettings(device="cpu", dtype="float32"))
+    with serving(tmp_path_factory.mktemp("real"), worker=worker, page=True) as served:
         yield served
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedStudio]:
     """A studio of anna and ben, whose worker takes 0.3 s a step."""
-    with serving_page(tmp_path_factory.mktemp("shared"), StandInWorker(0.3), users=True) as served:
+    with serving(tmp_path_factory.mktemp("shared"), *USERS, worker=StandInWorker(0.3), page=True) as served:
         yield served
 
 
@@ -56,7 +59,7 @@ def _fresh_fields(request: pytest.FixtureRequest) -> None:
     """Each test finds the fields as a new user does."""
     for name in {"real", "shared"} & {*request.fixturenames}:
         served: ServedStudio = request.getfixturevalue(name)
-        for user, tab in itertools.product((LOCAL, *PASSWORDS), ("upscale", "text", "image", "inpaint")):
+        for user, tab in itertools.product((LOCAL, *USERS), ("upscale", "text", "image", "inpaint")):
             served.studio.set_setting(User(name=user), f"page.{tab}", None)
 
 
@@ -71,7 +74,7 @@ def file(served: ServedStudio, picture: str) -> bytes:
 def log_in(browser: Browser, served: ServedStudio, name: str) -> Tab:
     tab = open_page(browser, served)
     tab.page.get_by_label("Name").fill(name)
-    tab.page.get_by_label("Password").fill(PASSWORDS[name])
+    tab.page.get_by_label("Password").fill(PASSWORD)
     tab.page.keyboard.press("Enter")
     return ready(tab)
 
@@ -225,7 +228,7 @@ def test_a_refused_value_is_told_once_and_marked(browser: Browser, shared: Serve
 def test_the_queue_shows_ones_own_jobs_in_their_order(browser: Browser, shared: ServedStudio) -> None:
     admin = User(name="anna", role="admin")
     shared.studio.pause(admin, "the test pauses it")
-    jobs = [shared.studio.submit(admin, words(prompt)).id for prompt in ("first", "second", "third")]
+    jobs = [shared.studio.submit(admin, generation(prompt)).id for prompt in ("first", "second", "third")]
     anna, ben = log_in(browser, shared, "anna"), log_in(browser, shared, "ben")
     anna.open("Queue")
     rows = anna.page.locator("seesr-queue li")
@@ -254,7 +257,7 @@ def test_who_is_not_let_in_is_told_so(browser: Browser, shared: ServedStudio) ->
     tab.page.get_by_label("Password").fill("wrong wrong")
     tab.page.get_by_role("button", name="Log in").click()
     expect(tab.page.get_by_role("alert")).not_to_be_empty()
-    tab.page.get_by_label("Password").fill(PASSWORDS["anna"])
+    tab.page.get_by_label("Password").fill(PASSWORD)
     tab.page.get_by_role("button", name="Log in").click()
     ready(tab)
     tab.page.get_by_role("button", name="Log out").click()
@@ -264,7 +267,7 @@ def test_who_is_not_let_in_is_told_so(browser: Browser, shared: ServedStudio) ->
 def test_gradio_keeps_no_file_and_takes_nothing_from_elsewhere(shared: ServedStudio) -> None:
     with httpx.Client(base_url=shared.address) as client:
         own = {"origin": shared.address}
-        client.post("/login", json={"name": "ben", "password": PASSWORDS["ben"]}, headers=own).raise_for_status()
+        client.post("/login", json={"name": "ben", "password": PASSWORD}, headers=own).raise_for_status()
         base = "/ui/en/gradio_api"
         upload = client.post(f"{base}/upload", files={"files": ("a.png", b"x")}, headers=own)
         assert upload.status_code == 404
