@@ -18,6 +18,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from seesr.errors import SeeSRError
 from seesr.studio.accounts import Accounts
 from seesr.studio.errors import ForbiddenError, StudioError, TooManyTriesError, UnauthorizedError
 from seesr.studio.records import LOCAL, User
@@ -186,7 +187,7 @@ def route_path(scope: Scope) -> str:
     return scope["path"].removeprefix(scope.get("root_path", "")) or "/"
 
 
-def error_body(error: StudioError | str, code: str | None = None) -> dict[str, dict[str, str]]:
+def error_body(error: SeeSRError | str, code: str | None = None) -> dict[str, dict[str, str]]:
     """The body of an answer that tells of an error."""
     return {"error": {"message": str(error), "code": code or error_code(type(error))}}
 
@@ -204,7 +205,7 @@ def error_code(kind: type) -> str:
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).strip("_")
 
 
-def challenges(error: StudioError, headers: Headers, path: str) -> dict[str, str]:
+def challenges(error: SeeSRError, headers: Headers, path: str) -> dict[str, str]:
     """Headers of an answer that tells of an error."""
     if isinstance(error, TooManyTriesError):
         return {"retry-after": str(error.retry_after)}

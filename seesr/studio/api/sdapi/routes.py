@@ -11,11 +11,12 @@ from fastapi import APIRouter, Body
 from starlette.requests import Request
 
 from seesr.jobs import JobRequest, TagsRequest, content_hash
-from seesr.studio.api.dependencies import AnyStudio, AnyUser
+from seesr.studio.api.dependencies import AnyModels, AnyStudio, AnyUser
+from seesr.studio.api.encoding import to_base64
 from seesr.studio.api.running import run_to_end
 from seesr.studio.api.sdapi import answers, lists
-from seesr.studio.api.sdapi.dependencies import SETTING, AnyModels, AnyOptions
-from seesr.studio.api.sdapi.errors import RESPONSES, SdapiRoute, UnknownNameError
+from seesr.studio.api.sdapi.dependencies import SETTING, AnyOptions
+from seesr.studio.api.sdapi.errors import RESPONSES, SdapiRoute
 from seesr.studio.api.sdapi.fields import (
     Extras,
     ExtrasBatch,
@@ -26,10 +27,10 @@ from seesr.studio.api.sdapi.fields import (
     PngInfo,
     TextToImage,
 )
-from seesr.studio.api.sdapi.pictures import cropped, from_base64, require_picture, texts_of, to_base64
+from seesr.studio.api.sdapi.pictures import cropped, from_base64, require_picture, texts_of
 from seesr.studio.api.sdapi.translate import Translated, image_to_image, text_to_image, upscaling
 from seesr.studio.api.sdapi.user_options import CHECKPOINT, UserOptions
-from seesr.studio.errors import ConflictError
+from seesr.studio.errors import ConflictError, UnknownNameError
 from seesr.studio.records import Job, User
 from seesr.studio.studio import Studio
 

@@ -21,11 +21,12 @@ from seesr.images.sizes import Size
 from seesr.jobs import UPSCALE_METHODS, GenerationRequest, UpscaleMethod, UpscaleRequest, content_hash
 from seesr.notes import Notes
 from seesr.options import Limits, OptionModel, Options
-from seesr.studio.api.sdapi.errors import UnknownNameError, UnprocessableError
+from seesr.studio.api.model_lists import CheckpointEntry, Known
+from seesr.studio.api.sdapi.errors import UnprocessableError
 from seesr.studio.api.sdapi.fields import Extras, Generation, ImageToImage, TextToImage
-from seesr.studio.api.sdapi.models import CheckpointEntry, Known
 from seesr.studio.api.sdapi.pictures import FITS, begin, from_base64, require_picture
 from seesr.studio.api.sdapi.user_options import CHECKPOINT, UserOptions
+from seesr.studio.errors import UnknownNameError
 
 SIMILAR_SAMPLERS = {
     "dpm++ 2s a": "Euler a",
