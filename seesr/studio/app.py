@@ -21,7 +21,8 @@ from seesr.studio.api.model_lists import ModelLists
 from seesr.studio.api.openai import routes as openai
 from seesr.studio.api.sdapi import controlnet
 from seesr.studio.api.sdapi import routes as sdapi
-from seesr.studio.door import Door, challenges, error_body, route_path
+from seesr.studio.door import Door, route_path
+from seesr.studio.error_bodies import challenges, error_body
 from seesr.studio.errors import status_of
 from seesr.studio.logs import JobLog
 from seesr.studio.settings import StudioSettings

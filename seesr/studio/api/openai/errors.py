@@ -13,7 +13,7 @@ from seesr.errors import SeeSRError
 from seesr.options import lower_first
 from seesr.studio.api.error_route import ErrorRoute
 from seesr.studio.api.failures import MEANINGS
-from seesr.studio.door import openai_error
+from seesr.studio.error_bodies import openai_error
 from seesr.studio.errors import JobFailedError, NotFoundError, StudioError, status_of
 
 NO_RETRY = {"x-should-retry": "false"}

@@ -16,7 +16,7 @@ from PIL import Image
 from seesr.jobs import JobEvent
 from seesr.studio.api.encoding import encode, to_base64
 from seesr.studio.api.openai.fields import ImageRequest
-from seesr.studio.door import openai_error
+from seesr.studio.error_bodies import openai_error
 from seesr.studio.errors import JobFailedError
 from seesr.studio.events import ENDS
 from seesr.studio.records import Job, PictureRecord, User
