@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from seesr.errors import OptionError
-from seesr.generation.controls import ControlUnit
 from seesr.generation.infotext import Infotext
 from seesr.generation.like import values_from_infotext
 from seesr.generation.options import MAX_SEED, GenerationOptions
@@ -20,10 +19,11 @@ from seesr.jobs import GenerationRequest, content_hash
 from seesr.notes import Notes
 from seesr.options import Limits
 from seesr.studio.api.model_lists import CheckpointEntry, Known
+from seesr.studio.api.sdapi.control_units import control_units
 from seesr.studio.api.sdapi.errors import UnprocessableError
 from seesr.studio.api.sdapi.fields import Generation, ImageToImage, TextToImage
 from seesr.studio.api.sdapi.noting import NO_SCRIPT, note_unused, within
-from seesr.studio.api.sdapi.pictures import FITS, begin, from_base64, require_picture
+from seesr.studio.api.sdapi.pictures import FITS, begin, from_base64
 from seesr.studio.api.sdapi.user_options import CHECKPOINT, UserOptions
 from seesr.studio.errors import UnknownNameError
 
@@ -40,9 +40,6 @@ SIMILAR_SCHEDULES = {"polyexponential": "Exponential", "normal": "Automatic", "d
 """Likewise its noise schedules."""
 FILLS = ("fill", "original", "latent noise", "latent nothing")
 """By the numbers of `inpainting_fill`."""
-CONTROLNET = "controlnet"
-PREPROCESSORS = {"none": "none", "canny": "canny", "depth": "depth"}
-"""By the first word of the ControlNet extension's modules."""
 
 
 @dataclass(frozen=True)
@@ -193,17 +190,20 @@ class _Job:
         """The whole job."""
         options = self.options
         checkpoint = self.known.checkpoint(options.sd_model_checkpoint)
+        generation, vae = GenerationOptions.make(**self.values), self.known.vae(options.sd_vae)
+        scripts, image = self.body.alwayson_scripts, self.begin.get("image")
+        controls, pictures = control_units(scripts, image, self.known.controlnets, self.limits, self.notes)
         request = GenerationRequest(
             task=task,
-            options=GenerationOptions.make(**self.values),
+            options=generation,
             saving=options.saving(),
             checkpoint=checkpoint.name if options.sd_model_checkpoint else None,
-            vae=self.known.vae(options.sd_vae),
-            controls=self._controls(),
+            vae=vae,
+            controls=controls,
             **self.begin,
         )
         is_grid_asked = self.body.save_images and not self.body.do_not_save_grid and options.return_grid
-        return Translated(request, self.inputs, tuple(self.notes), checkpoint, is_grid_asked)
+        return Translated(request, self.inputs | pictures, tuple(self.notes), checkpoint, is_grid_asked)
 
     # Parts of it.
 
@@ -280,59 +280,3 @@ class _Job:
         name = content_hash(content)
         self.inputs[name] = content
         return name
-
-    # ControlNet, in the form of the extension sd-webui-controlnet.
-
-    def _controls(self) -> tuple[ControlUnit[str], ...]:
-        controls = list[ControlUnit[str]]()
-        for name, script in self.body.alwayson_scripts.items():
-            arguments = script.get("args") if isinstance(script, dict) else None
-            units = [unit for unit in arguments if isinstance(unit, dict)] if isinstance(arguments, list) else []
-            if name.lower() == CONTROLNET:
-                controls += [self._control(unit) for unit in units if _is_enabled(unit)]
-            elif units:
-                self.notes.add("always-on scripts that are not here were left out")
-        return tuple(controls)
-
-    def _control(self, unit: dict[str, Any]) -> ControlUnit[str]:
-        name = str(unit.get("model")).partition(" [")[0].strip()
-        found = next((known for known in self.known.controlnets if name in (known, known.rpartition("/")[2])), None)
-        if found is None:
-            names = ", ".join(self.known.controlnets) or "none"
-            raise UnknownNameError(f"unknown ControlNet {name[:100]!r}; there are: {names}.")
-        picture = unit.get("image") or unit.get("input_image")
-        if isinstance(picture, dict):
-            picture = picture.get("image")
-        if picture:
-            content = from_base64(str(picture), "the picture of a ControlNet")
-            require_picture(content, "the picture of a ControlNet", self.limits)
-            image = self._input(content)
-        elif "image" in self.begin:
-            image = self.begin["image"]
-        else:
-            raise UnprocessableError(f"the ControlNet {found} has no picture; send one as base64.")
-        module = str(unit.get("module") or "none").lower()
-        preprocessor = PREPROCESSORS.get(module.partition("_")[0])
-        if preprocessor is None:
-            raise UnprocessableError(f"unknown module {module[:40]!r}; valid modules: {', '.join(PREPROCESSORS)}.")
-        numbers = {
-            mine: _number(unit.get(theirs), default)
-            for mine, theirs, default in (
-                ("weight", "weight", 1.0),
-                ("start", "guidance_start", 0.0),
-                ("end", "guidance_end", 1.0),
-            )
-        }
-        return ControlUnit(found, image, **numbers, preprocessor=preprocessor)  # pyright: ignore[reportArgumentType]
-
-
-def _is_enabled(unit: dict[str, Any]) -> bool:
-    model = unit.get("model")
-    return unit.get("enabled", True) is not False and model is not None and str(model).strip().lower() not in NO_SCRIPT
-
-
-def _number(value: object, default: float) -> float:
-    try:
-        return default if value is None else float(value)  # pyright: ignore[reportArgumentType]
-    except (TypeError, ValueError):
-        return default
