@@ -98,9 +98,7 @@ class AddressRules:
         self.check_scheme(address)
         parts = urlsplit(address)
         kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-        connection = kind(parts.hostname or "", parts.port, timeout=seconds)
-        # What http.client's `connect` calls; TLS still checks the certificate for the name.
-        connection._create_connection = self.connect  # pyright: ignore[reportAttributeAccessIssue]
+        connection = self.checked(kind(parts.hostname or "", parts.port, timeout=seconds))
         is_late = threading.Event()
         deadline = threading.Timer(seconds, _shut_down, [connection, is_late])
         deadline.daemon = True
@@ -130,6 +128,12 @@ class AddressRules:
             raise AddressError(f"{shown(address)} is not an address; give one like https://example.org/model.safetensors.")
         if scheme != "https" and not (scheme == "http" and (self.allow_private or self._is_trusted(*_place(address)))):
             raise AddressError(f"{shown(address)} is of {scheme or 'no scheme'}; only https is allowed.")
+
+    def checked(self, connection: HTTPConnection) -> HTTPConnection:
+        """A connection that is made by `connect`."""
+        # What http.client's own `connect` calls; TLS still checks the certificate for the name.
+        connection._create_connection = self.connect  # pyright: ignore[reportAttributeAccessIssue]
+        return connection
 
     def connect(self, place: tuple[str, int], timeout: float | None, *_: object) -> socket.socket:
         """A connection to one of the addresses that a name has now, all of which are allowed.
@@ -178,10 +182,7 @@ class _CheckedHandler(urllib.request.AbstractHTTPHandler):
 
         def connection(host: str, **options: Any) -> HTTPConnection:
             made = kind(host, **options)
-            if not is_proxied:
-                # What http.client's `connect` calls; TLS still checks the certificate for the name.
-                made._create_connection = self.rules.connect  # pyright: ignore[reportAttributeAccessIssue]
-            return made
+            return made if is_proxied else self.rules.checked(made)
 
         return self.do_open(connection, request)
 

@@ -9,7 +9,7 @@ from typing import Generic, Literal, TypeVar, get_args
 from seesr.errors import OptionError
 
 Preprocessor = Literal["none", "canny", "depth"]
-PREPROCESSORS: tuple[str, ...] = get_args(Preprocessor)
+PREPROCESSORS: tuple[Preprocessor, ...] = get_args(Preprocessor)
 MAX_CONTROLS, MAX_WEIGHT = 8, 2.0
 """Units of a job, and the weight of each."""
 Picture = TypeVar("Picture")

@@ -16,12 +16,14 @@ from seesr.models.pulls import Pulls
 from seesr.options import lower_first
 from seesr.studio import login, metrics
 from seesr.studio.accounts import Accounts
-from seesr.studio.api import native, openai
+from seesr.studio.api import native
+from seesr.studio.api.model_lists import ModelLists
+from seesr.studio.api.openai import routes as openai
 from seesr.studio.api.sdapi import controlnet
 from seesr.studio.api.sdapi import routes as sdapi
-from seesr.studio.api.sdapi.models import ModelLists
-from seesr.studio.door import Door, challenges, error_body, error_code, route_path
-from seesr.studio.errors import StudioError
+from seesr.studio.door import Door, route_path
+from seesr.studio.error_bodies import challenges, error_body
+from seesr.studio.errors import status_of
 from seesr.studio.logs import JobLog
 from seesr.studio.settings import StudioSettings
 from seesr.studio.studio import Studio
@@ -43,7 +45,7 @@ def create_app(studio: Studio, accounts: Accounts, settings: StudioSettings, pag
     app.state.pulls = Pulls(ModelManager(studio.files.root, rules=rules))
     app.state.metrics = metrics.Metrics(studio)
     studio.dispatcher.watchers += [app.state.metrics.observe, JobLog(settings.log_prompts).observe]
-    app.state.sdapi_models = ModelLists(studio.files.root)
+    app.state.model_lists = ModelLists(studio.files.root)
     for router in (login.router, metrics.router, native.router, openai.router):
         app.include_router(router)
     if settings.sdapi:
@@ -63,9 +65,8 @@ def create_app(studio: Studio, accounts: Accounts, settings: StudioSettings, pag
 
 def _tell_error(request: Request, error: Exception) -> JSONResponse:
     """What a user can correct, in its own sentence."""
-    if not isinstance(error, StudioError):
-        return JSONResponse(error_body(str(error), error_code(type(error))), 400)
-    return JSONResponse(error_body(error), error.status, challenges(error, request.headers, route_path(request.scope)))
+    assert isinstance(error, SeeSRError)
+    return JSONResponse(error_body(error), status_of(error), challenges(error, request.headers, route_path(request.scope)))
 
 
 def _tell_http_error(_: Request, error: Exception) -> JSONResponse:

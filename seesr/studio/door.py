@@ -19,9 +19,11 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from seesr.studio.accounts import Accounts
-from seesr.studio.errors import ForbiddenError, StudioError, TooManyTriesError, UnauthorizedError
+from seesr.studio.error_bodies import challenges, error_body, openai_error
+from seesr.studio.errors import ForbiddenError, StudioError, UnauthorizedError
+from seesr.studio.proxies import resolve_proxy
 from seesr.studio.records import LOCAL, User
-from seesr.studio.settings import StudioSettings, is_address, is_loopback
+from seesr.studio.settings import StudioSettings, is_loopback
 
 Proof = Literal["session", "basic", "key"]
 SESSION_COOKIE = "seesr_session"
@@ -44,7 +46,6 @@ ELSEWHERE: frozenset[Proof] = frozenset({"session"})
 CHANGES_NOTHING = frozenset({"GET", "HEAD", "OPTIONS"})
 FORM_TYPES = frozenset({"application/x-www-form-urlencoded", "text/plain"})
 """Bodies that a form of a page elsewhere can send and no route takes."""
-FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
 SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
@@ -77,7 +78,7 @@ class Door:
             await self._app(scope, receive, send)
             return
         # The request as its own client sent it, whatever stands in between.
-        scope, is_forwarded = _resolve_proxy(scope, self._settings)
+        scope, is_forwarded = resolve_proxy(scope, self._settings)
         headers = Headers(scope=scope)
         origin = headers.get("origin", "").lower()
         guarded = _GuardedSend(send, origin if origin in self._settings.cors_origins else None)
@@ -189,59 +190,6 @@ class _GuardedSend:
 def route_path(scope: Scope) -> str:
     """The path as routes name it, without the root path."""
     return scope["path"].removeprefix(scope.get("root_path", "")) or "/"
-
-
-def error_body(error: StudioError | str, code: str | None = None) -> dict[str, dict[str, str]]:
-    """The body of an answer that tells of an error."""
-    return {"error": {"message": str(error), "code": code or error_code(type(error))}}
-
-
-def openai_error(error: Exception | str, status: int, param: str | None = None) -> dict[str, dict[str, str | None]]:
-    """The same in OpenAI's form."""
-    kind = "server_error" if status >= 500 else "rate_limit_error" if status == 429 else "invalid_request_error"
-    code = None if isinstance(error, str) else error_code(type(error))
-    return {"error": {"message": str(error), "type": kind, "param": param, "code": code}}
-
-
-def error_code(kind: type) -> str:
-    """`not_found` of `NotFoundError`."""
-    name = kind.__name__.removesuffix("Error")
-    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).strip("_")
-
-
-def challenges(error: StudioError, headers: Headers, path: str) -> dict[str, str]:
-    """Headers of an answer that tells of an error."""
-    if isinstance(error, TooManyTriesError):
-        return {"retry-after": str(error.retry_after)}
-    # A browser would ask for a name and password of its own accord, over the page.
-    if isinstance(error, UnauthorizedError) and "sec-fetch-mode" not in headers:
-        return {"www-authenticate": "Bearer" if path.startswith("/v1") else 'Basic realm="SeeSR", charset="UTF-8"'}
-    return {}
-
-
-def _resolve_proxy(scope: Scope, settings: StudioSettings) -> tuple[Scope, bool]:
-    """The request as it reached the first trusted proxy, and whether it is forwarded for a client that is not known."""
-    scope = dict(scope)
-    if settings.root_path:
-        scope["root_path"] = settings.root_path
-        if not f"{scope['path']}/".startswith(f"{settings.root_path}/"):  # a proxy took it off
-            scope["path"] = settings.root_path + scope["path"]
-    headers = Headers(scope=scope)
-    client = scope["client"][0] if scope.get("client") else ""
-    if not settings.is_trusted_proxy(client):
-        return scope, any(name in headers for name in FORWARDED)
-    for address in reversed([part.strip() for part in ",".join(headers.getlist("x-forwarded-for")).split(",")]):
-        if not settings.is_trusted_proxy(client) or not is_address(address):
-            break
-        client = address
-    scope["client"] = (client, 0)
-    scheme = headers.get("x-forwarded-proto", "").rpartition(",")[2].strip().lower()
-    if scheme in ("http", "https"):
-        scope["scheme"] = scheme if scope["type"] == "http" else {"http": "ws", "https": "wss"}[scheme]
-    if host := headers.get("x-forwarded-host", "").rpartition(",")[2].strip():
-        others = [(name, value) for name, value in scope["headers"] if name != b"host"]
-        scope["headers"] = [*others, (b"host", host.encode("latin-1"))]
-    return scope, settings.is_trusted_proxy(client)
 
 
 def _host_name(host: str) -> str:

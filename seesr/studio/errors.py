@@ -17,6 +17,10 @@ class NotFoundError(StudioError):
     status = 404
 
 
+class UnknownNameError(NotFoundError):
+    """There is no sampler or checkpoint of this name, or the picture to begin from was not sent."""
+
+
 class ForbiddenError(StudioError):
     """This user may not do that."""
 
@@ -68,3 +72,8 @@ class TooManyTriesError(StudioError):
         super().__init__(message)
         self.retry_after = retry_after
         """Seconds."""
+
+
+def status_of(error: SeeSRError) -> int:
+    """The HTTP status that a client sees: the error's own; 400 of other errors, which a user can correct."""
+    return error.status if isinstance(error, StudioError) else StudioError.status

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from seesr.studio.accounts import Accounts
+from seesr.studio.api.dependencies import AnyAccounts
 from seesr.studio.door import SESSION_COOKIE
 from seesr.studio.records import User
 
@@ -22,9 +22,8 @@ class Login(BaseModel):
 
 
 @router.post("/login")
-def log_in(login: Login, request: Request, response: Response) -> User:
+def log_in(login: Login, accounts: AnyAccounts, request: Request, response: Response) -> User:
     """Begins a session."""
-    accounts: Accounts = request.app.state.accounts
     address = request.client.host if request.client else ""
     user, token = accounts.log_in(login.name, login.password, address)
     response.set_cookie(
@@ -40,9 +39,8 @@ def log_in(login: Login, request: Request, response: Response) -> User:
 
 
 @router.post("/logout", status_code=204)
-def log_out(request: Request, response: Response) -> None:
+def log_out(accounts: AnyAccounts, request: Request, response: Response) -> None:
     """Ends the session."""
-    accounts: Accounts = request.app.state.accounts
     if token := request.cookies.get(SESSION_COOKIE):
         accounts.log_out(token)
     response.delete_cookie(SESSION_COOKIE, path=request.scope.get("root_path") or "/")

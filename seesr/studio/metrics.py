@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 from pydantic import BaseModel
 
 from seesr.jobs import JobEvent
+from seesr.studio.api.dependencies import AnyStudio
 from seesr.studio.events import ENDS
 from seesr.studio.records import Job
 from seesr.studio.studio import Studio
@@ -125,9 +126,8 @@ def health() -> Status:
 
 
 @router.get("/ready", responses={503: {"model": Status, "description": "It begins no jobs now."}})
-def ready(request: Request, response: Response) -> Status:
+def ready(studio: AnyStudio, response: Response) -> Status:
     """Whether jobs are begun."""
-    studio: Studio = request.app.state.studio
     paused = studio.store.queue_status().paused
     response.status_code = 503 if paused else 200
     return Status(status="paused" if paused else "ready")

@@ -7,15 +7,12 @@ said before the end is told once, at most twice a second, and no more after the 
 from __future__ import annotations
 
 import base64
-import hashlib
-import hmac
 import json
 import logging
 import secrets
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPException
 from typing import Any
@@ -25,12 +22,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from seesr.addresses import AddressRules, is_public, shown
 from seesr.errors import AddressError
-from seesr.jobs import EventKind, JobEvent, JobRequest, TagsRequest
+from seesr.jobs import JobEvent
 from seesr.studio.errors import FullDiskError, NotFoundError
 from seesr.studio.events import ENDS
-from seesr.studio.records import Job, JobState, Webhook, WebhookEvent
+from seesr.studio.records import Job, Webhook
 from seesr.studio.settings import is_address
 from seesr.studio.store import Store
+from seesr.studio.webhook_messages import LIVE_SECONDS, TOLD_AS, LiveJob, cog_object, signed_headers
 from seesr.version import __version__
 
 logger = logging.getLogger("seesr.studio")
@@ -39,29 +37,11 @@ PAUSES = (5.0, 30.0, 120.0, 600.0, 3600.0, 6 * 3600.0, 24 * 3600.0)
 """Seconds between the tries to tell of an end."""
 ANSWER_SECONDS = 10.0
 """How long an address may take to answer."""
-LIVE_SECONDS = 0.5
-"""Between two messages of a job that runs."""
 IDLE_SECONDS = 2.0
 """After which the store is asked what is due."""
 GONE = 410
 """The status with which an address says that it wants no more."""
 SECRET_PREFIX, SECRET_BYTES = "whsec_", 32
-STATES: dict[JobState, str] = {
-    "pending": "starting",
-    "running": "processing",
-    "done": "succeeded",
-    "failed": "failed",
-    "interrupted": "failed",
-    "cancelled": "canceled",
-}
-"""What Cog calls them."""
-TOLD_AS: dict[EventKind, WebhookEvent] = {
-    "started": "start",
-    "picture": "output",
-    "tags": "output",
-    "progress": "logs",
-    "note": "logs",
-}
 
 
 class Webhooks:
@@ -85,7 +65,7 @@ class Webhooks:
         self._store, self._rules = store, rules
         self._pauses, self._answer_seconds, self._idle_seconds = pauses, answer_seconds, idle_seconds
         self._changed, self._is_closing = threading.Condition(), False
-        self._live = dict[str, _LiveJob]()
+        self._live = dict[str, LiveJob]()
         self._senders = dict[str, threading.Thread]()
         """By user."""
         self._thread = threading.Thread(target=self._work, name="webhooks", daemon=True)
@@ -130,7 +110,7 @@ class Webhooks:
             if event.kind in ENDS:
                 self._live.pop(job.id, None)
             elif kind := TOLD_AS.get(event.kind):
-                live = self._live.setdefault(job.id, _LiveJob(job))
+                live = self._live.setdefault(job.id, LiveJob(job))
                 live.add(event)
                 live.is_changed |= kind in job.webhook.events
             self._changed.notify_all()
@@ -152,7 +132,7 @@ class Webhooks:
                 logger.exception("webhooks could not be read from the store; it is tried again")
                 users = set[str]()
             with self._changed:
-                waiting = [live for live in self._live.values() if live.is_changed]
+                waiting = [live for live in self._live.values() if live.is_changed and not live.is_failing]
                 users |= {live.job.user for live in waiting if live.next_moment <= time.monotonic()}
                 for user in users - self._senders.keys():
                     thread = threading.Thread(target=self._send_all, args=[user], name="webhooks of a user", daemon=True)
@@ -229,90 +209,6 @@ class Webhooks:
             logger.debug("webhook of job %s: %s", job.id, error)
             return f"{shown(job.webhook.url)} does not answer", False
         return None if 200 <= status < 300 else f"{shown(job.webhook.url)} answered {status}", status == GONE
-
-
-@dataclass
-class _LiveJob:
-    """What was said so far of a job that runs."""
-
-    job: Job
-    pictures: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    tags: dict[str, Any] | None = None
-    progress: str = ""
-    messages: int = 0
-    is_changed: bool = False
-    is_failing: bool = False
-    next_moment: float = 0.0
-
-    def add(self, event: JobEvent) -> None:
-        data = event.data
-        match event.kind:
-            case "picture":
-                self.pictures.append(data["id"])
-            case "tags":
-                self.tags = data.get("tags")
-            case "note":
-                self.notes.append(str(data["text"]))
-            case "progress":
-                self.progress = f"{data.get('stage')} {data.get('step', 0)}/{data.get('steps', 0)}"
-            case _:
-                pass
-
-    def is_ready(self) -> bool:
-        return self.is_changed and not self.is_failing and self.next_moment <= time.monotonic()
-
-    def message(self) -> tuple[Job, str, dict[str, Any]]:
-        """The job, an id and the content of what is told now."""
-        self.messages += 1
-        self.is_changed, self.next_moment = False, time.monotonic() + LIVE_SECONDS
-        lines = [*self.notes, *([self.progress] if self.progress else [])]
-        return self.job, f"msg_{self.job.id}_{self.messages}", _cog_object(self.job, self.pictures, self.tags, lines)
-
-
-def cog_object(job: Job) -> dict[str, Any]:
-    """A job as Cog's HTTP API shows a prediction (docs/http.md of Cog); its output is addresses of pictures, or tags."""
-    return _cog_object(job, [picture.id for picture in job.pictures], job.result.get("tags"), job.notes)
-
-
-def signed_headers(secret: bytes, id: str, timestamp: int, body: bytes) -> dict[str, str]:
-    """The headers of a message, signed as version 1 of the Standard Webhooks specification says.
-
-    Args:
-        id: stays the same when the message is sent again.
-        timestamp: seconds since 1970.
-    """
-    signature = hmac.digest(secret, f"{id}.{timestamp}.".encode() + body, hashlib.sha256)
-    return {
-        "webhook-id": id,
-        "webhook-timestamp": str(timestamp),
-        "webhook-signature": f"v1,{base64.b64encode(signature).decode()}",
-    }
-
-
-def _cog_object(job: Job, pictures: Sequence[str], tags: dict[str, Any] | None, lines: Sequence[str]) -> dict[str, Any]:
-    base = job.webhook.studio.rstrip("/") if job.webhook else ""
-    seconds = (job.ended - job.started).total_seconds() if job.ended and job.started else None
-    return {
-        "id": job.id,
-        "status": STATES[job.state],
-        "input": job.request.model_dump(mode="json"),
-        "output": _output(job.request, base, pictures, tags),
-        "error": job.error,
-        "logs": "\n".join(lines),
-        "metrics": {} if seconds is None else {"predict_time": seconds},
-        "created_at": job.created.isoformat(),
-        "started_at": job.started and job.started.isoformat(),
-        "completed_at": job.ended and job.ended.isoformat(),
-    }
-
-
-def _output(
-    request: JobRequest, base: str, pictures: Sequence[str], tags: dict[str, Any] | None
-) -> list[str] | dict[str, Any] | None:
-    if isinstance(request, TagsRequest):
-        return tags
-    return [f"{base}/api/v1/pictures/{picture}/file" for picture in pictures] or None
 
 
 def _new_secret() -> str:

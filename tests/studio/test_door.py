@@ -19,7 +19,8 @@ from starlette.websockets import WebSocketDisconnect
 from studio_server import OWN, PASSWORD, ServedStudio, studio_app
 
 from seesr.errors import OptionError
-from seesr.studio.door import OPEN_PATHS, SESSION_COOKIE, _resolve_proxy
+from seesr.studio.door import OPEN_PATHS, SESSION_COOKIE
+from seesr.studio.proxies import resolve_proxy
 from seesr.studio.records import User
 from seesr.studio.settings import StudioSettings
 
@@ -191,10 +192,10 @@ def test_client_is_the_last_address_that_no_trusted_proxy_has(client: str, spoof
     chain = [*spoofed, client, *(f"10.0.0.{number}" for number in range(inner))]
     headers = [(b"x-forwarded-for", ", ".join(chain).encode())]
     scope: dict[str, Any] = {"type": "http", "path": "/", "client": ("10.9.9.9", 1), "headers": headers, "scheme": "http"}
-    resolved, is_unknown = _resolve_proxy(scope, settings)
+    resolved, is_unknown = resolve_proxy(scope, settings)
     assert (resolved["client"][0], is_unknown) == (client, False)
     scope["client"] = (client, 1)
-    resolved, is_unknown = _resolve_proxy(scope, settings)
+    resolved, is_unknown = resolve_proxy(scope, settings)
     assert (resolved["client"][0], is_unknown) == (client, True)
 
 

@@ -20,12 +20,15 @@ from seesr.errors import OptionError, SeeSRError
 from seesr.generation.infotext import Infotext
 from seesr.jobs import GenerationRequest
 from seesr.options import Limits
+from seesr.studio.api.model_lists import CheckpointEntry, Known
 from seesr.studio.api.sdapi import fields
-from seesr.studio.api.sdapi.errors import UnknownNameError, UnprocessableError
-from seesr.studio.api.sdapi.models import CheckpointEntry, Known
+from seesr.studio.api.sdapi.errors import UnprocessableError
+from seesr.studio.api.sdapi.noting import UNUSED
 from seesr.studio.api.sdapi.pictures import fitted, from_base64, grid
-from seesr.studio.api.sdapi.translate import UNUSED, Translated, image_to_image, text_to_image, upscaling
+from seesr.studio.api.sdapi.translate import Translated, image_to_image, text_to_image
+from seesr.studio.api.sdapi.upscaling import upscaling
 from seesr.studio.api.sdapi.user_options import UserOptions
+from seesr.studio.errors import UnknownNameError
 
 DOCS = Path(__file__).parents[2] / "docs"
 LIMITS = Limits()

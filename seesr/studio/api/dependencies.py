@@ -1,6 +1,7 @@
-"""What the routes are given: the studio, its accounts, and who asks.
+"""What the routes are given: the studio, its accounts, lists of its models, and who asks.
 
-`create_app` puts `studio`, `accounts` and `pulls` into the app's state; the door puts `user` into that of each request.
+`create_app` puts `studio`, `accounts`, `pulls` and `model_lists` into the app's state; the door puts `user` into
+that of each request.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from seesr.studio.accounts import Accounts
+from seesr.studio.api.model_lists import ModelLists
 from seesr.studio.errors import ForbiddenError
 from seesr.studio.records import User
 from seesr.studio.studio import Studio
@@ -22,6 +24,10 @@ def _studio(connection: HTTPConnection) -> Studio:
 
 def _accounts(connection: HTTPConnection) -> Accounts:
     return connection.app.state.accounts
+
+
+def _models(connection: HTTPConnection) -> ModelLists:
+    return connection.app.state.model_lists
 
 
 def _user(connection: HTTPConnection) -> User:
@@ -37,6 +43,7 @@ def _admin(connection: HTTPConnection) -> User:
 
 AnyStudio = Annotated[Studio, Depends(_studio)]
 AnyAccounts = Annotated[Accounts, Depends(_accounts)]
+AnyModels = Annotated[ModelLists, Depends(_models)]
 AnyUser = Annotated[User, Depends(_user)]
 Admin = Annotated[User, Depends(_admin)]
 """The user who asks, where only an admin may.

@@ -16,7 +16,7 @@ from seesr.studio.api.dependencies import AnyStudio, AnyUser
 from seesr.studio.api.failures import FAILURES_OF_FILES
 from seesr.studio.api.jobs import Id
 from seesr.studio.api.schemas import EventMessage
-from seesr.studio.door import error_body
+from seesr.studio.error_bodies import error_body
 from seesr.studio.errors import StudioError
 
 router = APIRouter(tags=["events"])
@@ -26,12 +26,16 @@ After = Annotated[int, Query(ge=0, le=MAX_SEQUENCE, description="Sequence number
 LastEventId = Annotated[str | None, Header(max_length=20, description="As `after`; a browser sends it by itself.")]
 
 
-def _events(
-    studio: AnyStudio, user: AnyUser, job: Id, after: After = 0, last_event_id: LastEventId = None
-) -> AsyncIterator[JobEvent]:
+def _last_known(after: After = 0, last_event_id: LastEventId = None) -> int:
+    """Sequence number of the last event that the client knows; what a browser sends when it connects again counts more."""
+    return int(last_event_id) if last_event_id is not None and last_event_id.isdecimal() else after
+
+
+LastKnown = Annotated[int, Depends(_last_known)]
+
+
+def _events(studio: AnyStudio, user: AnyUser, job: Id, after: LastKnown) -> AsyncIterator[JobEvent]:
     """The events of a job of the user's; that it is one is checked before the answer begins."""
-    if last_event_id is not None and last_event_id.isdecimal():
-        after = int(last_event_id)
     return studio.events_async(user, job, after)
 
 

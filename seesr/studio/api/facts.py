@@ -9,9 +9,8 @@ from fastapi import APIRouter
 
 from seesr.generation.options import GenerationOptions
 from seesr.generation.samplers import SAMPLERS, SCHEDULES
-from seesr.generation.styles import read_styles
 from seesr.options import OptionModel, Options, ReadOptions, SaveOptions
-from seesr.studio.api.dependencies import AnyStudio, AnyUser
+from seesr.studio.api.dependencies import AnyModels, AnyStudio, AnyUser
 from seesr.studio.api.schemas import DeviceFacts, OptionGroups, OptionInfo, SamplerInfo, Samplers, Style, SystemFacts
 from seesr.version import __version__
 
@@ -53,10 +52,10 @@ def samplers(user: AnyUser) -> Samplers:
 
 
 @router.get("/styles")
-def styles(studio: AnyStudio, user: AnyUser) -> list[Style]:
+def styles(models: AnyModels, user: AnyUser) -> list[Style]:
     """The operator's styles."""
     del user
-    known = read_styles(studio.files.root / "styles.csv")
+    known = models.styles()
     return [Style(name=name, prompt=prompt, negative_prompt=negative) for name, (prompt, negative) in known.items()]
 
 

@@ -18,7 +18,7 @@ from seesr.models.contents import Kind
 from seesr.models.manager import MAX_NAME, ModelInfo, Verified
 from seesr.models.pulls import PULL_ENDED, Pull, Pulls
 from seesr.studio.api.dependencies import Admin, AnyStudio, AnyUser
-from seesr.studio.api.events import After, LastEventId
+from seesr.studio.api.events import LastKnown
 from seesr.studio.api.failures import FAILURES_OF_FILES
 from seesr.studio.api.jobs import Id
 from seesr.studio.api.schemas import MAX_PAGE, Body
@@ -131,14 +131,10 @@ def cancel_pull(pulls: AnyPulls, admin: Admin, pull: Id) -> Response:
     return Response(status_code=204)
 
 
-def _states(
-    pulls: AnyPulls, admin: Admin, pull: Id, after: After = 0, last_event_id: LastEventId = None
-) -> AsyncIterator[Pull]:
+def _states(pulls: AnyPulls, admin: Admin, pull: Id, after: LastKnown) -> AsyncIterator[Pull]:
     """The states of a pull; that it is one is checked before the answer begins."""
     del admin
     _pull(pulls, pull)
-    if last_event_id is not None and last_event_id.isdecimal():
-        after = int(last_event_id)
     return _follow(pulls, pull, after)
 
 

@@ -10,8 +10,9 @@ from typing import Any
 from seesr.generation.infotext import Infotext
 from seesr.generation.like import SIZE
 from seesr.jobs import GenerationRequest, JobEvent
+from seesr.studio.api.encoding import to_base64
 from seesr.studio.api.sdapi.fields import Generation, ImageToImage
-from seesr.studio.api.sdapi.pictures import grid, infotext_of, to_base64
+from seesr.studio.api.sdapi.pictures import grid, infotext_of
 from seesr.studio.api.sdapi.translate import Translated
 from seesr.studio.errors import JobFailedError
 from seesr.studio.records import Job, PictureRecord

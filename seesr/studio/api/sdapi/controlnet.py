@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 
 from seesr.generation.controls import PREPROCESSORS
-from seesr.studio.api.dependencies import AnyStudio, AnyUser
-from seesr.studio.api.sdapi.dependencies import AnyModels
+from seesr.studio.api.dependencies import AnyModels, AnyStudio, AnyUser
+from seesr.studio.api.encoding import encode, to_base64
 from seesr.studio.api.sdapi.errors import RESPONSES, SdapiRoute, UnprocessableError
 from seesr.studio.api.sdapi.fields import Detect
-from seesr.studio.api.sdapi.pictures import from_base64, require_picture, to_base64
+from seesr.studio.api.sdapi.pictures import from_base64, require_picture
 from seesr.studio.errors import NotFoundError
 
 VERSION = 2
@@ -72,7 +71,5 @@ def detect(body: Detect, names: Names, studio: AnyStudio) -> dict[str, Any]:
     limits = replace(studio.limits, input_pixels=min(MAX_PIXELS, studio.limits.input_pixels))
     for text in texts:
         picture = require_picture(from_base64(text, "the image"), "the image", limits)
-        buffer = io.BytesIO()
-        (canny(picture) if module == "canny" else picture).save(buffer, "PNG")
-        images.append(to_base64(buffer.getvalue()))
+        images.append(to_base64(encode(canny(picture) if module == "canny" else picture, "PNG")))
     return {"images": images, "info": "Success"}

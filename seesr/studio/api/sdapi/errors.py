@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from seesr.errors import SeeSRError
+from seesr.studio.api.error_route import ErrorRoute
 from seesr.studio.api.schemas import ErrorAnswer
-from seesr.studio.errors import NotFoundError, StudioError
-
-
-class UnknownNameError(NotFoundError):
-    """There is no sampler or checkpoint of this name, or the picture to begin from was not sent."""
+from seesr.studio.errors import StudioError, status_of
 
 
 class UnprocessableError(StudioError):
@@ -70,24 +64,20 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 """What each status tells, for the description of the API."""
 
 
-class SdapiRoute(APIRoute):
+class SdapiRoute(ErrorRoute):
     """A route that tells errors as A1111 does, and never repeats what was sent."""
 
-    def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        handle = super().get_route_handler()
+    def tell_error(self, error: SeeSRError) -> Response:
+        return _answer(error, str(error), status_of(error))
 
-        async def handle_errors(request: Request) -> Response:
-            try:
-                return await handle(request)
-            except SeeSRError as error:
-                status = error.status if isinstance(error, StudioError) else 400
-                answer = SdapiError(error=type(error).__name__, detail=str(error), errors=str(error))
-                return JSONResponse(answer.model_dump(), status)
-            except RequestValidationError as error:
-                details = [{name: each[name] for name in ("loc", "msg", "type")} for each in error.errors()]
-                return JSONResponse({"detail": details}, 422)
-            except HTTPException as error:  # a body that is no JSON at all
-                answer = SdapiError(error=type(error).__name__, detail=error.detail, errors=error.detail)
-                return JSONResponse(answer.model_dump(), error.status_code)
+    def tell_invalid(self, error: RequestValidationError) -> Response:
+        details = [{name: each[name] for name in ("loc", "msg", "type")} for each in error.errors()]
+        return JSONResponse({"detail": details}, 422)
 
-        return handle_errors
+    def tell_http_error(self, error: HTTPException) -> Response:
+        return _answer(error, error.detail, error.status_code)
+
+
+def _answer(error: Exception, message: str, status: int) -> Response:
+    answer = SdapiError(error=type(error).__name__, detail=message, errors=message)
+    return JSONResponse(answer.model_dump(), status)

@@ -10,8 +10,7 @@ from fastapi import APIRouter
 from seesr.generation.model_file import EMBEDDING_KEY, ModelFile
 from seesr.generation.samplers import SAMPLERS, SCHEDULES
 from seesr.jobs import UPSCALE_METHODS
-from seesr.studio.api.dependencies import AnyUser
-from seesr.studio.api.sdapi.dependencies import AnyModels
+from seesr.studio.api.dependencies import AnyModels, AnyUser
 from seesr.studio.api.sdapi.errors import SdapiRoute
 
 router = APIRouter(tags=["sdapi"], route_class=SdapiRoute)
@@ -118,7 +117,7 @@ def embeddings(models: AnyModels, user: AnyUser) -> dict[str, Any]:
 def prompt_styles(models: AnyModels, user: AnyUser) -> list[dict[str, str]]:
     """The styles."""
     del user
-    styles = models.known().styles
+    styles = models.styles()
     return [{"name": name, "prompt": prompt, "negative_prompt": negative} for name, (prompt, negative) in styles.items()]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
 import math
 import string
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from seesr.images.metadata.settings import INFOTEXT_KEY
 from seesr.images.read import read_picture
 from seesr.images.sizes import Size
 from seesr.options import Limits
+from seesr.studio.api.encoding import encode
 from seesr.studio.api.sdapi.errors import UnprocessableError
 
 Fit = Literal["stretch", "crop", "fill"]
@@ -49,11 +49,6 @@ def from_base64(text: str, name: str) -> bytes:
     if not decoded:
         raise UnprocessableError(f"{name} is neither base64 nor a data URL; send the picture so.")
     return decoded
-
-
-def to_base64(content: bytes) -> str:
-    """A file in base64 alone."""
-    return base64.b64encode(content).decode()
 
 
 def require_picture(content: bytes, name: str, limits: Limits) -> Image.Image:
@@ -157,8 +152,7 @@ def grid(contents: Sequence[bytes]) -> bytes | None:
 
 
 def _png(picture: Image.Image, infotext: str = "") -> bytes:
-    buffer, texts = io.BytesIO(), PngInfo()
+    texts = PngInfo()
     if infotext:
         texts.add_itxt(INFOTEXT_KEY, infotext)
-    picture.save(buffer, "PNG", pnginfo=texts)
-    return buffer.getvalue()
+    return encode(picture, "PNG", pnginfo=texts)

@@ -11,11 +11,14 @@ from fastapi import APIRouter, Body
 from starlette.requests import Request
 
 from seesr.jobs import JobRequest, TagsRequest, content_hash
-from seesr.studio.api.dependencies import AnyStudio, AnyUser
+from seesr.options import Limits
+from seesr.studio.api.dependencies import AnyModels, AnyStudio, AnyUser
+from seesr.studio.api.encoding import to_base64
+from seesr.studio.api.model_lists import Known, ModelLists
 from seesr.studio.api.running import run_to_end
 from seesr.studio.api.sdapi import answers, lists
-from seesr.studio.api.sdapi.dependencies import SETTING, AnyModels, AnyOptions
-from seesr.studio.api.sdapi.errors import RESPONSES, SdapiRoute, UnknownNameError
+from seesr.studio.api.sdapi.dependencies import SETTING, AnyOptions
+from seesr.studio.api.sdapi.errors import RESPONSES, SdapiRoute
 from seesr.studio.api.sdapi.fields import (
     Extras,
     ExtrasBatch,
@@ -26,10 +29,11 @@ from seesr.studio.api.sdapi.fields import (
     PngInfo,
     TextToImage,
 )
-from seesr.studio.api.sdapi.pictures import cropped, from_base64, require_picture, texts_of, to_base64
-from seesr.studio.api.sdapi.translate import Translated, image_to_image, text_to_image, upscaling
+from seesr.studio.api.sdapi.pictures import cropped, from_base64, require_picture, texts_of
+from seesr.studio.api.sdapi.translate import Translated, image_to_image, text_to_image
+from seesr.studio.api.sdapi.upscaling import upscaling
 from seesr.studio.api.sdapi.user_options import CHECKPOINT, UserOptions
-from seesr.studio.errors import ConflictError
+from seesr.studio.errors import ConflictError, UnknownNameError
 from seesr.studio.records import Job, User
 from seesr.studio.studio import Studio
 
@@ -42,8 +46,7 @@ async def txt2img(
     request: Request, body: TextToImage, studio: AnyStudio, user: AnyUser, models: AnyModels, options: AnyOptions
 ) -> dict[str, Any]:
     """Makes pictures of a prompt."""
-    known = await run_sync(models.known)
-    return await _generate(request, studio, user, body, partial(text_to_image, body, options, known, studio.limits))
+    return await _generate(request, studio, user, models, body, partial(text_to_image, body, options))
 
 
 @_making.post("/img2img")
@@ -51,8 +54,7 @@ async def img2img(
     request: Request, body: ImageToImage, studio: AnyStudio, user: AnyUser, models: AnyModels, options: AnyOptions
 ) -> dict[str, Any]:
     """Makes pictures of a picture, or of a part of one."""
-    known = await run_sync(models.known)
-    return await _generate(request, studio, user, body, partial(image_to_image, body, options, known, studio.limits))
+    return await _generate(request, studio, user, models, body, partial(image_to_image, body, options))
 
 
 @_making.post("/extra-single-image")
@@ -80,9 +82,7 @@ async def extra_batch_images(
 @_making.post("/interrogate")
 async def interrogate(request: Request, body: Interrogate, studio: AnyStudio, user: AnyUser) -> dict[str, str]:
     """What RAM finds in a picture."""
-    if not body.image.strip():
-        raise UnknownNameError("there is no image; send one as base64.")
-    image = await run_sync(from_base64, body.image, "the image")
+    image = await run_sync(_sent_image, body.image)
     await run_sync(require_picture, image, "the image", studio.limits)
     tags = TagsRequest(task="tags", image=content_hash(image))
     job = await _run(request, studio, user, tags, {tags.image: image})
@@ -143,10 +143,11 @@ def change_options(
 ) -> None:
     """Changes some of the user's options; those that nobody knows, or that are only read, are dropped."""
     values = {name: value for name, value in values.items() if value is not None and name in UserOptions.model_fields}
-    if CHECKPOINT in values and values[CHECKPOINT] != options.answer(models.known())[CHECKPOINT]:
-        values[CHECKPOINT] = models.known().checkpoint(str(values[CHECKPOINT])).name
-    else:
-        values.pop(CHECKPOINT, None)
+    if CHECKPOINT in values:
+        known = models.known()
+        # A client that sends back all that it has read does not choose the default checkpoint by that.
+        if (title := values.pop(CHECKPOINT)) != options.answer(known)[CHECKPOINT]:
+            values[CHECKPOINT] = known.checkpoint(str(title)).name
     studio.set_setting(user, SETTING, options.changed(values).model_dump(exclude_unset=True))
 
 
@@ -156,9 +157,14 @@ for part in (_making, lists.router):
 
 
 async def _generate(
-    request: Request, studio: Studio, user: User, body: Generation, translate: Callable[[], Translated]
+    request: Request,
+    studio: Studio,
+    user: User,
+    models: ModelLists,
+    body: Generation,
+    translate: Callable[[Known, Limits], Translated],
 ) -> dict[str, Any]:
-    translated = await run_sync(translate)
+    translated = await run_sync(lambda: translate(models.known(), studio.limits))
     job = await _run(request, studio, user, translated.request, translated.inputs)
     files = await run_sync(studio.contents, user, job)
     return await run_sync(answers.generated, body, translated, job, files)
@@ -168,9 +174,7 @@ async def _enlarge(
     request: Request, studio: Studio, user: User, body: Extras, image: str, options: UserOptions
 ) -> tuple[str, tuple[str, ...]]:
     """An enlarged picture in base64, and what the client should know of it."""
-    if not image.strip():
-        raise UnknownNameError("there is no image; send one as base64.")
-    content = await run_sync(from_base64, image, "the image")
+    content = await run_sync(_sent_image, image)
     wanted = await run_sync(upscaling, body, content, options, studio.limits)
     if wanted.request is None:
         return to_base64(content), wanted.notes
@@ -180,6 +184,18 @@ async def _enlarge(
     if wanted.crop and files:
         result = await run_sync(cropped, result, wanted.crop)
     return to_base64(result), (*wanted.notes, *job.notes)
+
+
+def _sent_image(text: str) -> bytes:
+    """The file that was sent as `image`.
+
+    Raises:
+        UnknownNameError: none was sent.
+        UnprocessableError: it is not base64.
+    """
+    if not text.strip():
+        raise UnknownNameError("there is no image; send one as base64.")
+    return from_base64(text, "the image")
 
 
 async def _run(request: Request, studio: Studio, user: User, job: JobRequest, inputs: Mapping[str, bytes]) -> Job:

@@ -1,4 +1,4 @@
-"""From requests of A1111's API to jobs: pure, without the studio.
+"""From the requests of txt2img and img2img to jobs: pure, without the studio.
 
 What is sent counts first, then what an infotext says, then A1111's default where it means the same here; of size, steps,
 guidance and sampler that are not sent the checkpoint's own are taken.
@@ -6,26 +6,26 @@ guidance and sampler that are not sent the checkpoint's own are taken.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from seesr.errors import OptionError
-from seesr.generation.controls import ControlUnit
 from seesr.generation.infotext import Infotext
 from seesr.generation.like import values_from_infotext
 from seesr.generation.options import MAX_SEED, GenerationOptions
 from seesr.generation.samplers import AUTOMATIC, SCHEDULES, parse_sampler
 from seesr.images.sizes import Size
-from seesr.jobs import UPSCALE_METHODS, GenerationRequest, UpscaleMethod, UpscaleRequest, content_hash
+from seesr.jobs import GenerationRequest, content_hash
 from seesr.notes import Notes
-from seesr.options import Limits, OptionModel, Options
-from seesr.studio.api.sdapi.errors import UnknownNameError, UnprocessableError
-from seesr.studio.api.sdapi.fields import Extras, Generation, ImageToImage, TextToImage
-from seesr.studio.api.sdapi.models import CheckpointEntry, Known
-from seesr.studio.api.sdapi.pictures import FITS, begin, from_base64, require_picture
+from seesr.options import Limits
+from seesr.studio.api.model_lists import CheckpointEntry, Known
+from seesr.studio.api.sdapi.control_units import control_units
+from seesr.studio.api.sdapi.errors import UnprocessableError
+from seesr.studio.api.sdapi.fields import Generation, ImageToImage, TextToImage
+from seesr.studio.api.sdapi.noting import NO_SCRIPT, note_unused, within
+from seesr.studio.api.sdapi.pictures import FITS, begin, from_base64
 from seesr.studio.api.sdapi.user_options import CHECKPOINT, UserOptions
+from seesr.studio.errors import UnknownNameError
 
 SIMILAR_SAMPLERS = {
     "dpm++ 2s a": "Euler a",
@@ -40,31 +40,6 @@ SIMILAR_SCHEDULES = {"polyexponential": "Exponential", "normal": "Automatic", "d
 """Likewise its noise schedules."""
 FILLS = ("fill", "original", "latent noise", "latent nothing")
 """By the numbers of `inpainting_fill`."""
-NO_SCRIPT = ("", "none")
-SAME: Final = ("", "none", "use same sampler", "use same scheduler", "use same checkpoint", "use same choices")
-"""Of a name: that nothing else is asked for."""
-UNUSED: Mapping[str, tuple[tuple[Any, ...], str]] = {
-    "seed_resize_from_h": ((-1, 0), "seeds are not resized"),
-    "seed_resize_from_w": ((-1, 0), "seeds are not resized"),
-    "restore_faces": ((False,), "faces are not restored"),
-    "tiling": ((False,), "pictures that tile are not made"),
-    "refiner_checkpoint": (SAME, "no refiner is used"),
-    "disable_extra_networks": ((False,), "the LoRAs of the prompt are used"),
-    "hr_checkpoint_name": (SAME, "the second pass has the same checkpoint"),
-    "hr_sampler_name": (SAME, "the second pass has the same sampler"),
-    "hr_scheduler": (SAME, "the second pass has the same schedule"),
-    "hr_prompt": (SAME, "the second pass has the same prompt"),
-    "hr_negative_prompt": (SAME, "the second pass has the same negative prompt"),
-    "hr_cfg": ((0.0, 1.0), "the second pass has the same guidance"),
-    "initial_noise_multiplier": ((1.0,), "the noise is not multiplied"),
-    "gfpgan_visibility": ((0.0,), "faces are not restored"),
-    "codeformer_visibility": ((0.0,), "faces are not restored"),
-    "upscaler_2": (SAME, "one upscaler is used"),
-}
-"""Fields of which nothing is done: the values that ask for nothing, and what is noted of others."""
-CONTROLNET = "controlnet"
-PREPROCESSORS = {"none": "none", "canny": "canny", "depth": "depth"}
-"""By the first word of the ControlNet extension's modules."""
 
 
 @dataclass(frozen=True)
@@ -215,17 +190,20 @@ class _Job:
         """The whole job."""
         options = self.options
         checkpoint = self.known.checkpoint(options.sd_model_checkpoint)
+        generation, vae = GenerationOptions.make(**self.values), self.known.vae(options.sd_vae)
+        scripts, image = self.body.alwayson_scripts, self.begin.get("image")
+        controls, pictures = control_units(scripts, image, self.known.controlnets, self.limits, self.notes)
         request = GenerationRequest(
             task=task,
-            options=GenerationOptions.make(**self.values),
+            options=generation,
             saving=options.saving(),
             checkpoint=checkpoint.name if options.sd_model_checkpoint else None,
-            vae=self.known.vae(options.sd_vae),
-            controls=self._controls(),
+            vae=vae,
+            controls=controls,
             **self.begin,
         )
         is_grid_asked = self.body.save_images and not self.body.do_not_save_grid and options.return_grid
-        return Translated(request, self.inputs, tuple(self.notes), checkpoint, is_grid_asked)
+        return Translated(request, self.inputs | pictures, tuple(self.notes), checkpoint, is_grid_asked)
 
     # Parts of it.
 
@@ -302,127 +280,3 @@ class _Job:
         name = content_hash(content)
         self.inputs[name] = content
         return name
-
-    # ControlNet, in the form of the extension sd-webui-controlnet.
-
-    def _controls(self) -> tuple[ControlUnit[str], ...]:
-        controls = list[ControlUnit[str]]()
-        for name, script in self.body.alwayson_scripts.items():
-            arguments = script.get("args") if isinstance(script, dict) else None
-            units = [unit for unit in arguments if isinstance(unit, dict)] if isinstance(arguments, list) else []
-            if name.lower() == CONTROLNET:
-                controls += [self._control(unit) for unit in units if _is_enabled(unit)]
-            elif units:
-                self.notes.add("always-on scripts that are not here were left out")
-        return tuple(controls)
-
-    def _control(self, unit: dict[str, Any]) -> ControlUnit[str]:
-        name = str(unit.get("model")).partition(" [")[0].strip()
-        found = next((known for known in self.known.controlnets if name in (known, known.rpartition("/")[2])), None)
-        if found is None:
-            names = ", ".join(self.known.controlnets) or "none"
-            raise UnknownNameError(f"unknown ControlNet {name[:100]!r}; there are: {names}.")
-        picture = unit.get("image") or unit.get("input_image")
-        if isinstance(picture, dict):
-            picture = picture.get("image")
-        if picture:
-            content = from_base64(str(picture), "the picture of a ControlNet")
-            require_picture(content, "the picture of a ControlNet", self.limits)
-            image = self._input(content)
-        elif "image" in self.begin:
-            image = self.begin["image"]
-        else:
-            raise UnprocessableError(f"the ControlNet {found} has no picture; send one as base64.")
-        module = str(unit.get("module") or "none").lower()
-        preprocessor = PREPROCESSORS.get(module.partition("_")[0])
-        if preprocessor is None:
-            raise UnprocessableError(f"unknown module {module[:40]!r}; valid modules: {', '.join(PREPROCESSORS)}.")
-        numbers = {
-            mine: _number(unit.get(theirs), default)
-            for mine, theirs, default in (
-                ("weight", "weight", 1.0),
-                ("start", "guidance_start", 0.0),
-                ("end", "guidance_end", 1.0),
-            )
-        }
-        return ControlUnit(found, image, **numbers, preprocessor=preprocessor)  # pyright: ignore[reportArgumentType]
-
-
-@dataclass(frozen=True)
-class Upscaling:
-    """An extras request for one picture."""
-
-    request: UpscaleRequest | None
-    """None where the picture stays as it is."""
-    inputs: dict[str, bytes]
-    crop: Size | None
-    """To which the result is cut at two sides; None: not at all."""
-    notes: tuple[str, ...]
-
-
-def upscaling(body: Extras, image: bytes, options: UserOptions, limits: Limits) -> Upscaling:
-    """The job of an extras request for one picture.
-
-    Raises:
-        UnprocessableError: the picture cannot be read.
-    """
-    notes, size = Notes(), require_picture(image, "the picture", limits).size
-    note_unused(body, notes)
-    method = _method(body.upscaler_1, notes)
-    if method is None:
-        return Upscaling(None, {}, None, tuple(notes))
-    if body.resize_mode == 1:
-        to = max(1, body.upscaling_resize_w), max(1, body.upscaling_resize_h)
-        longer = math.ceil(max(size) * max(to[0] / size[0], to[1] / size[1]))
-        values = {"max_side": within(Options, "max_side", longer, "the longer side", notes)}
-        # Never larger than what it is cut from: it is done in this process.
-        share = min(1.0, values["max_side"] / longer)
-        crop = (max(1, round(to[0] * share)), max(1, round(to[1] * share))) if body.upscaling_crop else None
-    else:
-        values = {"scale": within(Options, "scale", body.upscaling_resize, "upscaling_resize", notes)}
-        crop = None
-    request = UpscaleRequest(
-        task="upscale", method=method, options=Options(**values), saving=options.saving(), image=content_hash(image)
-    )
-    return Upscaling(request, {request.image: image}, crop, tuple(notes))
-
-
-def _method(name: str, notes: Notes) -> UpscaleMethod | None:
-    words = name.strip().lower()
-    if words in NO_SCRIPT:
-        return None
-    for known in UPSCALE_METHODS:
-        if words == known.lower():
-            return known
-    notes.add("SeeSR enlarges in place of an upscaler that is not here")
-    return "SeeSR"
-
-
-def note_unused(body: Generation | Extras, notes: Notes) -> None:
-    """Notes what was asked for and is not done."""
-    for name, (neutral, sentence) in UNUSED.items():
-        if name in body.model_fields_set:
-            value = getattr(body, name)
-            if (value.strip().lower() if isinstance(value, str) else value) not in neutral:
-                notes.add(sentence)
-
-
-def within(model: type[OptionModel], name: str, value: float, sent: str, notes: Notes) -> Any:
-    """A value inside the bounds of an option, with a note where it was not."""
-    low, high = model.bounds(name)
-    inside = value if low is None or high is None else min(high, max(low, value))
-    if inside != value:
-        notes.add(f"{sent} is {inside:g}, as it may be {low:g} to {high:g}")
-    return int(inside) if isinstance(value, int) else inside
-
-
-def _is_enabled(unit: dict[str, Any]) -> bool:
-    model = unit.get("model")
-    return unit.get("enabled", True) is not False and model is not None and str(model).strip().lower() not in NO_SCRIPT
-
-
-def _number(value: object, default: float) -> float:
-    try:
-        return default if value is None else float(value)  # pyright: ignore[reportArgumentType]
-    except (TypeError, ValueError):
-        return default

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from seesr.errors import OptionError
 from seesr.options import SaveOptions
+from seesr.studio.api.model_lists import Known
 from seesr.studio.api.sdapi.fields import Body, Flag, Text, Whole
-from seesr.studio.api.sdapi.models import Known
 
 CHECKPOINT = "sd_model_checkpoint"
 FORMATS = ("png", "jpg", "jpeg", "webp", "avif", "jxl")

@@ -1,4 +1,4 @@
-"""The models and styles that A1111's lists name, and how its names of them are understood."""
+"""The models and styles that A1111's and OpenAI's lists name, and how a client's names of them are understood."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from seesr.generation.library import (
 )
 from seesr.generation.model_file import ModelFile
 from seesr.generation.styles import read_styles
-from seesr.studio.api.sdapi.errors import UnknownNameError
+from seesr.studio.errors import UnknownNameError
 from seesr.weights.cache import Cache
 from seesr.weights.manifest import beside_package
 from seesr.weights.resolve import files_digest, folder_digest
@@ -100,7 +100,7 @@ class Known:
 
 
 class ModelLists:
-    """The models of a data folder, in A1111's lists. Digests are computed once for each path and time of change.
+    """The models of a data folder, in the order of the lists. Digests are computed once for each path and time of change.
 
     Args:
         data: the data folder.
@@ -112,12 +112,7 @@ class ModelLists:
 
     def known(self) -> Known:
         """What there is now."""
-        return Known(
-            self.checkpoints(),
-            list(self.vaes()),
-            read_styles(self.data / "styles.csv"),
-            self.controlnets(),
-        )
+        return Known(self.checkpoints(), list(self.vaes()), self.styles(), self.controlnets())
 
     def checkpoints(self) -> list[CheckpointEntry]:
         """The default one first, then the embedded one and the user's."""
@@ -145,6 +140,10 @@ class ModelLists:
     def embeddings(self) -> list[ModelFile]:
         """The embeddings whose headers can be read."""
         return _readable(Library(self._folders(EMBEDDINGS), "embedding").models())
+
+    def styles(self) -> Mapping[str, tuple[str, str]]:
+        """(prompt, negative prompt) of each style of `styles.csv`, by name."""
+        return read_styles(self.data / "styles.csv")
 
     def _folders(self, kind: str) -> tuple[Path, ...]:
         return model_folders(kind, self.data / MODELS)
