@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from seesr.errors import OptionError, WeightsError
+from seesr.errors import OptionError, WeightsError, listed
 from seesr.files import data_folder
 from seesr.weights.header import Header, read_header
 
@@ -347,11 +347,16 @@ class _Named(Protocol):
 Entry = TypeVar("Entry", bound=_Named)
 
 
-def _find(entries: Sequence[Entry], name: str, kind: str, folder: Path) -> Entry:
-    """The one of this name, or whose name ends in it."""
-    found = [entry for entry in entries if entry.name == name] or [
+def matching(entries: Sequence[Entry], name: str) -> list[Entry]:
+    """The one of this name, else those whose name ends in it."""
+    return [entry for entry in entries if entry.name == name] or [
         entry for entry in entries if entry.name.rpartition("/")[2] == name
     ]
+
+
+def _find(entries: Sequence[Entry], name: str, kind: str, folder: Path) -> Entry:
+    """The one of this name, or whose name ends in it."""
+    found = matching(entries, name)
     if len(found) == 1:
         return found[0]
     if found:
@@ -360,7 +365,7 @@ def _find(entries: Sequence[Entry], name: str, kind: str, folder: Path) -> Entry
 
 
 def _listed(entries: Sequence[_Named]) -> str:
-    return ", ".join(entry.name for entry in entries[:SHOWN_NAMES]) + (", ..." if len(entries) > SHOWN_NAMES else "")
+    return listed((entry.name for entry in entries), SHOWN_NAMES)
 
 
 def _words(text: str) -> tuple[str, ...]:
