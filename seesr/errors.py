@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -33,6 +33,12 @@ class OutputError(SeeSRError):
 def first_line(error: BaseException) -> str:
     """What a library's error says first, for the end of a sentence; its type where it says nothing."""
     return str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+
+
+def listed(names: Iterable[str], most: int) -> str:
+    """The first names, at most so many, for a sentence."""
+    names = list(names)
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from PIL import Image
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from seesr.errors import CanceledError, OptionError, SeeSRError
 from seesr.images.encoded import EncodedImage
@@ -48,7 +48,11 @@ MEDIUM_VAE_TILE, SMALL_VAE_TILE = 48, 24
 
 
 class WorkerSettings(BaseModel):
-    """How a worker runs jobs."""
+    """How a worker runs jobs.
+
+    Raises:
+        OptionError: more than one of `lowvram`, `medvram` and `no_optimizations` is set.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -72,6 +76,12 @@ class WorkerSettings(BaseModel):
     """The data folder, in which models, styles and wildcards are; None is as SEESR_DATA says."""
     seconds: float | None = None
     """Of a job, after which it is ended; None is no limit."""
+
+    @model_validator(mode="after")
+    def _one_of_the_flags(self) -> Self:
+        if self.lowvram + self.medvram + self.no_optimizations > 1:
+            raise OptionError("give one of --lowvram, --medvram and --no-optimizations.")
+        return self
 
     @property
     def vae_tile(self) -> int | None:

@@ -29,6 +29,10 @@ MemoryLimitFlag = Annotated[
     int | None,
     typer.Option(parser=parse_bytes, metavar="<size>", help="Like 4GB; by default nine tenths of the free memory."),
 ]
+LowvramFlag = Annotated[bool, typer.Option(help="Keep only the running network on the device; small VAE tiles.")]
+MedvramFlag = Annotated[bool, typer.Option(help="Run the VAE in tiles.")]
+NoOptimizationsFlag = Annotated[bool, typer.Option("--no-optimizations", help="Never run the VAE in tiles.")]
+CompiledFlag = Annotated[bool, typer.Option("--compile", help="Compile the networks' blocks at their first run.")]
 ModelsFromFlag = Annotated[
     list[Path] | None,
     typer.Option(

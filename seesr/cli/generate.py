@@ -12,11 +12,15 @@ import typer
 
 from seesr.cli.console import EXIT_INTERRUPTED, print_record, print_status, progress_bars
 from seesr.cli.flags import (
+    CompiledFlag,
     DeviceFlag,
     DtypeFlag,
     JsonFlag,
+    LowvramFlag,
+    MedvramFlag,
     MemoryLimitFlag,
     ModelsFromFlag,
+    NoOptimizationsFlag,
     use_models_from,
     with_generation_option_flags,
     with_save_option_flags,
@@ -36,8 +40,6 @@ if TYPE_CHECKING:
     from seesr.generation.result import GenerationResult
 
 Value = TypeVar("Value")
-MEDIUM_VAE_TILE, SMALL_VAE_TILE = 48, 24
-"""Latent pixels, for `--medvram` and `--lowvram`."""
 
 
 @with_generation_option_flags("prompt", "styles", "loras", "outpaint")
@@ -103,10 +105,10 @@ def generate(
     device: DeviceFlag = "auto",
     dtype: DtypeFlag = "auto",
     memory_limit: MemoryLimitFlag = None,
-    compiled: Annotated[bool, typer.Option("--compile", help="Compile the networks' blocks at their first run.")] = False,
-    lowvram: Annotated[bool, typer.Option(help="Keep only the running network on the device; small VAE tiles.")] = False,
-    medvram: Annotated[bool, typer.Option(help="Run the VAE in tiles.")] = False,
-    no_optimizations: Annotated[bool, typer.Option("--no-optimizations", help="Never run the VAE in tiles.")] = False,
+    compiled: CompiledFlag = False,
+    lowvram: LowvramFlag = False,
+    medvram: MedvramFlag = False,
+    no_optimizations: NoOptimizationsFlag = False,
     save_options: SaveOptions,
     overwrite: Annotated[bool, typer.Option(help="Replace output files that exist.")] = False,
     as_json: JsonFlag = False,
@@ -235,10 +237,9 @@ def _load(
     safety_checker: Path | None,
 ) -> Generator:
     from seesr.generation.generator import Generator
+    from seesr.job_runner import WorkerSettings
 
-    if lowvram + medvram + no_optimizations > 1:
-        raise OptionError("give one of --lowvram, --medvram and --no-optimizations.")
-    vae_tile = SMALL_VAE_TILE if lowvram else MEDIUM_VAE_TILE if medvram else 0 if no_optimizations else None
+    vae_tile = WorkerSettings(lowvram=lowvram, medvram=medvram, no_optimizations=no_optimizations).vae_tile
     load = context.obj or Generator.load
     on = {"device": device, "dtype": dtype, "memory_limit": memory_limit, "sequential": lowvram, "compiled": compiled}
     return load(**models, **on, vae_tile=vae_tile, safety_checker=safety_checker)

@@ -15,7 +15,8 @@ from seesr.files import data_folder, gigabytes
 
 if TYPE_CHECKING:
     from seesr.models.contents import Kind
-    from seesr.models.manager import ModelInfo, ModelManager
+    from seesr.models.listing import ModelInfo
+    from seesr.models.manager import ModelManager
 
 EXIT_CHANGED = 1
 FULL = "full"
@@ -176,7 +177,7 @@ def _manager(data: Path | None, models_from: list[Path] | None) -> ModelManager:
 
 
 def _kind(text: str | None) -> Kind | None:
-    from seesr.models.manager import KINDS
+    from seesr.models.contents import KINDS
 
     if text is None:
         return None
@@ -188,9 +189,9 @@ def _kind(text: str | None) -> Kind | None:
 
 def _find(manager: ModelManager, name: str, kind: str | None) -> ModelInfo:
     """The model of this name, of whichever kind."""
-    wanted = _kind(kind)
-    infos = manager.list_models(wanted)
-    found = [info for info in infos if info.name == name] or [info for info in infos if info.name.rpartition("/")[2] == name]
+    from seesr.generation.library import matching
+
+    found = matching(manager.list_models(_kind(kind)), name)
     if len(found) == 1:
         return found[0]
     if found:

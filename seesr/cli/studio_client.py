@@ -27,6 +27,7 @@ AddressFlag = Annotated[str, typer.Option("--address", envvar="SEESR_STUDIO", he
 KeyFlag = Annotated[
     str | None, typer.Option("--key", envvar="SEESR_STUDIO_KEY", help="A key of yours; better in the environment.")
 ]
+CountFlag = Annotated[int, typer.Option(min=1, max=200, help="How many are shown.")]
 ADDRESS = "http://127.0.0.1:7860"
 DATES = ["%Y-%m-%d"]
 
@@ -73,7 +74,7 @@ def submit(
 
 
 def jobs(
-    count: Annotated[int, typer.Option(min=1, max=200, help="How many are shown.")] = 20,
+    count: CountFlag = 20,
     address: AddressFlag = ADDRESS,
     key: KeyFlag = None,
     as_json: JsonFlag = False,
@@ -108,7 +109,7 @@ def gallery(
     favourite: Annotated[bool, typer.Option("--favourite", help="Favourites alone.")] = False,
     board: Annotated[str | None, typer.Option(help="Name of a board.")] = None,
     trash: Annotated[bool, typer.Option("--trash", help="What is in the trash.")] = False,
-    count: Annotated[int, typer.Option(min=1, max=200, help="How many are shown.")] = 20,
+    count: CountFlag = 20,
     address: AddressFlag = ADDRESS,
     key: KeyFlag = None,
     as_json: JsonFlag = False,

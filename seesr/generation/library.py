@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-from seesr.errors import OptionError, WeightsError
+from seesr.errors import OptionError, WeightsError, listed
 from seesr.files import data_folder
 from seesr.generation.model_file import ModelFile
 
@@ -204,11 +204,16 @@ class FolderLibrary(_Library[ModelPlace]):
             yield ModelPlace(config.parent.relative_to(folder).as_posix(), config.parent)
 
 
-def _find(entries: Sequence[Entry], name: str, kind: str, folder: Path) -> Entry:
-    """The one of this name, or whose name ends in it."""
-    found = [entry for entry in entries if entry.name == name] or [
+def matching(entries: Sequence[Entry], name: str) -> list[Entry]:
+    """The one of this name, else those whose name ends in it."""
+    return [entry for entry in entries if entry.name == name] or [
         entry for entry in entries if entry.name.rpartition("/")[2] == name
     ]
+
+
+def _find(entries: Sequence[Entry], name: str, kind: str, folder: Path) -> Entry:
+    """The one of this name, or whose name ends in it."""
+    found = matching(entries, name)
     if len(found) == 1:
         return found[0]
     if found:
@@ -217,4 +222,4 @@ def _find(entries: Sequence[Entry], name: str, kind: str, folder: Path) -> Entry
 
 
 def _listed(entries: Sequence[_Named]) -> str:
-    return ", ".join(entry.name for entry in entries[:SHOWN_NAMES]) + (", ..." if len(entries) > SHOWN_NAMES else "")
+    return listed((entry.name for entry in entries), SHOWN_NAMES)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tomllib
-from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from seesr.errors import OptionError, WeightsError
+from seesr.errors import OptionError
 from seesr.models.contents import Kind
-from seesr.weights.manifest import beside_package
+from seesr.weights.manifest import read_toml
 
 CATALOGUE_VARIABLE = "SEESR_CATALOGUE"
 """Path of a catalogue to use instead."""
@@ -66,17 +63,7 @@ def read_catalogue() -> list[CatalogueEntry]:
     Raises:
         WeightsError: it cannot be read, or holds an invalid entry.
     """
-    path = Path(os.environ.get(CATALOGUE_VARIABLE) or beside_package("models.toml"))
-    try:
-        return Catalogue(**tomllib.loads(path.read_text(encoding="utf-8"))).model
-    except OSError as error:
-        raise WeightsError(f"the catalogue {path} cannot be read: {error.strerror or error}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise WeightsError(f"the catalogue {path} is not TOML ({error}).") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(key) for key in first["loc"])
-        raise WeightsError(f"the catalogue {path} is wrong at {place}: {first['msg']}.") from error
+    return read_toml(Catalogue, CATALOGUE_VARIABLE, "models.toml", "the catalogue").model
 
 
 def parse_source(text: str, sha256: str | None = None) -> ModelSource:
@@ -92,12 +79,12 @@ def parse_source(text: str, sha256: str | None = None) -> ModelSource:
         if sha256 is None:
             raise OptionError(f"an address is fetched only with the SHA-256 of its file; give that of {text[:200]} too.")
         return ModelSource(address=text, sha256=sha256)
-    if entry := next((entry for entry in read_catalogue() if entry.name == text), None):
+    entries = read_catalogue()
+    if entry := next((entry for entry in entries if entry.name == text), None):
         return entry
     if found := _REPOSITORY.fullmatch(text):
         return ModelSource(**found.groupdict(), sha256=sha256)
-    names = ", ".join(entry.name for entry in read_catalogue())
     raise OptionError(
         f"unknown model {text[:200]!r}; give owner/name[@revision][:file.safetensors] of the hub, an https address, or one "
-        f"of the catalogue: {names}."
+        f"of the catalogue: {', '.join(entry.name for entry in entries)}."
     )

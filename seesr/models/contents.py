@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from seesr.errors import WeightsError
 from seesr.generation.library import require_no_code, require_safetensors
@@ -19,6 +19,7 @@ from seesr.weights.header import Header, read_header
 
 Kind = Literal["checkpoints", "loras", "vae", "controlnet", "embeddings"]
 """A folder in `models/`, and what is in it."""
+KINDS: tuple[Kind, ...] = get_args(Kind)
 NAMES: dict[Kind, str] = {
     "checkpoints": "checkpoint",
     "loras": "LoRA",
@@ -64,8 +65,8 @@ def inspect(path: Path, shown: str = "") -> Contents:
         return Contents(None, problem=str(error).replace(str(path), shown).rstrip("."))
 
 
-def require_model(path: Path, kind: Kind | None, shown: str) -> Contents:
-    """What a file or folder, which messages call `shown`, is; it must be `kind` if that is given.
+def require_model(path: Path, kind: Kind | None, shown: str) -> Kind:
+    """The kind of a file or folder, which messages call `shown`; it must be `kind` if that is given.
 
     Raises:
         WeightsError: it is damaged, dangerous, cannot be used, or is of another kind.
@@ -76,7 +77,7 @@ def require_model(path: Path, kind: Kind | None, shown: str) -> Contents:
         raise WeightsError(f"{shown} is refused: {contents.problem or 'it is no model of a kind that is used'}{danger}.")
     if kind is not None and kind != contents.kind:
         raise WeightsError(f"{shown} is a {NAMES[contents.kind]}, not a {NAMES[kind]}.")
-    return contents
+    return contents.kind
 
 
 def _is_safetensors(path: Path) -> bool:

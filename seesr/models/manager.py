@@ -1,6 +1,6 @@
-"""Keeps the user's models: lists, fetches, adds, removes and verifies them, without PyTorch.
+"""Fetches, adds, removes and verifies the user's models, without PyTorch; what is there is in `listing.py`.
 
-Names are looked up among what is there and never joined to paths; new names are checked (`new_name`).
+New names are checked (`new_name`); others are looked up among what is there.
 """
 
 from __future__ import annotations
@@ -8,62 +8,31 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict
 
 from seesr.addresses import AddressRules
 from seesr.errors import OptionError, WeightsError
-from seesr.files import data_folder, user_name
-from seesr.generation.library import ADAPTER_FILE, MODELS, ModelPlace, model_folders, model_places, models_from
+from seesr.files import user_name
+from seesr.generation.library import ADAPTER_FILE
 from seesr.generation.model_file import ModelFile
 from seesr.models.catalogue import CatalogueEntry, ModelSource, read_catalogue
-from seesr.models.contents import LEGACY_SUFFIXES, NAMES, Contents, Kind, inspect, require_model
+from seesr.models.contents import KINDS, Kind, require_model
+from seesr.models.listing import MAX_NAME, ModelInfo, ModelListing, model_files
 from seesr.models.plans import Plan, make_plan
 from seesr.weights.cache import Cache, FileState, file_state, sha256
-from seesr.weights.fetch import fetch, require_room
+from seesr.weights.fetch import OnBytes, fetch, require_room
 from seesr.weights.hub import ACCEPT_VARIABLE, hub_endpoint, is_accepted
-from seesr.weights.records import Record, Records
+from seesr.weights.records import Record
 
-KINDS: tuple[Kind, ...] = get_args(Kind)
 PARTIAL, FETCHED = ".partial", "model"
 """In `models/`: what is being fetched, each model under the second name in a folder of its own."""
-MAX_NAME = 100
-SHOWN = 20
 State = Literal[FileState, "not recorded"]
-OnBytes = Callable[[int, int], None]
-
-
-class ModelInfo(BaseModel):
-    """A model of the user's."""
-
-    model_config = ConfigDict(frozen=True)
-
-    kind: Kind
-    """Of its folder."""
-    name: str
-    size: int
-    """Bytes."""
-    base: str | None = None
-    """Its family, or that of the checkpoints that it is for: `SD 1`, `SD 2`, `SDXL`."""
-    problem: str | None = None
-    """Why it cannot be used, in a few words."""
-    trigger_words: tuple[str, ...] = ()
-    """What to write in a prompt, of a LoRA."""
-    is_folder: bool = False
-    is_own: bool = True
-    """Not in a folder of another program, whose models are never changed."""
-    sha256: str | None = None
-    """Of a model of one file, where it was computed."""
-    source: str | None = None
-    """Where it was fetched from."""
-    licence: str | None = None
-    licence_page: str | None = None
 
 
 class Verified(BaseModel):
@@ -77,27 +46,11 @@ class Verified(BaseModel):
     state: State
 
 
-@dataclass(frozen=True)
-class _Entry:
-    kind: Kind
-    place: ModelPlace
-    is_own: bool
-
-    @property
-    def files(self) -> list[Path]:
-        """All files, of a folder those that are not hidden."""
-        if not self.place.path.is_dir():
-            return [self.place.path]
-        found = (Path(root) / name for root, _, names in os.walk(self.place.path) for name in names)
-        return sorted(path for path in found if not path.name.startswith("."))
-
-
-class ModelManager:
-    """The models of a data folder, and those of other programs. Thread-safe; several processes may share a folder.
+class ModelManager(ModelListing):
+    """Lists models, and changes those of the data folder; of other programs none is ever changed.
 
     Args:
-        data: holds `models/`; None is the user's (`data_folder`).
-        others: folders of AUTOMATIC1111's web UI or ComfyUI; None are those of `SEESR_MODELS_FROM`.
+        data, others: as of `ModelListing`.
         rules: which addresses are fetched from; the hub's own, or its mirror's, is always allowed.
         pause: seconds before a transfer that broke off goes on.
     """
@@ -109,57 +62,13 @@ class ModelManager:
         rules: AddressRules | None = None,
         pause: float = 1.0,
     ) -> None:
-        self.models = (data or data_folder()) / MODELS
-        self.others = models_from() if others is None else tuple(others)
+        super().__init__(data, others)
         self.rules, self.pause = rules, pause
-        self.records, self.index = Records(self.models / "records.json"), Records(self.models / ".index.json")
-
-    # What is there.
-
-    def list_models(self, kind: Kind | None = None) -> list[ModelInfo]:
-        """All models, or those of a kind, in the order of their names. Headers that did not change are not read again."""
-        entries = [entry for each in KINDS if kind in (None, each) for entry in self._entries(each)]
-        records, index = self.records.read(), self.index.read()
-        facts = {entry: self._facts(entry, index) for entry in entries}
-        paths = {str(entry.place.path): fact for entry, fact in facts.items()}
-        changes: dict[str, Record | None] = {path: fact for path, fact in paths.items() if index.get(path) != fact}
-        if kind is None:
-            changes |= dict.fromkeys(index.keys() - paths.keys())
-        self._keep(changes)
-        infos = [_info(entry, fact, records.get(_key(entry), {})) for entry, fact in facts.items()]
-        return sorted(infos, key=lambda info: (KINDS.index(info.kind), info.name.lower()))
-
-    def info(self, kind: Kind, name: str) -> ModelInfo:
-        """A model.
-
-        Raises:
-            OptionError: there is none of this name.
-        """
-        entry = self._find(kind, name)
-        return _info(entry, self._facts(entry, self.index.read()), self.records.read().get(_key(entry), {}))
-
-    def digest(self, kind: Kind, name: str) -> str:
-        """SHA-256 of a model of one file, which is computed once for each path, size and time of change.
-
-        Raises:
-            OptionError: there is none of this name, or it is a folder.
-            WeightsError: it cannot be read.
-        """
-        entry = self._find(kind, name)
-        if entry.place.path.is_dir():
-            raise OptionError(f"{name} is a folder, which has no digest of its own.")
-        facts = self._facts(entry, self.index.read())
-        if facts.get("sha256") is None:
-            facts["sha256"] = _sha256(entry.place.path)
-            self._keep({str(entry.place.path): facts})
-        return facts["sha256"]
 
     @staticmethod
     def catalogue() -> list[CatalogueEntry]:
         """Well-known models that `pull` fetches by their names."""
         return read_catalogue()
-
-    # Getting more.
 
     @staticmethod
     def plan(source: ModelSource) -> Plan:
@@ -221,7 +130,7 @@ class ModelManager:
                 digests = self._fetch(plan, folder, on_bytes or (lambda done, total: None), cancelled)
                 path = folder / FETCHED
                 try:
-                    kind = self._kind_of(path, kind, name)
+                    kind = require_model(path, kind, name)
                 except WeightsError:
                     shutil.rmtree(folder)
                     raise
@@ -243,30 +152,27 @@ class ModelManager:
         if not path.exists():
             raise OptionError(f"{path} is not there.")
         name = new_name(name or (path.name if path.is_dir() else path.stem))
-        kind = self._kind_of(path, kind, path.name)
+        kind = require_model(path, kind, path.name)
         self._require_free(kind, name)
         try:
             staged = self.models / PARTIAL / f"add-{os.getpid()}-{name}"
             shutil.rmtree(staged, ignore_errors=True)
             staged.mkdir(parents=True)
             try:
-                source = _Entry(kind, ModelPlace(name, path), False)
-                require_room(staged, sum(file.stat().st_size for file in source.files))
+                require_room(staged, sum(file.stat().st_size for file in model_files(path)))
                 copy = staged / FETCHED
                 if path.is_dir():
                     # What links point to is copied; hidden files are not.
                     shutil.copytree(path, copy, ignore=shutil.ignore_patterns(".*"))
                 else:
                     shutil.copyfile(path, copy)
-                self._kind_of(copy, kind, name)  # once more, as it may have been changed meanwhile
+                require_model(copy, kind, name)  # once more, as it may have been changed meanwhile
                 self._move_in(copy, kind, name, {"source": "added", "files": _digests(copy)})
             finally:
                 shutil.rmtree(staged, ignore_errors=True)
         except OSError as error:
             raise WeightsError(f"{self.models} cannot be written: {error.strerror or error}.") from error
         return self.info(kind, name)
-
-    # Keeping them whole.
 
     def remove(self, kind: Kind, name: str) -> None:
         """Removes a model, and what stands beside its file: its notes and previews.
@@ -275,10 +181,10 @@ class ModelManager:
             OptionError: there is none of this name, or it is another program's.
             WeightsError: it cannot be removed.
         """
-        entry = self._find(kind, name)
+        entry = self.find(kind, name)
         if not entry.is_own:
-            raise OptionError(f"{name} is in {entry.place.path.parent}, of another program; remove it there.")
-        path = entry.place.path
+            raise OptionError(f"{name} is in {entry.path.parent}, of another program; remove it there.")
+        path = entry.path
         try:
             # As `_move_in`: the record of one that is fetched anew under the name stays.
             with FileLock(self.models / ".lock"):
@@ -290,7 +196,7 @@ class ModelManager:
                     path.unlink()
                     for beside in ModelFile(name, path).beside():
                         beside.unlink(missing_ok=True)
-                self.records.update({_key(entry): None})
+                self.records.update({entry.key: None})
         except OSError as error:
             raise WeightsError(f"{name} cannot be removed: {error.strerror or error}.") from error
 
@@ -301,78 +207,26 @@ class ModelManager:
             OptionError: there is none of this name.
         """
         if kind is not None and name is not None:
-            entries = [self._find(kind, name)]
+            entries = [self.find(kind, name)]
         else:
-            entries = [entry for each in KINDS if kind in (None, each) for entry in self._entries(each) if entry.is_own]
+            entries = [entry for entry in self.entries(kind) if entry.is_own]
         records = self.records.read()
         for entry in entries:
-            files = records.get(_key(entry), {}).get("files") or {}
+            files = records.get(entry.key, {}).get("files") or {}
             if not files:
-                yield Verified(kind=entry.kind, name=entry.place.name, file=entry.place.path.name, state="not recorded")
+                yield Verified(kind=entry.kind, name=entry.name, file=entry.path.name, state="not recorded")
             for file, digest in sorted(files.items()):
-                path = entry.place.path / file if file else entry.place.path
-                yield Verified(
-                    kind=entry.kind, name=entry.place.name, file=file or path.name, state=file_state(path, digest)
-                )
-        recorded = {key: record for key, record in records.items() if kind is None and name is None}
-        for key in sorted(recorded.keys() - {_key(entry) for entry in entries}):
+                path = entry.path / file if file else entry.path
+                yield Verified(kind=entry.kind, name=entry.name, file=file or path.name, state=file_state(path, digest))
+        if kind is not None or name is not None:
+            return
+        for key in sorted(records.keys() - {entry.key for entry in entries}):
             each, _, gone = key.partition("/")
             if each in KINDS:
                 yield Verified(kind=each, name=gone, file=gone, state="missing")
 
-    def _entries(self, kind: Kind) -> list[_Entry]:
-        found = dict[str, _Entry]()
-        for number, folder in enumerate(model_folders(kind, self.models, self.others)):
-            for place in model_places(folder, (".safetensors", *LEGACY_SUFFIXES)):
-                found.setdefault(place.name, _Entry(kind, place, is_own=number == 0))
-        return list(found.values())
-
-    def _find(self, kind: Kind, name: str) -> _Entry:
-        entries = self._entries(kind)
-        found = [entry for entry in entries if entry.place.name == name] or [
-            entry for entry in entries if entry.place.name.rpartition("/")[2] == name
-        ]
-        if len(found) == 1:
-            return found[0]
-        names = [entry.place.name for entry in found or entries]
-        listed = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "") or "none"
-        what = "several are called" if found else "unknown"
-        raise OptionError(f"{NAMES[kind]}: {what} {name[:MAX_NAME]!r}; models/{kind} has: {listed}.")
-
-    def _facts(self, entry: _Entry, index: dict[str, Record]) -> Record:
-        """Size, time and contents of a model, from the index where it did not change."""
-        size = time = 0
-        for path in entry.files:
-            try:
-                stat = path.stat()
-            except OSError:  # removed meanwhile, or a link that leads nowhere
-                continue
-            size, time = size + stat.st_size, max(time, stat.st_mtime_ns)
-        known = index.get(str(entry.place.path), {})
-        if (known.get("size"), known.get("time")) == (size, time) and known.keys() >= {"kind", "base", "problem"}:
-            return known
-        contents = _contents(entry)
-        words = _trigger_words(entry) if entry.kind == "loras" and contents.kind == "loras" else []
-        facts = {"size": size, "time": time, "kind": contents.kind, "base": contents.base, "problem": contents.problem}
-        return facts | {"words": words}
-
-    def _keep(self, changes: dict[str, Record | None]) -> None:
-        """Writes the index; where that is not possible, headers are read again the next time."""
-        if changes and self.models.is_dir():
-            try:
-                self.index.update(changes)
-            except OSError:
-                return
-
-    @staticmethod
-    def _kind_of(path: Path, kind: Kind | None, shown: str) -> Kind:
-        """What a file or folder is, which must be `kind` if that is given; raises as `require_model`."""
-        contents = require_model(path, kind, shown)
-        assert contents.kind is not None
-        return contents.kind
-
     def _require_free(self, kind: Kind, name: str) -> None:
-        if any(entry.place.name.lower() == name.lower() for entry in self._entries(kind)):
+        if any(entry.name.lower() == name.lower() for entry in self.entries(kind)):
             raise WeightsError(f"models/{kind} has {name} already; remove it before, or give another name with --name.")
 
     def _fetch(self, plan: Plan, folder: Path, on_bytes: OnBytes, cancelled: Callable[[], bool] | None) -> dict[str, str]:
@@ -423,51 +277,7 @@ def new_name(name: str) -> str:
     return name
 
 
-def _contents(entry: _Entry) -> Contents:
-    path = entry.place.path
-    if path.suffix.lower() in LEGACY_SUFFIXES:
-        return Contents(None, problem="it is no safetensors file, and is never read: it may run code")
-    contents = inspect(path)
-    if contents.kind not in (None, entry.kind):
-        found = NAMES[contents.kind]
-        return Contents(contents.kind, contents.base, f"it is a {found}; move it to models/{contents.kind}")
-    return contents
-
-
-def _trigger_words(entry: _Entry) -> Sequence[str]:
-    return list(ModelFile(entry.place.name, entry.place.path).trigger_words)
-
-
-def _info(entry: _Entry, facts: Record, record: Record) -> ModelInfo:
-    return ModelInfo(
-        kind=entry.kind,
-        name=entry.place.name,
-        size=facts["size"],
-        base=facts["base"],
-        problem=facts["problem"],
-        trigger_words=tuple(facts.get("words", ())),
-        is_folder=entry.place.path.is_dir(),
-        is_own=entry.is_own,
-        sha256=facts.get("sha256"),
-        source=record.get("source") if entry.is_own else None,
-        licence=record.get("licence") if entry.is_own else None,
-        licence_page=record.get("licence_page") if entry.is_own else None,
-    )
-
-
-def _key(entry: _Entry) -> str:
-    return f"{entry.kind}/{entry.place.name}"
-
-
 def _digests(path: Path) -> dict[str, str]:
     if not path.is_dir():
         return {"": sha256(path)}
-    files: Iterable[Path] = _Entry("checkpoints", ModelPlace("", path), False).files
-    return {file.relative_to(path).as_posix(): sha256(file) for file in files}
-
-
-def _sha256(path: Path) -> str:
-    try:
-        return sha256(path)
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
+    return {file.relative_to(path).as_posix(): sha256(file) for file in model_files(path)}

@@ -12,7 +12,7 @@ from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImp
 from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils import build_hf_headers
 
-from seesr.errors import WeightsError
+from seesr.errors import WeightsError, listed
 from seesr.models.catalogue import CatalogueEntry, ModelSource
 from seesr.models.contents import Kind
 from seesr.weights.config import DIFFUSERS_FILE
@@ -121,7 +121,7 @@ def _chosen(source: ModelSource, names: Iterable[str]) -> dict[str, str]:
     names, repository = set(names), source.repository
     if source.file is not None:
         if source.file not in names:
-            raise WeightsError(f"{repository} has no file {source.file!r}; it has: {_listed(names)}.")
+            raise WeightsError(f"{repository} has no file {source.file!r}; it has: {_files_listed(names)}.")
         return {"model": source.file}
     if "model_index.json" in names:
         weights = {f"{stem}.safetensors": _variant(repository, stem, names) for stem in WEIGHTS}
@@ -132,7 +132,7 @@ def _chosen(source: ModelSource, names: Iterable[str]) -> dict[str, str]:
     found = {name for name in names if name.endswith(".safetensors")}
     if len(found) != 1:
         what = "several safetensors files; add :FILE to take one" if found else "no safetensors file, and no other is read"
-        raise WeightsError(f"{repository} has {what}: {_listed(found or names)}.")
+        raise WeightsError(f"{repository} has {what}: {_files_listed(found or names)}.")
     return {"model": found.pop()}
 
 
@@ -144,9 +144,8 @@ def _variant(repository: str | None, stem: str, names: Iterable[str]) -> str:
     raise WeightsError(f"{repository} has no {stem}.safetensors, and no other file is read; look for another repository.")
 
 
-def _listed(names: Iterable[str]) -> str:
-    shown = sorted(name for name in names if name.endswith(".safetensors")) or sorted(names)
-    return ", ".join(shown[:SHOWN]) + (", ..." if len(shown) > SHOWN else "") or "nothing"
+def _files_listed(names: Iterable[str]) -> str:
+    return listed(sorted(name for name in names if name.endswith(".safetensors")) or sorted(names), SHOWN) or "nothing"
 
 
 def _text(value: object) -> str | None:

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict
 from seesr.errors import CanceledError, OptionError, SeeSRError
 from seesr.models.catalogue import ModelSource
 from seesr.models.contents import Kind
-from seesr.models.manager import ModelInfo, ModelManager
+from seesr.models.listing import ModelInfo
+from seesr.models.manager import ModelManager
 from seesr.models.plans import Plan
 
 logger = logging.getLogger("seesr.models")

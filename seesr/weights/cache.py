@@ -71,12 +71,8 @@ class Cache:
 
     def records(self) -> dict[str, dict[str, Any]]:
         """Bytes and sha256 of each file by its path in `full/`; damaged records are left out."""
-        try:
-            records = json.loads((self.full / RECORDS_FILE).read_text())
-        except (OSError, ValueError):
-            return {}
-        entries = records.items() if isinstance(records, dict) else ()
-        return {path: entry for path, entry in entries if isinstance(entry, dict) and entry.keys() >= {"bytes", "sha256"}}
+        records = Records(self.full / RECORDS_FILE).read()
+        return {path: record for path, record in records.items() if record.keys() >= {"bytes", "sha256"}}
 
     def add(self, path: Path, file: WeightFile, original_sha256: str | None = None) -> None:
         """Moves the verified file at `path` into the cache and records its digest, and that of the original if converted."""

@@ -20,7 +20,7 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
 )
 
-from seesr.errors import WeightsError
+from seesr.errors import WeightsError, first_line
 from seesr.files import user_name
 from seesr.weights.cache import Cache, file_digest, sha256
 from seesr.weights.manifest import Location, Manifest, Source, WeightFile
@@ -208,6 +208,4 @@ def failure_reason(error: Exception) -> str:
         return f"the server answered {error.code}"
     if isinstance(error, LocalEntryNotFoundError):
         return "no connection"
-    reason = getattr(error, "reason", None) or error
-    text = str(reason).splitlines()[0] if str(reason) else type(error).__name__
-    return text.rstrip(".")
+    return first_line(getattr(error, "reason", None) or error)

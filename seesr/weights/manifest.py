@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -13,6 +13,7 @@ from seesr.errors import WeightsError
 
 ENVIRONMENT_VARIABLE = "SEESR_MANIFEST"
 """Path of a manifest to use instead, for example with other mirrors."""
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class _Table(BaseModel):
@@ -98,17 +99,29 @@ def read_manifest() -> Manifest:
     Raises:
         WeightsError: it cannot be read, or holds an invalid entry.
     """
-    path = Path(os.environ.get(ENVIRONMENT_VARIABLE) or beside_package("manifest.toml"))
+    return read_toml(Manifest, ENVIRONMENT_VARIABLE, "manifest.toml", "the manifest")
+
+
+def read_toml(model: type[Model], variable: str, name: str, shown: str) -> Model:
+    """Reads the TOML file that the environment's `variable` names, else `name` in the package, as a `model`.
+
+    Args:
+        shown: what messages call it.
+
+    Raises:
+        WeightsError: it cannot be read, or holds an invalid entry.
+    """
+    path = Path(os.environ.get(variable) or beside_package(name))
     try:
-        return Manifest(**tomllib.loads(path.read_text(encoding="utf-8")))
+        return model(**tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
-        raise WeightsError(f"the manifest {path} cannot be read: {error.strerror or error}.") from error
-    except tomllib.TOMLDecodeError as error:
-        raise WeightsError(f"the manifest {path} is not TOML ({error}).") from error
+        raise WeightsError(f"{shown} {path} cannot be read: {error.strerror or error}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise WeightsError(f"{shown} {path} is not TOML ({error}).") from error
     except ValidationError as error:
         first = error.errors()[0]
         location = ".".join(str(key) for key in first["loc"])
-        raise WeightsError(f"the manifest {path} is wrong at {location}: {first['msg']}.") from error
+        raise WeightsError(f"{shown} {path} is wrong at {location}: {first['msg']}.") from error
 
 
 def beside_package(name: str) -> Path:

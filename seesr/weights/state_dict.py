@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from seesr.errors import WeightsError
+from seesr.errors import WeightsError, listed
 from seesr.weights.cache import Cache
 from seesr.weights.config import DIFFUSERS_FILE, PULL_HINT, read_config
 from seesr.weights.convert import cached_conversion
@@ -100,12 +100,8 @@ def assign_state_dict(model: nn.Module, state_dict: StateDict, source: str, dtyp
             if state_dict[key].shape != expected[key].shape
         ],
     }
-    problems = [f"{len(keys)} {problem} ({_first_few(keys)})" for problem, keys in mismatches.items() if keys]
+    problems = [f"{len(keys)} {problem} ({listed(keys, SHOWN_KEYS)})" for problem, keys in mismatches.items() if keys]
     if problems:
         raise WeightsError(f"{source} does not fit {type(model).__name__}: {'; '.join(problems)}.")
     model.load_state_dict({key: tensor.to(dtype) for key, tensor in state_dict.items()}, assign=True)
     model.requires_grad_(False)
-
-
-def _first_few(keys: list[str]) -> str:
-    return ", ".join(keys[:SHOWN_KEYS]) + (", ..." if len(keys) > SHOWN_KEYS else "")

@@ -14,7 +14,7 @@ from helpers import Run
 from safetensors.torch import save_file
 from torch import Tensor
 
-import seesr.models.manager
+import seesr.models.listing
 from seesr import OptionError, WeightsError, cli
 from seesr.generation.library import find_known_model, model_folders
 from seesr.models.contents import inspect
@@ -125,9 +125,9 @@ def test_headers_and_digests_are_read_once_and_what_is_new_moved_or_changed_is_n
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read, hashed = list[str](), list[str]()
-    inspect_file, sha256 = seesr.models.manager.inspect, seesr.models.manager.sha256
-    monkeypatch.setattr(seesr.models.manager, "inspect", lambda path: read.append(path.name) or inspect_file(path))
-    monkeypatch.setattr(seesr.models.manager, "sha256", lambda path: hashed.append(path.name) or sha256(path))
+    inspect_file, sha256 = seesr.models.listing.inspect, seesr.models.listing.sha256
+    monkeypatch.setattr(seesr.models.listing, "inspect", lambda path: read.append(path.name) or inspect_file(path))
+    monkeypatch.setattr(seesr.models.listing, "sha256", lambda path: hashed.append(path.name) or sha256(path))
     assert len(ModelManager(data, others=()).list_models()) == 5
     assert len(read) == 5
     manager = ModelManager(data, others=())

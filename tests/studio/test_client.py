@@ -7,7 +7,6 @@ import io
 import threading
 import time
 import zipfile
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,29 +16,11 @@ from job_requests import generation
 from PIL import Image
 from stand_in_worker import StandInWorker
 from stand_in_worker import picture as png
-from studio_server import PASSWORD, ServedStudio, listening, serving, studio_app
+from studio_server import ServedStudio, listening, studio_app
 
 from seesr.client import AsyncClient, Client, ResponseError, UnreachableError, WaitTimeoutError
 from seesr.jobs import JobEvent, TagsRequest, UpscaleRequest, content_hash
 from seesr.options import Options
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedStudio]:
-    with serving(tmp_path_factory.mktemp("studio"), "anna", "ben") as served:
-        yield served
-
-
-@pytest.fixture
-def anna(served: ServedStudio) -> Iterator[Client]:
-    with Client(served.address, key=served.key("anna")) as client:
-        yield client
-
-
-@pytest.fixture
-def ben(served: ServedStudio) -> Iterator[Client]:
-    with Client(served.address, user=("ben", PASSWORD)) as client:
-        yield client
 
 
 def test_a_job_from_request_to_picture(ben: Client) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import io
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from picture_records import add_picture
 from PIL import Image
 from sqlalchemy import update
 from stand_in_worker import StandInWorker, picture
-from studio_server import ServedStudio, serving, studio_app
+from studio_server import ServedStudio, studio_app
 
 from seesr.client import AsyncClient, Client, ResponseError
 from seesr.jobs import JobEvent, JobRequest, UpscaleRequest, content_hash
@@ -29,24 +29,6 @@ from seesr.studio.store.tables import PictureRow
 from seesr.studio.studio import Studio
 
 BEN = User(name="ben")
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedStudio]:
-    with serving(tmp_path_factory.mktemp("gallery"), "anna", "ben") as served:
-        yield served
-
-
-@pytest.fixture
-def anna(served: ServedStudio) -> Iterator[Client]:
-    with Client(served.address, key=served.key("anna")) as client:
-        yield client
-
-
-@pytest.fixture
-def ben(served: ServedStudio) -> Iterator[Client]:
-    with Client(served.address, key=served.key("ben")) as client:
-        yield client
 
 
 def found(client: Client, of: str | None = None, **search: object) -> list[str]:

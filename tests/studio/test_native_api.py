@@ -12,18 +12,12 @@ import pytest
 from job_requests import generation
 from sqlalchemy import event as sql_event
 from stand_in_worker import picture as png
-from studio_server import ServedStudio, serving
+from studio_server import ServedStudio
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from seesr.jobs import content_hash
 from seesr.studio.api.native import PREFIX
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedStudio]:
-    with serving(tmp_path_factory.mktemp("studio"), "anna", "ben") as served:
-        yield served
 
 
 @pytest.fixture

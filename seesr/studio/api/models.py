@@ -15,7 +15,8 @@ from seesr.errors import OptionError
 from seesr.jobs import GenerationRequest, JobRequest
 from seesr.models.catalogue import CatalogueEntry, parse_source
 from seesr.models.contents import Kind
-from seesr.models.manager import MAX_NAME, ModelInfo, Verified
+from seesr.models.listing import MAX_NAME, ModelInfo
+from seesr.models.manager import Verified
 from seesr.models.pulls import PULL_ENDED, Pull, Pulls
 from seesr.studio.api.dependencies import Admin, AnyStudio, AnyUser
 from seesr.studio.api.events import LastKnown
