@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import threading
-import zipfile
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
@@ -32,12 +30,13 @@ from seesr.images.sizes import Size
 from seesr.jobs import JobEvent, JobRequest, Worker, content_hash
 from seesr.options import Limits
 from seesr.studio.access import owner_of, require_admin, visible
+from seesr.studio.archive import archive_user
 from seesr.studio.dispatcher import Dispatcher, end_event
 from seesr.studio.errors import ConflictError, NotFoundError, StudioError
 from seesr.studio.events import EventLog
 from seesr.studio.files import FileStore
-from seesr.studio.gallery import Chunks, Gallery
-from seesr.studio.records import ENDED, LOCAL, Job, JobState, PictureRecord, PictureSearch, QueueStatus, User, Webhook
+from seesr.studio.gallery import Gallery
+from seesr.studio.records import ENDED, LOCAL, Job, JobState, PictureRecord, QueueStatus, User, Webhook
 from seesr.studio.webhooks import Webhooks
 
 if TYPE_CHECKING:
@@ -48,8 +47,6 @@ logger = logging.getLogger("seesr.studio")
 
 LOCK = ".lock"
 """In the data folder: held by the studio that runs on it."""
-PAGE = 200
-"""Jobs that are read at once where all are wanted."""
 UPLOADS_LAST = timedelta(days=1)
 """How long an upload stays that no job names."""
 TIDY_SECONDS = 3600.0
@@ -421,35 +418,16 @@ class Studio(Gallery):
             ConflictError: a job of this user does not end.
         """
         self._check_is_own(user, name, "remove another user")
-        for job in self._all_jobs(name, ["pending", "running"]):
+        for job in self.store.all_jobs(name, ["pending", "running"]):
             self.cancel(user, job.id)
-        for job in self._all_jobs(name, ["running"]):
+        for job in self.store.all_jobs(name, ["running"]):
             self.wait(user, job.id, CANCEL_SECONDS)
         self.remove_files(self.store.remove_user(name))
 
     def export_user(self, user: User, name: str) -> Iterator[bytes]:
         """All that is kept of a user, by an admin or the user: a ZIP file in parts, with `jobs.json` and the pictures."""
         self._check_is_own(user, name, "export what is another user's")
-        return self._export(name)
-
-    def _export(self, name: str) -> Iterator[bytes]:
-        chunks = Chunks()
-        with zipfile.ZipFile(chunks, "w", zipfile.ZIP_STORED) as archive:
-            for search in (PictureSearch(), PictureSearch(trash=True)):
-                yield from self.write_pictures(archive, chunks, "pictures/", name, search)
-            with archive.open("jobs.json", "w") as file:
-                file.write(b"[")
-                for number, job in enumerate(self._all_jobs(name)):
-                    file.write(b",\n" if number else b"\n")
-                    file.write(json.dumps(job.model_dump(mode="json")).encode())
-                file.write(b"\n]\n")
-        yield chunks.take()
-
-    def _all_jobs(self, name: str, states: Collection[JobState] | None = None) -> Iterator[Job]:
-        before = None
-        while page := self.store.jobs(name, states, before, PAGE):
-            yield from page
-            before = page[-1].id
+        return archive_user(self.files, self.store, name)
 
     # What several of them need.
 
