@@ -22,7 +22,7 @@ import httpx
 from pydantic import TypeAdapter, ValidationError
 
 from seesr.errors import SeeSRError, first_line
-from seesr.jobs import JobEvent, JobRequest
+from seesr.jobs import ENDS, JobEvent, JobRequest
 from seesr.studio.api.schemas import (
     ErrorAnswer,
     EventMessage,
@@ -38,7 +38,6 @@ from seesr.studio.api.schemas import (
     SystemFacts,
     Uploaded,
 )
-from seesr.studio.events import ENDS
 from seesr.studio.records import (
     ENDED,
     Board,

@@ -208,7 +208,7 @@ class Studio(Gallery):
         """
         owner = owner_of(user, of)
         if before is not None:
-            self.job(user, before)
+            self._owner(user, before)
         return self.store.jobs(owner, states, before, count)
 
     def cancel(self, user: User, id: str) -> Job:
@@ -263,8 +263,8 @@ class Studio(Gallery):
             ConflictError: it has begun.
             InputError, LimitError: as `submit`.
         """
-        job = self.job(user, id)
-        return self.store.edit_job(id, request, self.settings.limits, self._check(job.user, request))
+        owner = self._owner(user, id)
+        return self.store.edit_job(id, request, self.settings.limits, self._check(owner, request))
 
     def move(self, user: User, id: str, before: str | None) -> Job:
         """Puts a job that waits before another one; None is the end of the queue.
@@ -272,9 +272,9 @@ class Studio(Gallery):
         Raises:
             ConflictError: one of them does not wait.
         """
-        self.job(user, id)
+        self._owner(user, id)
         if before is not None:
-            self.job(user, before)
+            self._owner(user, before)
         self.store.move_job(id, before)
         return self.store.job(id)
 
@@ -284,7 +284,7 @@ class Studio(Gallery):
         Raises:
             ConflictError: it has begun.
         """
-        self.job(user, id)
+        self._owner(user, id)
         self._check_priority(user, priority)
         return self.store.set_priority(id, priority)
 
@@ -307,24 +307,24 @@ class Studio(Gallery):
 
     def contents(self, user: User, job: Job) -> list[tuple[PictureRecord, bytes]]:
         """The finished pictures of a job with their files, in their order; without those that somebody has removed."""
-        found = list[tuple[PictureRecord, bytes]]()
+        contents = list[tuple[PictureRecord, bytes]]()
         for picture in sorted(job.pictures, key=lambda picture: picture.index):
             try:
-                found.append((picture, self.picture_content(user, picture.id)[1].read_bytes()))
+                contents.append((picture, self.picture_content(user, picture.id)[1].read_bytes()))
             except (NotFoundError, FileNotFoundError):
                 continue
-        return found
+        return contents
 
     def events(self, user: User, id: str, after: int = 0, timeout: float | None = None) -> Iterator[JobEvent]:
         """The events of a job; see `EventLog.subscribe`."""
-        self.job(user, id)
+        self._owner(user, id)
         return self._events.subscribe(id, after, timeout)
 
     def events_async(
         self, user: User, id: str, after: int = 0, timeout: float | None = None
     ) -> AsyncGenerator[JobEvent, None]:
         """As `events`, for an event loop; it asks the store before it returns."""
-        self.job(user, id)
+        self._owner(user, id)
         return self._events.subscribe_async(id, after, timeout)
 
     def events_of_user(self, user: User, timeout: float | None = None) -> AsyncIterator[JobEvent]:
@@ -333,12 +333,12 @@ class Studio(Gallery):
 
     def progress(self, user: User, id: str) -> JobEvent | None:
         """The newest progress of a job."""
-        self.job(user, id)
+        self._owner(user, id)
         return self._events.progress(id)
 
     def preview(self, user: User, id: str) -> JobEvent | None:
         """The newest preview of a job that runs, with its content."""
-        self.job(user, id)
+        self._owner(user, id)
         return self._events.preview(id)
 
     # The queue.
@@ -430,6 +430,10 @@ class Studio(Gallery):
         return archive_user(self.files, self.store, name)
 
     # What several of them need.
+
+    def _owner(self, user: User, id: str) -> str:
+        """Whose a job is that the user may see."""
+        return visible(user, "job", id, self.store.job_owner).user
 
     def _tidy_again(self) -> None:
         while not self._closing.wait(TIDY_SECONDS):

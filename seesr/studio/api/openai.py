@@ -33,7 +33,7 @@ from seesr.generation.options import MAX_PROMPT, MAX_SIDE, MIN_SIDE, GenerationO
 from seesr.images.encoded import EncodedImage
 from seesr.images.read import read_picture
 from seesr.images.sizes import Size
-from seesr.jobs import GenerationRequest, JobEvent, content_hash
+from seesr.jobs import ENDS, GenerationRequest, JobEvent, content_hash
 from seesr.options import Limits, SaveOptions, lower_first
 from seesr.studio.api.dependencies import AnyStudio, AnyUser
 from seesr.studio.api.failures import MEANINGS
@@ -42,7 +42,6 @@ from seesr.studio.api.sdapi.dependencies import AnyModels
 from seesr.studio.api.sdapi.models import Known
 from seesr.studio.door import openai_error
 from seesr.studio.errors import JobFailedError, NotFoundError, StudioError
-from seesr.studio.events import ENDS
 from seesr.studio.records import Job, PictureRecord, User
 from seesr.studio.studio import Studio
 

@@ -34,6 +34,12 @@ from seesr.studio.store.tables import (
 HOUR = timedelta(hours=1)
 
 
+class JobOwner(NamedTuple):
+    """Whose a job is."""
+
+    user: str
+
+
 class Waiting(NamedTuple):
     """A pending job, as far as its turn depends on it; smaller ones of a user are begun first."""
 
@@ -128,6 +134,15 @@ class JobStore(Database):
         """
         with self._read() as session:
             return _records(session, [row_of(session, JobRow, id, "job")])[0]
+
+    def job_owner(self, id: str) -> JobOwner:
+        """Whose a job is, without its pictures and its place in the queue.
+
+        Raises:
+            NotFoundError: there is no such job.
+        """
+        with self._read() as session:
+            return JobOwner(row_of(session, JobRow, id, "job").user)
 
     def jobs(
         self,
