@@ -13,6 +13,7 @@ from PIL import Image
 
 from seesr.errors import CanceledError, OptionError
 from seesr.images.encoded import EncodedImage
+from seesr.images.sizes import scale_factor, scaled
 from seesr.job_runner.loaded_models import LoadedModels
 from seesr.jobs import MEDIA_TYPES, GenerationRequest, JobEvent, JobRequest, TagsRequest, UpscaleRequest, run_job
 from seesr.notes import Notes
@@ -101,9 +102,8 @@ class RunningJob:
 
         limits = Limits.from_environment()
         picture = read_picture(image, limits, keep_numbers=True)
-        options, (width, height) = request.options, picture.rgb.size
-        factor = options.max_side / max(width, height) if options.max_side else options.scale
-        size = max(1, round(width * factor)), max(1, round(height * factor))
+        factor = scale_factor(picture.rgb.size, request.options.scale, request.options.max_side)
+        size = scaled(picture.rgb.size, factor)
         if max(size) > limits.output_side:
             raise OptionError(
                 f"the picture would be {size[0]}x{size[1]}; at most {limits.output_side} pixels a side are allowed."
