@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from seesr.errors import OptionError, SeeSRError
 from seesr.job_runner.settings import WorkerSettings
 from seesr.jobs import GenerationRequest
+from seesr.lru_cache import LRUCache
 
 if TYPE_CHECKING:
     from seesr.engine import Engine
@@ -23,6 +24,10 @@ WEIGHTS_SHARE = 0.5
 """Of the memory that may be used, which the weights of all loaded models may take; the rest is for computing."""
 UPSCALER = "upscaler"
 """Key of the upscaler among the loaded models."""
+WEIGHTS = "*.safetensors"
+"""Files of weights in a folder."""
+MAX_DIGESTS = 1000
+"""Checkpoints whose digests are remembered."""
 
 
 class LoadedModels:
@@ -35,6 +40,7 @@ class LoadedModels:
         self._in_use: set[Engine] = set()
         self._check: Callable[[], None] | None = None
         self._is_checked, self._hooks = False, ExitStack()
+        self._digests = LRUCache[str | None](MAX_DIGESTS)
 
     @contextmanager
     def running(self, check: Callable[[], None]) -> Iterator[None]:
@@ -113,18 +119,26 @@ class LoadedModels:
 
     def _by_digest(self, digest: str) -> Path | str | None:
         """The embedded or one of the user's checkpoints that has this digest."""
-        from seesr.files import data_folder
-        from seesr.generation.checkpoints import CHECKPOINTS, PICTOGRAMS, resolve_checkpoint
-        from seesr.generation.library import MODELS
+        from seesr.generation.checkpoints import CHECKPOINTS, PICTOGRAMS
+        from seesr.generation.library import model_folders, model_places
+        from seesr.weights.manifest import beside_package
 
-        folder = data_folder() / MODELS / CHECKPOINTS
-        for path in (PICTOGRAMS, *(sorted(folder.iterdir()) if folder.is_dir() else ())):
+        if self._digest(beside_package(PICTOGRAMS)) == digest:
+            return PICTOGRAMS
+        places = (place for folder in model_folders(CHECKPOINTS) for place in model_places(folder))
+        return next((place.path for place in places if self._digest(place.path) == digest), None)
+
+    def _digest(self, path: Path) -> str | None:
+        """Of a checkpoint, computed once for each time of change; None of one of another family, or that is damaged."""
+        from seesr.generation.checkpoints import resolve_checkpoint
+
+        def compute() -> str | None:
             try:
-                if resolve_checkpoint(path).digest == digest:
-                    return path
-            except SeeSRError:  # of another family, or damaged
-                continue
-        return None
+                return resolve_checkpoint(path).digest
+            except SeeSRError:
+                return None
+
+        return self._digests.get((path, _modified(path, "*")), compute)
 
     def _use(self, key: object, load: Callable[[], Any]) -> Any:
         if key not in self._loaded:
@@ -186,11 +200,14 @@ class LoadedModels:
 
 def _file_bytes(path: Path) -> int:
     """Bytes of the weights in a file or folder."""
-    files = path.rglob("*.safetensors") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files)
+    return sum(file.stat().st_size for file in _files(path, WEIGHTS))
 
 
-def _modified(path: Path) -> int:
-    """When a file, or the newest of the weights in a folder, was written."""
-    files = list(path.rglob("*.safetensors")) if path.is_dir() else [path]
-    return max((file.stat().st_mtime_ns for file in files), default=0)
+def _modified(path: Path, pattern: str = WEIGHTS) -> int:
+    """When a file, or the newest of those in a folder, was written."""
+    return max((file.stat().st_mtime_ns for file in _files(path, pattern)), default=0)
+
+
+def _files(path: Path, pattern: str) -> list[Path]:
+    """A file itself, or those in a folder."""
+    return [file for file in path.rglob(pattern) if file.is_file()] if path.is_dir() else [path]
