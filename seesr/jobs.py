@@ -121,7 +121,6 @@ class TagsRequest(BaseModel):
 
 JobRequest = Annotated[GenerationRequest | UpscaleRequest | TagsRequest, Field(discriminator="task")]
 """A job of any task: a full snapshot of its settings."""
-Task = Literal[GenerationTask, "upscale", "tags"]
 _REQUESTS: TypeAdapter[GenerationRequest | UpscaleRequest | TagsRequest] = TypeAdapter(JobRequest)
 
 
@@ -139,6 +138,8 @@ def parse_request(values: Mapping[str, Any] | str | bytes) -> JobRequest:
 
 EventKind = Literal["started", "progress", "preview", "note", "picture", "tags", "done", "failed", "cancelled"]
 """What an event tells."""
+ENDS: tuple[EventKind, ...] = ("done", "failed", "cancelled")
+"""Kinds of the last event of a job."""
 
 
 class JobEvent(BaseModel):

@@ -14,6 +14,7 @@ import torch
 from helpers import encoded, photograph
 from PIL import Image
 
+from seesr.generation.checkpoints import resolve_checkpoint
 from seesr.generation.options import GenerationOptions
 from seesr.images.metadata import read_settings
 from seesr.job_runner import JobRunner, WorkerSettings
@@ -148,6 +149,21 @@ def test_a_request_cannot_name_what_is_not_among_the_models(runner: JobRunner, n
         assert kinds(events) == ["started", "failed"]
         assert events[-1].data["code"] == "OptionError"
         assert events[-1].data["error"].startswith(f"unknown {'VAE' if field == 'vae' else field} {name!r}")
+
+
+def test_a_checkpoint_is_found_by_its_digest_wherever_models_are_and_by_no_digest_that_it_had_before(
+    runner: JobRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEESR_DATA", str(tmp_path))
+    folder = tmp_path / "models" / "checkpoints" / "drawings" / "other"
+    shutil.copytree(beside_package("pictograms"), folder)
+    digests = [resolve_checkpoint("pictograms").digest]
+    for steps in (2, 3):
+        (folder / "seesr.json").write_text(json.dumps({"dtype": "float32", "steps": steps}))
+        digests.append(resolve_checkpoint(folder).digest)
+        answers = [run(runner, generation(checkpoint=digest))[-1] for digest in digests]
+        assert [answer.kind for answer in answers] == ["done", *["failed"] * (steps - 2), "done"]
+        assert runner.loaded()[-1] == "other"
 
 
 def test_errors_name_no_folder_of_the_operators(runner: JobRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,12 +11,13 @@ from typing import Any, Self
 import httpx
 
 from seesr.client import calls
-from seesr.client.calls import ALL_PICTURES, Answer, Call
+from seesr.client.calls import Answer, Call
 from seesr.client.connection import ADDRESS, Position, client_settings, has_ended, pause_between, stream_settings
 from seesr.client.errors import ClientError, check, check_stream, unreachable
 from seesr.jobs import JobEvent, JobRequest
 from seesr.studio.api.schemas import FreshKey, JobPage, Key, OptionGroups, PicturePage, Samplers, Style, SystemFacts
 from seesr.studio.records import (
+    ALL_PICTURES,
     Board,
     Job,
     JobState,

@@ -41,8 +41,6 @@ from seesr.studio.records import (
 )
 
 API = "/api/v1"
-ALL_PICTURES = PictureSearch()
-"""Every picture outside the trash."""
 Answer = TypeVar("Answer")
 
 

@@ -9,9 +9,8 @@ import httpx
 
 from seesr.client.calls import API, quoted
 from seesr.client.errors import ClientError, UnreachableError, WaitTimeoutError
-from seesr.jobs import JobEvent
+from seesr.jobs import ENDS, JobEvent
 from seesr.studio.api.schemas import EventMessage
-from seesr.studio.events import ENDS
 from seesr.studio.records import ENDED, Job
 
 ADDRESS = "http://127.0.0.1:7860"

@@ -80,7 +80,7 @@ def plan_sizes(size: Size, scale: float, max_side: int | None, requirements: Siz
         elif not max_side and (largest := next((scale for scale in scales if fits(size, scale, None)), None)):
             advice = f"ask for a scale of {largest:g} or less"
         elif not max_side and (
-            side := next((side for side in sides if fits(_scaled(size, side / max(size)), scale, None)), 0)
+            side := next((side for side in sides if fits(scaled(size, side / max(size)), scale, None)), 0)
         ):
             advice = f"make its longer side {side} pixels or less first"
         else:
@@ -102,11 +102,17 @@ def plan_sizes(size: Size, scale: float, max_side: int | None, requirements: Siz
 
 
 def _output_and_working(size: Size, scale: float, max_side: int | None, minimum: int) -> tuple[Size, Size]:
-    output = _scaled(size, max_side / max(size) if max_side else scale)
-    return output, output if min(output) >= minimum else _scaled(output, minimum / min(output))
+    output = scaled(size, scale_factor(size, scale, max_side))
+    return output, output if min(output) >= minimum else scaled(output, minimum / min(output))
 
 
-def _scaled(size: Size, factor: float) -> Size:
+def scale_factor(size: Size, scale: float, max_side: int | None) -> float:
+    """Output side over input side: `scale`, or what makes the longer side `max_side` pixels where that is given."""
+    return max_side / max(size) if max_side else scale
+
+
+def scaled(size: Size, factor: float) -> Size:
+    """A size times a factor, in whole pixels, at least one."""
     width, height = (max(1, round(side * factor)) for side in size)
     return width, height
 

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from seesr.studio.errors import ForbiddenError, NotFoundError
-from seesr.studio.records import Board, Job, PictureRecord, User
-
-Owned = TypeVar("Owned", Board, Job, PictureRecord)
+from seesr.studio.records import User
 
 EVERYBODY = "*"
 """In place of a user's name, where the things of all are listed."""
+
+
+class HasUser(Protocol):
+    """What is somebody's."""
+
+    @property
+    def user(self) -> str: ...
+
+
+Owned = TypeVar("Owned", bound=HasUser)
 
 
 def may_see(user: User, owner: str) -> bool:
@@ -29,12 +37,12 @@ def visible(user: User, what: str, id: str, read: Callable[[str], Owned]) -> Own
         NotFoundError: there is none, or it is another user's, which nobody is to learn.
     """
     try:
-        found = read(id)
+        record = read(id)
     except NotFoundError:
-        found = None
-    if found is None or not may_see(user, found.user):
+        record = None
+    if record is None or not may_see(user, record.user):
         raise NotFoundError(f"there is no {what} {id!r}.")
-    return found
+    return record
 
 
 def require_admin(user: User, what: str) -> None:

@@ -17,13 +17,11 @@ from seesr.files import atomic_write
 from seesr.jobs import content_hash
 from seesr.studio.errors import ConflictError, StudioError
 from seesr.studio.files import INPUTS, OUTPUTS, FileStore
-from seesr.studio.records import PictureRecord
 from seesr.studio.settings import DATABASE, FILE
 from seesr.studio.store import Store, sqlite_url
 
 NAMES = (OUTPUTS, INPUTS, FILE, DATABASE)
 """What a backup holds, in the order in which it is put back: a folder without a store holds no studio."""
-PAGE = 500
 
 
 def backup(data: Path, url: str, target: Path) -> int:
@@ -127,16 +125,9 @@ def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 
 def _check_pictures(store: Store, files: FileStore, source: Path) -> int:
     count = 0
-    for picture in _pictures(store):
+    for picture in store.all_pictures():
         path = files.path(picture)
         if not path.is_file() or content_hash(path.read_bytes()) != picture.digest:
             raise InputError(f"{source} is damaged: the picture {picture.id} is missing or not whole; use another backup.")
         count += 1
     return count
-
-
-def _pictures(store: Store) -> Iterator[PictureRecord]:
-    last = None
-    while page := store.pictures(before=last, count=PAGE):
-        yield from page
-        last = page[-1].id

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from seesr.errors import SeeSRError
-from seesr.jobs import JobEvent, Worker, content_hash
+from seesr.jobs import ENDS, JobEvent, Worker, content_hash
 from seesr.studio.errors import FullDiskError, NotFoundError, StorageError
-from seesr.studio.events import ENDS, EventLog
+from seesr.studio.events import EventLog
 from seesr.studio.files import FileStore
 from seesr.studio.records import Job, JobState, PictureRecord
 

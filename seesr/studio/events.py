@@ -8,10 +8,8 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 
-from seesr.jobs import JobEvent
+from seesr.jobs import ENDS, JobEvent
 
-ENDS = ("done", "failed", "cancelled")
-"""Kinds of the last event of a job."""
 PASSING = ("progress", "preview")
 """Kinds that the next one of its kind replaces."""
 MAX_PASSING = 200
@@ -31,19 +29,17 @@ Waker = Callable[[], None]
 class _Log:
     """The events of one job."""
 
-    def __init__(self, user: str) -> None:
-        self.user, self.last, self.is_ended = user, 0, False
+    def __init__(self) -> None:
+        self.last, self.is_ended = 0, False
         self.lasting, self.passing = deque[JobEvent](maxlen=MAX_LASTING), deque[JobEvent](maxlen=MAX_PASSING)
 
     def add(self, event: JobEvent) -> JobEvent:
         self.last += 1
         event = event.model_copy(update={"sequence": self.last})
-        if event.kind == "preview":  # holds a picture: only the newest one is kept
-            self.passing = deque((one for one in self.passing if one.kind != "preview"), MAX_PASSING)
+        self.is_ended = event.kind in ENDS
+        if event.kind == "preview" or self.is_ended:  # holds a picture: only the newest one is kept, while the job runs
+            self.passing = deque((earlier for earlier in self.passing if earlier.kind != "preview"), MAX_PASSING)
         (self.passing if event.kind in PASSING else self.lasting).append(event)
-        if event.kind in ENDS:
-            self.is_ended = True
-            self.passing = deque((one for one in self.passing if one.kind != "preview"), MAX_PASSING)
         return event
 
     def after(self, sequence: int) -> list[JobEvent]:
@@ -71,13 +67,13 @@ class EventLog:
             The event with its sequence number. After a job's end nothing is added, and the end is returned.
         """
         with self._lock:
-            log = self._logs.setdefault(event.job, _Log(user))
+            log = self._logs.setdefault(event.job, _Log())
             if log.is_ended:
                 return log.lasting[-1]
             event = log.add(event)
             if log.is_ended:
                 self._logs.move_to_end(event.job)
-                ended = [job for job, one in self._logs.items() if one.is_ended]
+                ended = [job for job, log in self._logs.items() if log.is_ended]
                 for job in ended[: max(0, len(ended) - MAX_ENDED)]:
                     del self._logs[job]
             listening = [entry for entry in self._wakers.values() if event.job == entry[0] or user == entry[1]]
@@ -128,19 +124,8 @@ class EventLog:
                 if is_last or (not events and not await _wait(new, timeout)):
                     return
 
-    def subscribe_user(self, user: str, timeout: float | None = None) -> Iterator[JobEvent]:
-        """The events of all jobs of a user, from now on, until nothing comes for `timeout` seconds."""
-        new, waiting = threading.Event(), deque[JobEvent](maxlen=MAX_WAITING)
-        with self._listening(new.set, user=user, waiting=waiting):
-            while True:
-                new.clear()
-                while waiting:
-                    yield waiting.popleft()
-                if not new.wait(timeout):
-                    return
-
     async def subscribe_user_async(self, user: str, timeout: float | None = None) -> AsyncIterator[JobEvent]:
-        """As `subscribe_user`, for an event loop."""
+        """The events of all jobs of a user, from now on, until nothing comes for `timeout` seconds, for an event loop."""
         (new, wake), waiting = _async_event(), deque[JobEvent](maxlen=MAX_WAITING)
         with self._listening(wake, user=user, waiting=waiting):
             while True:

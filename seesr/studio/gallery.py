@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import logging
-import zipfile
 from collections.abc import Collection, Iterable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seesr.studio.access import owner_of, visible
+from seesr.studio.archive import archive_pictures
 from seesr.studio.errors import NotFoundError, StorageError
 from seesr.studio.files import FileStore
-from seesr.studio.records import Board, PictureRecord, PictureSearch, Term, TermKind, User
+from seesr.studio.records import ALL_PICTURES, Board, PictureRecord, PictureSearch, Term, TermKind, User
 
 if TYPE_CHECKING:
     from seesr.studio.store import Store
 
 logger = logging.getLogger("seesr.studio")
-
-PAGE = 200
-"""Pictures that are read at once where all are wanted."""
-PART = 1 << 20
-"""Bytes of a file that are read at once."""
-FIRST_IN_ZIP = datetime(1980, 1, 1, tzinfo=UTC)
-"""The earliest moment that a ZIP file can hold; pictures of a folder may have older dates, or none."""
-ALL = PictureSearch()
 
 
 class Gallery:
@@ -47,7 +38,7 @@ class Gallery:
         before: str | None = None,
         count: int = 50,
         of: str | None = None,
-        search: PictureSearch = ALL,
+        search: PictureSearch = ALL_PICTURES,
     ) -> list[PictureRecord]:
         """Pictures, newest first.
 
@@ -123,36 +114,7 @@ class Gallery:
     def archive(self, user: User, search: PictureSearch, of: str | None = None) -> Iterator[bytes]:
         """The files of the pictures of a search: a ZIP file in parts, as `YYYY-MM-DD/<id>.<suffix>`."""
         self._check_board(user, search)
-        return self._archive(owner_of(user, of), search)
-
-    def _archive(self, owner: str | None, search: PictureSearch) -> Iterator[bytes]:
-        chunks = Chunks()
-        with zipfile.ZipFile(chunks, "w", zipfile.ZIP_STORED) as archive:
-            yield from self.write_pictures(archive, chunks, "", owner, search)
-        yield chunks.take()
-
-    def write_pictures(
-        self, archive: zipfile.ZipFile, chunks: Chunks, folder: str, owner: str | None, search: PictureSearch = ALL
-    ) -> Iterator[bytes]:
-        """Writes the files of pictures, as far as they are there, into an archive over `chunks`, whose parts it yields."""
-        before = None
-        while page := self.store.pictures(owner, before, PAGE, search):
-            for picture in page:
-                path = self.files.path(picture)
-                try:
-                    file = path.open("rb")
-                except FileNotFoundError:
-                    continue
-                with file:
-                    moment = max(picture.created, FIRST_IN_ZIP).timetuple()[:6]
-                    entry = zipfile.ZipInfo(f"{folder}{picture.created:%Y-%m-%d}/{path.name}", moment)
-                    entry.file_size = picture.size
-                    with archive.open(entry, "w") as target:
-                        while part := file.read(PART):
-                            target.write(part)
-                            yield chunks.take()
-                yield chunks.take()
-            before = page[-1].id
+        return archive_pictures(self.files, self.store.all_pictures(owner_of(user, of), search))
 
     def remove_files(self, pictures: Iterable[PictureRecord]) -> None:
         """Removes the files of pictures whose rows are gone; what a storage does not remove, the log names."""
@@ -204,29 +166,3 @@ class Gallery:
         """Removes a board; its pictures stay."""
         self.board(user, id)
         self.store.remove_board(id)
-
-
-class Chunks:
-    """A file that is only written, and taken away in parts."""
-
-    def __init__(self) -> None:
-        self._parts, self._position = list[bytes](), 0
-
-    def write(self, part: bytes) -> int:
-        self._parts.append(bytes(part))
-        self._position += len(part)
-        return len(part)
-
-    def tell(self) -> int:
-        return self._position
-
-    def flush(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-    def take(self) -> bytes:
-        """What was written since the last time."""
-        parts, self._parts = self._parts, []
-        return b"".join(parts)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pydantic import Field
 
 from seesr.generation.options import GenerationOptions
-from seesr.images.sizes import Size
+from seesr.images.sizes import Size, scale_factor, scaled
 from seesr.jobs import GenerationRequest, JobRequest, TagsRequest, UpscaleRequest
 from seesr.options import OptionModel
 from seesr.studio.errors import LimitError
@@ -120,13 +120,12 @@ def output_size(request: JobRequest, sizes: Mapping[str, Size]) -> Size:
         case TagsRequest():
             return 0, 0
         case UpscaleRequest():
-            width, height = sizes[request.image]
-            options = request.options
-            factor = options.max_side / max(width, height) if options.max_side else options.scale
+            size = sizes[request.image]
+            factor = scale_factor(size, request.options.scale, request.options.max_side)
         case GenerationRequest():
-            width, height = _generated_size(request, sizes)
+            size = _generated_size(request, sizes)
             factor = (request.options.second_pass or 1) * (request.options.upscale or 1)
-    return max(1, round(width * factor)), max(1, round(height * factor))
+    return scaled(size, factor)
 
 
 def _generated_size(request: GenerationRequest, sizes: Mapping[str, Size]) -> Size:

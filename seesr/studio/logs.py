@@ -7,8 +7,7 @@ import logging
 from datetime import UTC, datetime
 from typing import Any
 
-from seesr.jobs import GenerationRequest, JobEvent, UpscaleRequest
-from seesr.studio.events import ENDS
+from seesr.jobs import ENDS, GenerationRequest, JobEvent, UpscaleRequest
 from seesr.studio.records import Job
 
 logger = logging.getLogger("seesr.studio.jobs")

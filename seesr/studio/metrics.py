@@ -12,9 +12,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from pydantic import BaseModel
 
-from seesr.jobs import JobEvent
+from seesr.jobs import ENDS, JobEvent
 from seesr.studio.api.dependencies import AnyStudio
-from seesr.studio.events import ENDS
 from seesr.studio.records import Job
 from seesr.studio.studio import Studio
 

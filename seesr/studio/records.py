@@ -102,6 +102,10 @@ class PictureSearch(Record):
     """The trash in place of what is not in it."""
 
 
+ALL_PICTURES = PictureSearch()
+"""Every picture outside the trash."""
+
+
 TermKind = Literal["word", "tag", "lora", "checkpoint"]
 """What pictures are found by."""
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import threading
-import zipfile
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
@@ -32,12 +30,13 @@ from seesr.images.sizes import Size
 from seesr.jobs import JobEvent, JobRequest, Worker, content_hash
 from seesr.options import Limits
 from seesr.studio.access import owner_of, require_admin, visible
+from seesr.studio.archive import archive_user
 from seesr.studio.dispatcher import Dispatcher, end_event
 from seesr.studio.errors import ConflictError, NotFoundError, StudioError
 from seesr.studio.events import EventLog
 from seesr.studio.files import FileStore
-from seesr.studio.gallery import Chunks, Gallery
-from seesr.studio.records import ENDED, LOCAL, Job, JobState, PictureRecord, PictureSearch, QueueStatus, User, Webhook
+from seesr.studio.gallery import Gallery
+from seesr.studio.records import ENDED, LOCAL, Job, JobState, PictureRecord, QueueStatus, User, Webhook
 from seesr.studio.webhooks import Webhooks
 
 if TYPE_CHECKING:
@@ -48,8 +47,6 @@ logger = logging.getLogger("seesr.studio")
 
 LOCK = ".lock"
 """In the data folder: held by the studio that runs on it."""
-PAGE = 200
-"""Jobs that are read at once where all are wanted."""
 UPLOADS_LAST = timedelta(days=1)
 """How long an upload stays that no job names."""
 TIDY_SECONDS = 3600.0
@@ -222,7 +219,7 @@ class Studio(Gallery):
         """
         owner = owner_of(user, of)
         if before is not None:
-            self.job(user, before)
+            self._owner(user, before)
         return self.store.jobs(owner, states, before, count)
 
     def cancel(self, user: User, id: str) -> Job:
@@ -277,8 +274,8 @@ class Studio(Gallery):
             ConflictError: it has begun.
             InputError, LimitError: as `submit`.
         """
-        job = self.job(user, id)
-        return self.store.edit_job(id, request, self.settings.limits, self._check(job.user, request))
+        owner = self._owner(user, id)
+        return self.store.edit_job(id, request, self.settings.limits, self._check(owner, request))
 
     def move(self, user: User, id: str, before: str | None) -> Job:
         """Puts a job that waits before another one; None is the end of the queue.
@@ -286,9 +283,9 @@ class Studio(Gallery):
         Raises:
             ConflictError: one of them does not wait.
         """
-        self.job(user, id)
+        self._owner(user, id)
         if before is not None:
-            self.job(user, before)
+            self._owner(user, before)
         self.store.move_job(id, before)
         return self.store.job(id)
 
@@ -298,7 +295,7 @@ class Studio(Gallery):
         Raises:
             ConflictError: it has begun.
         """
-        self.job(user, id)
+        self._owner(user, id)
         self._check_priority(user, priority)
         return self.store.set_priority(id, priority)
 
@@ -321,24 +318,24 @@ class Studio(Gallery):
 
     def contents(self, user: User, job: Job) -> list[tuple[PictureRecord, bytes]]:
         """The finished pictures of a job with their files, in their order; without those that somebody has removed."""
-        found = list[tuple[PictureRecord, bytes]]()
+        contents = list[tuple[PictureRecord, bytes]]()
         for picture in sorted(job.pictures, key=lambda picture: picture.index):
             try:
-                found.append((picture, self.picture_content(user, picture.id)[1].read_bytes()))
+                contents.append((picture, self.picture_content(user, picture.id)[1].read_bytes()))
             except (NotFoundError, FileNotFoundError):
                 continue
-        return found
+        return contents
 
     def events(self, user: User, id: str, after: int = 0, timeout: float | None = None) -> Iterator[JobEvent]:
         """The events of a job; see `EventLog.subscribe`."""
-        self.job(user, id)
+        self._owner(user, id)
         return self._events.subscribe(id, after, timeout)
 
     def events_async(
         self, user: User, id: str, after: int = 0, timeout: float | None = None
     ) -> AsyncGenerator[JobEvent, None]:
         """As `events`, for an event loop; it asks the store before it returns."""
-        self.job(user, id)
+        self._owner(user, id)
         return self._events.subscribe_async(id, after, timeout)
 
     def events_of_user(self, user: User, timeout: float | None = None) -> AsyncIterator[JobEvent]:
@@ -347,12 +344,12 @@ class Studio(Gallery):
 
     def progress(self, user: User, id: str) -> JobEvent | None:
         """The newest progress of a job."""
-        self.job(user, id)
+        self._owner(user, id)
         return self._events.progress(id)
 
     def preview(self, user: User, id: str) -> JobEvent | None:
         """The newest preview of a job that runs, with its content."""
-        self.job(user, id)
+        self._owner(user, id)
         return self._events.preview(id)
 
     # The queue.
@@ -432,37 +429,22 @@ class Studio(Gallery):
             ConflictError: a job of this user does not end.
         """
         self._check_is_own(user, name, "remove another user")
-        for job in self._all_jobs(name, ["pending", "running"]):
+        for job in self.store.all_jobs(name, ["pending", "running"]):
             self.cancel(user, job.id)
-        for job in self._all_jobs(name, ["running"]):
+        for job in self.store.all_jobs(name, ["running"]):
             self.wait(user, job.id, CANCEL_SECONDS)
         self.remove_files(self.store.remove_user(name))
 
     def export_user(self, user: User, name: str) -> Iterator[bytes]:
         """All that is kept of a user, by an admin or the user: a ZIP file in parts, with `jobs.json` and the pictures."""
         self._check_is_own(user, name, "export what is another user's")
-        return self._export(name)
-
-    def _export(self, name: str) -> Iterator[bytes]:
-        chunks = Chunks()
-        with zipfile.ZipFile(chunks, "w", zipfile.ZIP_STORED) as archive:
-            for search in (PictureSearch(), PictureSearch(trash=True)):
-                yield from self.write_pictures(archive, chunks, "pictures/", name, search)
-            with archive.open("jobs.json", "w") as file:
-                file.write(b"[")
-                for number, job in enumerate(self._all_jobs(name)):
-                    file.write(b",\n" if number else b"\n")
-                    file.write(json.dumps(job.model_dump(mode="json")).encode())
-                file.write(b"\n]\n")
-        yield chunks.take()
-
-    def _all_jobs(self, name: str, states: Collection[JobState] | None = None) -> Iterator[Job]:
-        before = None
-        while page := self.store.jobs(name, states, before, PAGE):
-            yield from page
-            before = page[-1].id
+        return archive_user(self.files, self.store, name)
 
     # What several of them need.
+
+    def _owner(self, user: User, id: str) -> str:
+        """Whose a job is that the user may see."""
+        return visible(user, "job", id, self.store.job_owner).user
 
     def _tidy_again(self) -> None:
         while not self._closing.wait(TIDY_SECONDS):

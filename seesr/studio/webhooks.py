@@ -22,9 +22,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from seesr.addresses import AddressRules, is_public, shown
 from seesr.errors import AddressError
-from seesr.jobs import JobEvent
+from seesr.jobs import ENDS, JobEvent
 from seesr.studio.errors import FullDiskError, NotFoundError
-from seesr.studio.events import ENDS
 from seesr.studio.records import Job, Webhook
 from seesr.studio.settings import is_address
 from seesr.studio.store import Store

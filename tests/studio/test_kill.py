@@ -24,7 +24,7 @@ from seesr.studio.worker.local_worker import CHILD, LocalWorker
 ANN = User(name="ann")
 STAND_IN = (sys.executable, str(TESTS / "stand_in_child.py"))
 PROGRAM = """
-import sys
+import asyncio, sys
 from pathlib import Path
 from seesr.job_runner import WorkerSettings
 from seesr.studio.records import User
@@ -34,11 +34,13 @@ from seesr.studio.worker.local_worker import LocalWorker
 folder, count, *command = sys.argv[1:]
 worker = LocalWorker(WorkerSettings(), "cpu", command)
 studio = Studio.open(Path(folder), StudioSettings(), {"cpu": worker})
-pictures = 0
-for event in studio._events.subscribe_user("ann"):
-    pictures += event.kind == "picture"
-    if pictures == int(count) and event.kind in ("picture", "progress"):
-        print(worker.process_id, flush=True)
+async def watch():
+    pictures = 0
+    async for event in studio.events_of_user(User(name="ann")):
+        pictures += event.kind == "picture"
+        if pictures == int(count) and event.kind in ("picture", "progress"):
+            print(worker.process_id, flush=True)
+asyncio.run(watch())
 """
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from seesr.studio.errors import ConflictError, NotFoundError
 from seesr.studio.records import Board
-from seesr.studio.store.database import Database
+from seesr.studio.store.database import Database, row_of
 from seesr.studio.store.tables import BoardPictureRow, BoardRow, PictureRow, now
 
 
@@ -36,7 +36,7 @@ class BoardStore(Database):
             NotFoundError: there is no such board.
         """
         with self._read() as session:
-            return _boards(session, BoardRow.id == _row(session, id).id)[0]
+            return _boards(session, BoardRow.id == row_of(session, BoardRow, id, "board").id)[0]
 
     def boards(self, user: str | None = None, picture: str | None = None) -> list[Board]:
         """The boards of a user, or of all, by name; those alone on which a picture is, where one is given."""
@@ -55,7 +55,7 @@ class BoardStore(Database):
             ConflictError: the user has another board of this name.
         """
         with self._write() as session:
-            row = _row(session, id)
+            row = row_of(session, BoardRow, id, "board")
             if row.name != name:
                 _check_name(session, row.user, name)
                 row.name = name
@@ -69,7 +69,7 @@ class BoardStore(Database):
             NotFoundError: there is no such board.
         """
         with self._write() as session:
-            session.delete(_row(session, id))
+            session.delete(row_of(session, BoardRow, id, "board"))
 
     def change_board(self, id: str, add: Collection[str] = (), remove: Collection[str] = ()) -> Board:
         """Puts pictures, by id, on a board and takes others from it.
@@ -78,7 +78,7 @@ class BoardStore(Database):
             NotFoundError: there is no such board, or its user has no picture of one of the ids; nothing has changed.
         """
         with self._write() as session:
-            row = _row(session, id)
+            row = row_of(session, BoardRow, id, "board")
             query = select(PictureRow.id, PictureRow.number).where(PictureRow.user == row.user)
             numbers = dict(session.execute(query.where(PictureRow.id.in_({*add, *remove}))).all())
             if missing := sorted({*add, *remove} - numbers.keys()):
@@ -117,10 +117,3 @@ def _boards(session: Session, *conditions: ColumnElement[bool]) -> list[Board]:
 def _check_name(session: Session, user: str, name: str) -> None:
     if session.scalar(select(exists().where(BoardRow.user == user, BoardRow.name == name))):
         raise ConflictError(f"there is a board {name!r} already; choose another name.")
-
-
-def _row(session: Session, id: str) -> BoardRow:
-    row = session.get(BoardRow, id)
-    if row is None:
-        raise NotFoundError(f"there is no board {id!r}; list the boards to see their ids.")
-    return row

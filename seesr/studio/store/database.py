@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from alembic import command
 from alembic.config import Config
@@ -19,11 +19,17 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from seesr.errors import first_line
-from seesr.studio.errors import FullDiskError, StudioError
-from seesr.studio.store.tables import QueueRow
+from seesr.studio.errors import FullDiskError, NotFoundError, StudioError
+from seesr.studio.records import Job, PictureRecord
+from seesr.studio.store.tables import BoardRow, JobRow, KeyRow, PictureRow, QueueRow
+
+Row = TypeVar("Row", BoardRow, JobRow, KeyRow, PictureRow)
+Listed = TypeVar("Listed", Job, PictureRecord)
 
 BUSY_SECONDS = 30
 """How long a transaction waits for another one."""
+PAGE = 200
+"""Rows that are read at once where all are wanted."""
 MIGRATION_LOCK = 5_330_700
 """Number of PostgreSQL's advisory lock under which tables are changed."""
 _WRITES = "seesr_writes"
@@ -123,6 +129,33 @@ class Database:
 def lock_queue(session: Session) -> QueueRow:
     """The queue, which only this transaction changes until its end; on SQLite one that writes is alone anyway."""
     return session.scalars(select(QueueRow).with_for_update()).one()
+
+
+def row_of(session: Session, table: type[Row], id: str, name: str) -> Row:
+    """The row of an id.
+
+    Args:
+        name: of what it is, for the error.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    row = session.scalars(select(table).where(table.id == id)).first()
+    if row is None:
+        raise NotFoundError(f"there is no {name} {id!r}; list the {name}s to see their ids.")
+    return row
+
+
+def all_pages(page: Callable[[str | None], list[Listed]]) -> Iterator[Listed]:
+    """All that is listed in pages.
+
+    Args:
+        page: of what follows on the id of the last one before; None is the beginning.
+    """
+    before = None
+    while records := page(before):
+        yield from records
+        before = records[-1].id
 
 
 def sqlite_url(path: Path) -> str:

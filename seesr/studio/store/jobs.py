@@ -6,7 +6,7 @@ import heapq
 import itertools
 import secrets
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -17,8 +17,8 @@ from seesr.jobs import JobRequest, parse_request
 from seesr.studio.errors import ConflictError, NotFoundError
 from seesr.studio.limits import QueueLimits
 from seesr.studio.records import ENDED, LOCAL, Job, JobState, PictureRecord, QueueStatus, Webhook
-from seesr.studio.store.database import Database, lock_queue
-from seesr.studio.store.pictures import picture_record
+from seesr.studio.store.database import PAGE, Database, all_pages, lock_queue, row_of
+from seesr.studio.store.pictures import delete_pictures, picture_record
 from seesr.studio.store.tables import (
     InputRow,
     JobInputRow,
@@ -32,6 +32,12 @@ from seesr.studio.store.tables import (
 )
 
 HOUR = timedelta(hours=1)
+
+
+class JobOwner(NamedTuple):
+    """Whose a job is."""
+
+    user: str
 
 
 class Waiting(NamedTuple):
@@ -127,7 +133,16 @@ class JobStore(Database):
             NotFoundError: there is no such job.
         """
         with self._read() as session:
-            return _records(session, [_row(session, id)])[0]
+            return _records(session, [row_of(session, JobRow, id, "job")])[0]
+
+    def job_owner(self, id: str) -> JobOwner:
+        """Whose a job is, without its pictures and its place in the queue.
+
+        Raises:
+            NotFoundError: there is no such job.
+        """
+        with self._read() as session:
+            return JobOwner(row_of(session, JobRow, id, "job").user)
 
     def jobs(
         self,
@@ -151,8 +166,12 @@ class JobStore(Database):
             if states is not None:
                 query = query.where(JobRow.state.in_(states))
             if before is not None:
-                query = query.where(JobRow.number < _row(session, before).number)
+                query = query.where(JobRow.number < row_of(session, JobRow, before, "job").number)
             return _records(session, session.scalars(query).all())
+
+    def all_jobs(self, user: str | None = None, states: Collection[JobState] | None = None) -> Iterator[Job]:
+        """All jobs that `jobs` lists, which are read as they are asked for."""
+        return all_pages(lambda before: self.jobs(user, states, before, PAGE))
 
     def claim_job(self, device: str) -> Job | None:
         """The job whose turn it is, which runs on `device` from now on; None where none waits or the queue is paused."""
@@ -197,7 +216,7 @@ class JobStore(Database):
                 .where(JobRow.id == id, JobRow.state.not_in(ENDED))
                 .values(state=state, ended=now(), error=error, notes=list(notes), result=dict(result or {}))
             )
-            return _records(session, [_row(session, id)])[0]
+            return _records(session, [row_of(session, JobRow, id, "job")])[0]
 
     def cancel_pending(self, id: str) -> bool:
         """Cancels a job that is pending; False of another, which is left as it is."""
@@ -293,12 +312,7 @@ class JobStore(Database):
         if user is not None:
             ended = ended.where(JobRow.user == user)
         with self._write() as session:
-            removed = []
-            if not keep_pictures:
-                removed = [
-                    picture_record(row)
-                    for row in session.scalars(delete(PictureRow).where(PictureRow.job.in_(ended)).returning(PictureRow))
-                ]
+            removed = [] if keep_pictures else delete_pictures(session, PictureRow.job.in_(ended))
             session.execute(delete(JobRow).where(JobRow.id.in_(ended)))
             return removed
 
@@ -378,15 +392,8 @@ def _request_columns(request: JobRequest) -> dict[str, Any]:
     return {"task": request.task, "request": request.model_dump(mode="json")}
 
 
-def _row(session: Session, id: str) -> JobRow:
-    row = session.scalars(select(JobRow).where(JobRow.id == id)).first()
-    if row is None:
-        raise NotFoundError(f"there is no job {id!r}; list the jobs to see their ids.")
-    return row
-
-
 def _pending_row(session: Session, id: str) -> JobRow:
-    row = _row(session, id)
+    row = row_of(session, JobRow, id, "job")
     if row.state != "pending":
         raise ConflictError(f"the job {id!r} is {row.state}; only a pending one can be changed.")
     return row

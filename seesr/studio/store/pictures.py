@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 
-from sqlalchemy import Select, delete, exists, func, select, tuple_
+from sqlalchemy import ColumnElement, Select, delete, exists, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from seesr.studio.errors import ConflictError, NotFoundError
-from seesr.studio.records import PictureRecord, PictureSearch, Term, TermKind
-from seesr.studio.store.database import Database
+from seesr.studio.records import ALL_PICTURES, PictureRecord, PictureSearch, Term, TermKind
+from seesr.studio.store.database import PAGE, Database, all_pages, row_of
 from seesr.studio.store.tables import BoardPictureRow, InputRow, JobInputRow, JobRow, PictureRow, TermRow, now
 from seesr.studio.store.terms import fold, picture_terms, words
-
-ALL = PictureSearch()
-"""Every picture outside the trash."""
 
 
 class PictureStore(Database):
@@ -48,10 +45,10 @@ class PictureStore(Database):
             NotFoundError: there is no such picture.
         """
         with self._read() as session:
-            return picture_record(_row(session, id))
+            return picture_record(row_of(session, PictureRow, id, "picture"))
 
     def pictures(
-        self, user: str | None = None, before: str | None = None, count: int = 50, search: PictureSearch = ALL
+        self, user: str | None = None, before: str | None = None, count: int = 50, search: PictureSearch = ALL_PICTURES
     ) -> list[PictureRecord]:
         """Pictures, the newest first; of all users where `user` is None. Two queries, however many pictures there are.
 
@@ -66,9 +63,13 @@ class PictureStore(Database):
             if user is not None:
                 query = query.where(PictureRow.user == user)
             if before is not None:
-                last = _row(session, before)
+                last = row_of(session, PictureRow, before, "picture")
                 query = query.where(tuple_(PictureRow.created, PictureRow.number) < tuple_(last.created, last.number))
             return [picture_record(row) for row in session.scalars(query)]
+
+    def all_pictures(self, user: str | None = None, search: PictureSearch = ALL_PICTURES) -> Iterator[PictureRecord]:
+        """All that `pictures` lists, which are read as they are asked for."""
+        return all_pages(lambda before: self.pictures(user, before, PAGE, search))
 
     def change_picture(self, id: str, favourite: bool | None = None, tags: Collection[str] | None = None) -> PictureRecord:
         """Marks a picture as a favourite or not, and gives it other tags; None leaves either as it is.
@@ -77,7 +78,7 @@ class PictureStore(Database):
             NotFoundError: there is no such picture.
         """
         with self._write() as session:
-            row = _row(session, id)
+            row = row_of(session, PictureRow, id, "picture")
             if favourite is not None:
                 row.favourite = favourite
             if tags is not None:
@@ -116,13 +117,13 @@ class PictureStore(Database):
         Returns:
             these pictures, whose files remain to be removed.
         """
-        query = delete(PictureRow).where(PictureRow.trashed.is_not(None))
+        conditions: list[ColumnElement[bool]] = [PictureRow.trashed.is_not(None)]
         if user is not None:
-            query = query.where(PictureRow.user == user)
+            conditions.append(PictureRow.user == user)
         if older_than is not None:
-            query = query.where(PictureRow.trashed < older_than)
+            conditions.append(PictureRow.trashed < older_than)
         with self._write() as session:
-            return [picture_record(row) for row in session.scalars(query.returning(PictureRow))]
+            return delete_pictures(session, *conditions)
 
     def has_picture(self, user: str, digest: str) -> bool:
         """Whether a user has a picture with this content, in the trash or not."""
@@ -158,7 +159,7 @@ class PictureStore(Database):
             NotFoundError: there is no such picture.
         """
         with self._write() as session:
-            row = _row(session, id)
+            row = row_of(session, PictureRow, id, "picture")
             session.delete(row)
             return picture_record(row)
 
@@ -168,11 +169,11 @@ class PictureStore(Database):
         Returns:
             these pictures, whose files remain to be removed.
         """
-        query = delete(PictureRow).where(PictureRow.created < older_than)
+        conditions: list[ColumnElement[bool]] = [PictureRow.created < older_than]
         if user is not None:
-            query = query.where(PictureRow.user == user)
+            conditions.append(PictureRow.user == user)
         with self._write() as session:
-            return [picture_record(row) for row in session.scalars(query.returning(PictureRow))]
+            return delete_pictures(session, *conditions)
 
     def used_bytes(self, user: str) -> int:
         """Bytes of a user's pictures and uploads."""
@@ -209,6 +210,12 @@ class PictureStore(Database):
 def picture_record(row: PictureRow) -> PictureRecord:
     """The record of a row."""
     return PictureRecord(**{name: getattr(row, name) for name in PictureRecord.model_fields})
+
+
+def delete_pictures(session: Session, *conditions: ColumnElement[bool]) -> list[PictureRecord]:
+    """Removes the rows of pictures; their files remain to be removed."""
+    query = delete(PictureRow).where(*conditions).returning(PictureRow)
+    return [picture_record(row) for row in session.scalars(query)]
 
 
 def _found(search: PictureSearch) -> Select[PictureRow]:
@@ -254,10 +261,3 @@ def _rows(session: Session, user: str | None, ids: Collection[str]) -> Sequence[
     if missing := sorted(set(ids) - {row.id for row in rows}):
         raise NotFoundError(f"there is no picture {missing[0]!r}; list the pictures to see their ids.")
     return rows
-
-
-def _row(session: Session, id: str) -> PictureRow:
-    row = session.scalars(select(PictureRow).where(PictureRow.id == id)).first()
-    if row is None:
-        raise NotFoundError(f"there is no picture {id!r}; list the pictures to see their ids.")
-    return row

@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 
 from seesr.studio.errors import ConflictError, NotFoundError
 from seesr.studio.records import PictureRecord, Record, Role, User
-from seesr.studio.store.database import Database, lock_queue
-from seesr.studio.store.pictures import picture_record
+from seesr.studio.store.database import Database, lock_queue, row_of
+from seesr.studio.store.pictures import delete_pictures
 from seesr.studio.store.tables import (
     BoardRow,
     InputRow,
@@ -97,10 +97,7 @@ class UserStore(Database):
             row = _row(session, name)
             if session.scalar(select(exists().where(JobRow.user == name, JobRow.state == "running"))):
                 raise ConflictError(f"a job of the user {name!r} runs; interrupt it first.")
-            removed = [
-                picture_record(picture)
-                for picture in session.scalars(delete(PictureRow).where(PictureRow.user == name).returning(PictureRow))
-            ]
+            removed = delete_pictures(session, PictureRow.user == name)
             for table in (JobRow, InputRow, BoardRow, SettingRow, SubmissionRow, TurnRow, WebhookSecretRow):
                 session.execute(delete(table).where(table.user == name))
             session.delete(row)
@@ -151,10 +148,7 @@ class UserStore(Database):
             NotFoundError: there is no such key.
         """
         with self._write() as session:
-            row = session.get(KeyRow, key_id)
-            if row is None:
-                raise NotFoundError(f"there is no key {key_id!r}; list the keys to see their ids.")
-            session.delete(row)
+            session.delete(row_of(session, KeyRow, key_id, "key"))
 
     def add_session(self, token_hash: str, user: str, expires: datetime) -> None:
         """Keeps a session until it expires.

@@ -14,8 +14,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, BinaryIO
 
-from seesr.jobs import JobEvent, Worker, parse_request
-from seesr.studio.events import ENDS
+from seesr.jobs import ENDS, JobEvent, Worker, parse_request
 from seesr.studio.worker.frames import FrameError, read_frame, write_frame
 
 OOM_SCORE = "500"

@@ -14,8 +14,7 @@ from typing import IO, Any
 
 from seesr.files import DATA_VARIABLE
 from seesr.job_runner import WorkerSettings
-from seesr.jobs import JobEvent, JobRequest
-from seesr.studio.events import ENDS
+from seesr.jobs import ENDS, JobEvent, JobRequest
 from seesr.studio.worker.frames import FrameError, read_frame, write_frame
 
 CHILD = (sys.executable, "-m", "seesr.studio.worker.child")

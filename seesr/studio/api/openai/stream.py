@@ -13,12 +13,11 @@ import anyio
 from anyio.to_thread import run_sync
 from PIL import Image
 
-from seesr.jobs import JobEvent
+from seesr.jobs import ENDS, JobEvent
 from seesr.studio.api.encoding import encode, to_base64
 from seesr.studio.api.openai.fields import ImageRequest
 from seesr.studio.error_bodies import openai_error
 from seesr.studio.errors import JobFailedError
-from seesr.studio.events import ENDS
 from seesr.studio.records import Job, PictureRecord, User
 from seesr.studio.studio import Studio
 
