@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from seesr.errors import WeightsError
+from seesr.errors import WeightsError, listed
 from seesr.generation.library import (
     BASE_FOLDER,
     CHECKPOINTS,
@@ -81,7 +81,7 @@ class Known:
             self.checkpoints[0] if not name else next((entry for entry in self.checkpoints if entry.is_called(name)), None)
         )
         if found is None:
-            titles = listed(entry.title for entry in self.checkpoints)
+            titles = listed((entry.title for entry in self.checkpoints), SHOWN_NAMES)
             raise UnknownNameError(f"unknown checkpoint {name[:100]!r}; there are: {titles}.")
         return found
 
@@ -95,7 +95,7 @@ class Known:
         if stem.lower() in ("", "automatic", "none"):
             return None
         if stem not in self.vaes:
-            raise UnknownNameError(f"unknown VAE {name[:100]!r}; there are: {listed(self.vaes) or 'none'}.")
+            raise UnknownNameError(f"unknown VAE {name[:100]!r}; there are: {listed(self.vaes, SHOWN_NAMES) or 'none'}.")
         return stem
 
 
@@ -170,9 +170,3 @@ def _readable(files: Iterable[ModelFile]) -> list[ModelFile]:
             continue
         readable.append(file)
     return readable
-
-
-def listed(names: Iterable[str]) -> str:
-    """The first of some names, for an error."""
-    names = list(names)
-    return ", ".join(names[:SHOWN_NAMES]) + (", ..." if len(names) > SHOWN_NAMES else "")
