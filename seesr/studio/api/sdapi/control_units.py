@@ -61,8 +61,8 @@ def _unit(
         raise UnprocessableError(f"the ControlNet {found} has no picture; send one as base64.")
     module = str(unit.get("module") or "none").lower()
     # Its first word: the extension has several modules of a kind, such as depth_midas.
-    preprocessor = next((name for name in PREPROCESSORS if name == module.partition("_")[0]), None)
-    if preprocessor is None:
+    preprocessor = module.partition("_")[0]
+    if preprocessor not in PREPROCESSORS:
         raise UnprocessableError(f"unknown module {module[:40]!r}; valid modules: {', '.join(PREPROCESSORS)}.")
     return ControlUnit(
         found,
