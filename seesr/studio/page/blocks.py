@@ -6,7 +6,7 @@ import json
 
 import gradio as gr
 
-from seesr.studio.page import image_to_image, inpaint, queue, text_to_image, upscale
+from seesr.studio.page import gallery, image_to_image, inpaint, queue, text_to_image, upscale
 from seesr.studio.page.context import Page, shell
 from seesr.studio.page.messages import Messages
 from seesr.studio.studio import Studio
@@ -16,6 +16,7 @@ TABS = (
     ("text", text_to_image.build),
     ("image", image_to_image.build),
     ("inpaint", inpaint.build),
+    ("gallery", gallery.build),
     ("queue", queue.build),
 )
 """Name and builder of each tab; a tab's element has the id `tab-NAME`, which the script opens."""
