@@ -25,10 +25,21 @@ COLOURS = ("red", "green", "blue", "white")
 NOON = datetime(2026, 11, 30, 12, tzinfo=UTC)
 
 
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[ServedStudio]:
-    with serving(tmp_path, worker=StandInWorker(), page=True) as served:
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedStudio]:
+    with serving(tmp_path_factory.mktemp("gallery"), worker=StandInWorker(), page=True) as served:
         yield served
+
+
+@pytest.fixture
+def served(studio: ServedStudio) -> ServedStudio:
+    """A studio without any picture or board."""
+    studio.studio.prune(ME, datetime.now(UTC), keep_pictures=False)
+    studio.studio.trash(ME, ids(studio))
+    studio.studio.empty_trash(ME)
+    for board in studio.studio.boards(ME):
+        studio.studio.remove_board(ME, board.id)
+    return studio
 
 
 @pytest.fixture

@@ -111,7 +111,7 @@ export class Details {
     const { prompt, negative_prompt: negative, infotext, ...rest } = settings;
     const size = (picture.size / 1e6).toFixed(2);
     const facts = [["made", local(picture.created)], ["file", `${picture.width} × ${picture.height}, ${picture.media_type.split("/")[1].toUpperCase()}, ${size} MB`]];
-    const tags = make("input", { type: "text", value: picture.tags.join(", "), onchange: event => this.tag(event.target.value) });
+    const tags = make("input", { type: "text", value: picture.tags.join(", "), placeholder: say("gallery_commas"), onchange: event => this.tag(event.target.value) });
     const boards = (this.boards ?? []).map(board =>
       button(`${board.name} ×`, () => gallery.takeOff([picture], board).then(() => this.loadBoards()), { "aria-label": `${say("gallery_take")}: ${board.name}` }));
     const place = this.panel.scrollTop, focused = [...this.panel.querySelectorAll("button, input, a")].indexOf(document.activeElement);
@@ -119,7 +119,7 @@ export class Details {
       ...(prompt ? [make("p", { className: "prompt" }, prompt)] : []),
       ...(negative ? [make("p", { className: "negative" }, negative)] : []),
       ...tools,
-      make("label", {}, make("span", {}, say("gallery_tags")), tags),
+      make("label", {}, make("span", {}, say("tags")), tags),
       ...(boards.length ? [group(make("span", { className: "label" }, say("gallery_boards")), ...boards)] : []),
       table([...facts, ...Object.entries(rest).filter(([, value]) => !isEmpty(value)).map(([name, value]) => [name, told(value)])]),
       ...(infotext ? [make("pre", {}, infotext)] : []));
@@ -177,7 +177,8 @@ function before(job) {
 }
 
 function table(rows) {
-  const head = name => ({ "": "", made: say("gallery_made"), file: say("gallery_file") })[name] ?? labelOf(name);
-  return make("table", {}, make("tbody", {}, ...rows.map(([name, ...values]) =>
-    make("tr", {}, make("th", { scope: "row" }, head(name)), ...values.map(value => make("td", {}, value))))));
+  const head = name => ({ made: say("gallery_made"), file: say("gallery_file") })[name] ?? labelOf(name);
+  return make("table", {}, make("tbody", {}, ...rows.map(([name, ...values]) => (name
+    ? make("tr", {}, make("th", { scope: "row" }, head(name)), ...values.map(value => make("td", {}, value)))
+    : make("tr", {}, make("td"), ...values.map(value => make("th", { scope: "col" }, value)))))));
 }

@@ -12,6 +12,8 @@ const COUNT = 60;
 const ARCHIVED = 200;
 /** Pixels below the screen's edge at which the next page is asked for. */
 const AHEAD = 1200;
+/** Milliseconds that a sentence is shown, and one whose deed can be taken back. */
+const TOLD = 8000, UNDO_SHOWN = 60_000;
 const LINK = /^#picture=([\w-]+)$/;
 
 class Gallery extends HTMLElement {
@@ -35,7 +37,7 @@ class Gallery extends HTMLElement {
     this.stop = watch(id => this.changed(id));
     this.pager = new IntersectionObserver(entries => { if (entries.at(-1).isIntersecting) this.more(); }, { rootMargin: `${AHEAD}px` });
     new IntersectionObserver(entries => this.seen(entries.at(-1).isIntersecting)).observe(this);
-    this.scrolled = () => { if (this.isSeen) this.place = scrollY; };
+    this.scrolled = () => { if (this.isSeen && this.offsetParent) this.place = scrollY; };
     addEventListener("scroll", this.scrolled, { passive: true });
     this.drawBar();
   }
@@ -171,8 +173,8 @@ class Gallery extends HTMLElement {
     try {
       const page = await ask(`pictures?${this.search.query({ count: COUNT })}`);
       if (turn !== this.turn) return;
-      const newest = this.items[0]?.created ?? "";
-      this.waiting = page.pictures.filter(picture => !this.tiles.has(picture.id) && picture.created > newest);
+      const listed = page.pictures.findIndex(picture => this.tiles.has(picture.id));
+      this.waiting = listed < 0 ? page.pictures : page.pictures.slice(0, listed);
       this.fresh.hidden = !this.waiting.length;
       this.fresh.textContent = say("gallery_fresh", { count: this.waiting.length });
       const isLookedAt = this.items.length && (this.details.isOpen || this.selected.size || this.grid.matches(":hover, :focus-within") || this.grid.getBoundingClientRect().top < 0);
@@ -263,8 +265,10 @@ class Gallery extends HTMLElement {
 
   post(path, pictures) { return ask(path, { method: "POST", json: { pictures: pictures.map(picture => picture.id) } }); }
 
-  /** A sentence at the screen's edge, with a button that takes back what it tells. */
+  /** A sentence at the screen's edge for a while, with a button that takes back what it tells. */
   tell(text, undo = null) {
+    clearTimeout(this.telling);
+    if (text) this.telling = setTimeout(() => this.notice.replaceChildren(), undo ? UNDO_SHOWN : TOLD);
     (this.details.isOpen ? this.details.element : this).append(this.notice);
     this.notice.replaceChildren(...(text ? [make("span", { role: "status" }, text)] : []),
       ...(undo ? [make("button", { type: "button", onclick: undo }, say("gallery_undo"))] : []));
@@ -281,7 +285,8 @@ class Gallery extends HTMLElement {
 
   show(picture) {
     // The way back closes what was opened.
-    history[this.details.isOpen ? "replaceState" : "pushState"](history.state, "", `#picture=${picture.id}`);
+    const link = `#picture=${picture.id}`;
+    if (location.hash !== link) history[this.details.isOpen ? "replaceState" : "pushState"](history.state, "", link);
     return this.act(() => this.details.show(picture));
   }
 
@@ -389,7 +394,9 @@ class Gallery extends HTMLElement {
         button("gallery_delete", () => this.remove(pictures)));
     }
     if (pictures.length)
-      tools.unshift(make("span", { role: "status" }, say("gallery_selected", { count: pictures.length })), button("gallery_unselect", () => this.select([])));
+      tools.unshift(
+        make("button", { type: "button", title: say("gallery_unselect"), "aria-label": say("gallery_unselect"), onclick: () => this.select([]) }, "×"),
+        make("span", { role: "status" }, say("gallery_selected", { count: pictures.length })));
     this.bar.hidden = !tools.length;
     this.bar.replaceChildren(...tools);
   }

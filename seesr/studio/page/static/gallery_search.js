@@ -21,14 +21,14 @@ export class GallerySearch {
     const field = (key, input) => make("label", {}, make("span", {}, say(key)), input);
     this.words = make("input", { type: "search", maxLength: 500, placeholder: say("gallery_search"), "aria-label": say("gallery_search"), oninput: later });
     this.tagNames = make("datalist", { id: "gallery-tags" });
-    this.tags = make("input", { type: "text", onchange: changed });
+    this.tags = make("input", { type: "text", placeholder: say("gallery_commas"), onchange: changed });
     this.tags.setAttribute("list", "gallery-tags");
     this.lora = make("select", { onchange: changed });
     this.checkpoint = make("select", { onchange: changed });
     this.since = make("input", { type: "date", onchange: changed });
     this.until = make("input", { type: "date", onchange: changed });
     this.fields = make("div", { className: "filters", hidden: true }, this.tagNames,
-      field("gallery_tags", this.tags), field("gallery_lora", this.lora), field("gallery_checkpoint", this.checkpoint),
+      field("tags", this.tags), field("gallery_lora", this.lora), field("gallery_checkpoint", this.checkpoint),
       field("gallery_since", this.since), field("gallery_until", this.until));
     this.fold = make("button", { type: "button", "aria-expanded": "false", onclick: () => this.toggle() }, say("gallery_filters"));
     this.chips = make("div", { className: "chips", role: "group", "aria-label": say("gallery_boards") });

@@ -187,7 +187,15 @@ function about({ job, picture }) {
 /** Copies a text, which the button that was pressed tells. */
 export async function copy(button, text) {
   const label = button.textContent;
-  await navigator.clipboard.writeText(text);
+  if (navigator.clipboard) await navigator.clipboard.writeText(text);
+  else {
+    // Browsers offer no clipboard to pages that come by plain HTTP from another machine.
+    const area = make("textarea", { value: text });
+    button.after(area);
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+  }
   button.textContent = say("copied");
   setTimeout(() => { button.textContent = label; }, 1500);
 }
