@@ -5,7 +5,7 @@ import { ENDED, fetchJob, known, skip, watch } from "./jobs.js";
 import { openTab } from "./frame.js";
 import "./compare.js";
 
-const RECEIVERS = ["upscale", "image", "inpaint"];
+const RECEIVERS = ["upscale", "image", "inpaint", "extras"];
 const ARCHIVED = 50;
 
 const groups = tab => get(tab, "jobs").split("|").map(part => part.split(/\s+/).filter(Boolean)).filter(part => part.length);
