@@ -2,6 +2,7 @@
 
 import { ask, make, pictureUrl, say, sentence, thumbnailUrl, uploadUrl, words } from "./state.js";
 import { fetchJob, known } from "./jobs.js";
+import { fillFromPicture } from "./settings.js";
 import { copy, RECEIVERS, send } from "./view.js";
 import "./compare.js";
 
@@ -105,6 +106,7 @@ export class Details {
           ...RECEIVERS.map(tab => button(say(tab), () => this.send(tab)))),
         group(
           ...(job ? [button(say("gallery_repeat"), () => this.repeat())] : []),
+          ...(settings.task || settings.infotext || job ? [button(say("use_settings"), () => this.use())] : []),
           button(say("copy"), event => copy(event.target, JSON.stringify(settings, null, 2))),
           button(say("gallery_link"), event => copy(event.target, location.href))),
       ];
@@ -151,6 +153,13 @@ export class Details {
     const { id } = this.picture;
     this.element.close();
     send(id, tab).catch(error => this.gallery.failed(error));
+  }
+
+  /** Fills the fields of the tab that fits with the picture's settings. */
+  use() {
+    const { picture } = this;
+    this.element.close();
+    fillFromPicture(picture);
   }
 
   /** Puts the picture's job into the queue once more, for this one picture. */

@@ -6,7 +6,7 @@ import { openTab } from "./frame.js";
 import "./compare.js";
 
 /** Tabs that take a picture. */
-export const RECEIVERS = ["upscale", "image", "inpaint"];
+export const RECEIVERS = ["upscale", "image", "inpaint", "extras"];
 const ARCHIVED = 50;
 
 const groups = tab => get(tab, "jobs").split("|").map(part => part.split(/\s+/).filter(Boolean)).filter(part => part.length);
