@@ -106,7 +106,11 @@ def test_all_of_two_hundred_pictures_come_while_one_scrolls_and_keep_their_place
     last = gallery.get_by_role("button", name="number 0", exact=True)
     expect(last).to_be_focused()
     expect(last).to_be_in_viewport()
-    tab.open("Queue")
+    tab.page.keyboard.press("Enter")
+    tab.page.keyboard.press("Escape")
+    expect(last).to_be_focused()
+    tab.page.get_by_role("button", name="Open the queue").click()
+    expect(gallery).to_be_hidden()
     tab.open("Gallery")
     expect(last).to_be_in_viewport()
     assert tab.faults == []
@@ -337,7 +341,7 @@ def test_a_new_picture_comes_by_itself_without_moving_what_one_looks_at(
     assert tab.faults == []
 
 
-def test_one_of_a_batch_is_repeated_alone_with_its_seed(browser: Browser, served: ServedStudio) -> None:
+def test_one_of_a_batch_is_repeated_alone_and_its_settings_fill_the_fields(browser: Browser, served: ServedStudio) -> None:
     asked = generation("three boats", batch_count=3, steps=2)
     made = served.studio.wait(ME, served.studio.submit(ME, asked).id, 30).pictures[1]
     tab = open_page(browser, served)
@@ -349,6 +353,10 @@ def test_one_of_a_batch_is_repeated_alone_with_its_seed(browser: Browser, served
     assert isinstance(again, GenerationRequest)
     alone = {"seed": made.settings["seed"], "batch_count": 1}
     assert again == asked.model_copy(update={"options": asked.options.model_copy(update=alone)})
+    details.get_by_role("button", name="Use its settings").click()
+    expect(tab.field("text-prompt")).to_have_value("three boats")
+    expect(tab.field("text-seed")).to_have_value(str(made.settings["seed"]))
+    expect(tab.field("text-prompt")).to_be_visible()
     assert tab.faults == []
 
 

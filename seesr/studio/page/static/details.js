@@ -61,6 +61,7 @@ export class Details {
 
   async loadBoards() {
     const picture = this.picture;
+    if (!picture) return;
     const boards = await ask(`boards?picture=${picture.id}`);
     if (this.picture?.id !== picture.id) return;
     this.boards = boards;
@@ -106,7 +107,7 @@ export class Details {
           ...RECEIVERS.map(tab => button(say(tab), () => this.send(tab)))),
         group(
           ...(job ? [button(say("gallery_repeat"), () => this.repeat())] : []),
-          ...(settings.task || settings.infotext || job ? [button(say("use_settings"), () => this.use())] : []),
+          ...(isEmpty(settings) ? [] : [button(say("use_settings"), () => this.use())]),
           button(say("copy"), event => copy(event.target, JSON.stringify(settings, null, 2))),
           button(say("gallery_link"), event => copy(event.target, location.href))),
       ];

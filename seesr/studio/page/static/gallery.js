@@ -118,6 +118,7 @@ class Gallery extends HTMLElement {
     this.empty.hidden = this.items.length > 0;
     this.all.hidden = !this.items.length || this.search.isTrash;
     this.all.href = new URL(`archive?${this.search.query()}`, api).href;
+    this.drawBar();
     if (this.empty.hidden) return;
     this.empty.replaceChildren(make("p", {}, say(this.search.isNarrowed ? "gallery_none" : "gallery_empty")),
       ...(this.search.isNarrowed ? [make("button", { type: "button", onclick: () => this.search.clear() }, say("gallery_show_all"))] : []));
