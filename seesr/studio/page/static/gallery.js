@@ -62,7 +62,7 @@ class Gallery extends HTMLElement {
   // What is listed.
 
   async reload() {
-    const turn = ++this.turn;
+    const turn = (this.loading = ++this.turn);
     this.tell("");
     this.fresh.hidden = true;
     try {
@@ -76,21 +76,22 @@ class Gallery extends HTMLElement {
       this.take(page);
     } catch (error) {
       if (turn === this.turn) this.failed(error);
+    } finally {
+      if (this.loading === turn) this.loading = null;
     }
   }
 
   async more() {
-    if (this.isLoading || this.isEnd) return;
     const turn = this.turn, last = this.items.at(-1);
-    this.isLoading = true;
+    if (this.loading === turn || this.isEnd) return;
+    this.loading = turn;
     try {
       const page = await ask(`pictures?${this.search.query({ count: COUNT, ...(last && { before: last.id }) })}`);
       if (turn === this.turn) this.take(page);
     } catch (error) {
-      this.isEnd = true;
       this.failed(error);
     } finally {
-      this.isLoading = false;
+      if (this.loading === turn) this.loading = null;
     }
   }
 
