@@ -36,6 +36,7 @@ from seesr.studio.errors import ConflictError, NotFoundError, StudioError
 from seesr.studio.events import EventLog
 from seesr.studio.files import FileStore
 from seesr.studio.gallery import Gallery
+from seesr.studio.picture_facts import PictureFacts, picture_facts
 from seesr.studio.records import ENDED, LOCAL, Job, JobState, PictureRecord, QueueStatus, User, Webhook
 from seesr.studio.webhooks import Webhooks
 
@@ -411,6 +412,15 @@ class Studio(Gallery):
         check_file_size(len(content), self.limits, "the picture")
         image = load_image(EncodedImage(content, "the picture"), self.limits)
         return {"settings": read_settings(image), "infotext": read_infotext(image)}
+
+    def facts_of_upload(self, user: User, name: str) -> PictureFacts:
+        """What the file of a picture says that the user has sent.
+
+        Raises:
+            InputError: it is damaged.
+            NotFoundError: as `uploaded`.
+        """
+        return picture_facts(self.uploaded(user, name)[0], self.limits)
 
     # Users.
 

@@ -194,6 +194,10 @@ def test_many_pictures_are_downloaded_as_a_zip_file_in_parts(served: ServedStudi
     with zipfile.ZipFile(io.BytesIO(ben.archive(PictureSearch(board=board.id)))) as archive:
         assert archive.testzip() is None
         assert {name: archive.read(name) for name in archive.namelist()} == made
+    ids = tuple(Path(name).stem for name in made)
+    named = PictureSearch(ids=ids + tuple(f"{number:032x}" for number in range(200 - len(ids))))
+    with zipfile.ZipFile(io.BytesIO(ben.archive(named))) as archive:
+        assert set(archive.namelist()) == made.keys()
     parts = [*served.studio.archive(BEN, PictureSearch(board=board.id))]
     assert len(parts) > 3
 

@@ -43,9 +43,18 @@ def read_settings(image: Image.Image) -> dict[str, Any] | None:
     comment = image.info.get("comment") if image.format == "GIF" else None
     if isinstance(comment, bytes) and comment.startswith(GIF_PREFIX):
         return _parsed(comment.removeprefix(GIF_PREFIX).decode("ascii", "replace"))
-    packet = image.info.get("xmp") or image.getexif().get(XMP_TAG) or xmp_of_jpeg_xl(image)
-    in_xmp = xmp.settings_text(packet) if isinstance(packet, bytes) else None
+    packet = _xmp(image)
+    in_xmp = xmp.settings_text(packet) if packet else None
     return settings_in_comment(_user_comment(image)) if in_xmp is None else _parsed(in_xmp)
+
+
+def read_xmp_texts(image: Image.Image) -> dict[str, str]:
+    """The texts of a picture's XMP (`xmp.texts`); none where it has no XMP, or one that cannot be read."""
+    packet = _xmp(image)
+    try:
+        return xmp.texts(packet) if packet else {}
+    except ValueError:
+        return {}
 
 
 def gif_comment(settings: dict[str, Any]) -> bytes:
@@ -58,6 +67,11 @@ def settings_in_comment(comment: bytes) -> dict[str, Any] | None:
     if not comment.startswith(ASCII_PREFIX):
         return None
     return _parsed(comment.removeprefix(ASCII_PREFIX).decode("ascii", "replace"))
+
+
+def _xmp(image: Image.Image) -> bytes | None:
+    packet = image.info.get("xmp") or image.getexif().get(XMP_TAG) or xmp_of_jpeg_xl(image)
+    return packet if isinstance(packet, bytes) else None
 
 
 def _user_comment(image: Image.Image) -> bytes:

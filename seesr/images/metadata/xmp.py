@@ -228,6 +228,25 @@ def settings_text(packet: bytes) -> str | None:
     return next((item.text for item in _properties(root) if (item.uri, item.name) == (SEESR, "settings")), None)
 
 
+def texts(packet: bytes) -> dict[str, str]:
+    """The properties that are a text or a list of texts, by `prefix:name` as they are written, without our settings.
+
+    Raises:
+        ValueError: it cannot be parsed.
+    """
+    found = dict[str, str]()
+    for item in _properties(parse(packet)):
+        if item.uri == SEESR:
+            continue
+        if isinstance(item.place, str):
+            name, parts = item.place, [item.text]
+        else:
+            name, parts = item.place.tag, list(item.place.itertext())
+        if text := ", ".join(part.strip() for part in parts if part.strip()):
+            found[name] = text
+    return found
+
+
 def shortened(packet: bytes, limit: int) -> tuple[bytes, list[str]]:
     """A packet of at most `limit` bytes, and the names of its longest properties, which were left out for that.
 

@@ -12,7 +12,7 @@ from pydantic import AwareDatetime
 from seesr.studio.api.dependencies import AnyStudio, AnyUser
 from seesr.studio.api.failures import FAILURES_OF_FILES
 from seesr.studio.api.jobs import Id, Of
-from seesr.studio.api.schemas import MAX_ID, MAX_TAG, MAX_TAGS, BoardChange, NewBoard, Pictures, Removed
+from seesr.studio.api.schemas import MAX_ID, MAX_PAGE, MAX_TAG, MAX_TAGS, BoardChange, NewBoard, Pictures, Removed
 from seesr.studio.records import Board, PictureRecord, PictureSearch, Term, TermKind
 
 router = APIRouter(tags=["gallery"])
@@ -28,7 +28,7 @@ def picture_search(
     until: Annotated[AwareDatetime | None, Query(description="Made before this moment.")] = None,
     favourite: Annotated[bool, Query(description="Favourites alone.")] = False,
     board: Annotated[str | None, Query(max_length=MAX_ID, description="Id of a board.")] = None,
-    id: Annotated[list[str], Query(max_length=MAX_TAGS, description="These pictures alone.")] = [],  # noqa: B006
+    id: Annotated[list[str], Query(max_length=MAX_PAGE, description="These pictures alone.")] = [],  # noqa: B006
     trash: Annotated[bool, Query(description="The trash in place of what is not in it.")] = False,
 ) -> PictureSearch:
     """Which pictures are wanted."""

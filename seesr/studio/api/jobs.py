@@ -24,6 +24,7 @@ from seesr.studio.api.schemas import (
     Stopped,
     Uploaded,
 )
+from seesr.studio.picture_facts import PictureFacts
 from seesr.studio.records import Job, JobState, QueueStatus, Webhook, WebhookEvent
 
 router = APIRouter(tags=["jobs"])
@@ -52,6 +53,12 @@ def uploaded(studio: AnyStudio, user: AnyUser, hash: Annotated[ContentHash, Path
         "Content-Security-Policy": "default-src 'none'; sandbox",
     }
     return Response(content, media_type=media_type, headers=headers)
+
+
+@router.get("/uploads/{hash}/facts")
+def upload_facts(studio: AnyStudio, user: AnyUser, hash: Annotated[ContentHash, Path()]) -> PictureFacts:
+    """What the file of an upload says of how it was made: its program, settings, infotext and other texts."""
+    return studio.facts_of_upload(user, hash)
 
 
 @router.post("/jobs", status_code=201)

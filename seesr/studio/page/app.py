@@ -83,7 +83,8 @@ def _login_page(request: Request) -> Response:
 
 def _head(words: Messages) -> str:
     """The script, and the words that it needs."""
-    texts = json.dumps({key: text for key, text in words.words.items() if key.startswith("js.")}).replace("<", "\\u003c")
+    shown = {key: text for key, text in words.words.items() if key.startswith(("js.", "field."))}
+    texts = json.dumps(shown).replace("<", "\\u003c")
     return (
         f"<script>window.seesr = {{words: {texts}, early: [], set: (...values) => seesr.early.push(values)}};"
         f'document.documentElement.lang = "{words.language}";</script>'

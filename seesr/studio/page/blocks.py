@@ -6,8 +6,9 @@ import json
 
 import gradio as gr
 
-from seesr.studio.page import image_to_image, inpaint, queue, text_to_image, upscale
+from seesr.studio.page import extras, gallery, image_to_image, inpaint, queue, text_to_image, upscale
 from seesr.studio.page.context import Page, shell
+from seesr.studio.page.filling import add_filling
 from seesr.studio.page.messages import Messages
 from seesr.studio.studio import Studio
 
@@ -16,6 +17,8 @@ TABS = (
     ("text", text_to_image.build),
     ("image", image_to_image.build),
     ("inpaint", inpaint.build),
+    ("extras", extras.build),
+    ("gallery", gallery.build),
     ("queue", queue.build),
 )
 """Name and builder of each tab; a tab's element has the id `tab-NAME`, which the script opens."""
@@ -30,6 +33,7 @@ def build_blocks(studio: Studio, words: Messages) -> gr.Blocks:
             for name, build in TABS:
                 with gr.Tab(words(f"tab.{name}"), id=name, elem_id=f"tab-{name}", render_children=True):
                     build(page)
+        add_filling(page)
         shell("footer", "", help=json.dumps(page.help))
         page.remember_on_load(blocks)
     return blocks

@@ -69,6 +69,7 @@ class Form:
         self.page, self.tab = page, tab
         self.fields = dict[str, Component]()
         self.defaults = dict[str, Any]()
+        self.error: gr.HTML
 
     @property
     def setting(self) -> str:
@@ -124,7 +125,8 @@ class Form:
 
     def place_for_errors(self) -> gr.HTML:
         """Where the tab tells of an error, in one sentence."""
-        return gr.HTML("", elem_id=f"{self.tab}-error", elem_classes="seesr-error")
+        self.error = gr.HTML("", elem_id=f"{self.tab}-error", elem_classes="seesr-error")
+        return self.error
 
     def connect(self, submit: gr.Button, error: gr.HTML, make: Callable[[User, dict[str, Any]], list[str]]) -> None:
         """Lets the values be kept as they change, and the button put jobs into the queue.
@@ -140,8 +142,8 @@ class Form:
             try:
                 ids = make(user, given)
             except SeeSRError as failure:
-                return gr.skip(), self._told(failure)
-            jobs = " ".join([*ids, "|", *given["jobs"].split()][:MAX_SHOWN])
+                return gr.skip(), self.told(failure)
+            jobs = newest_first(ids, given["jobs"])
             self.keep(user, given | {"jobs": jobs})
             return jobs, ""
 
@@ -149,6 +151,10 @@ class Form:
         submit.click(
             submit_jobs, inputs, [self.fields["jobs"], error], js=collect, concurrency_limit=None, **HIDDEN
         )  # fmt: skip
+        self.keep_changes()
+
+    def keep_changes(self) -> None:
+        """Lets the values be kept as they change."""
         for name, component in self.fields.items():
             self._keep_changes(name, component)
 
@@ -168,12 +174,17 @@ class Form:
         # `input` is of the user alone: what the page itself sets is kept already.
         component.input(keep, component, None, trigger_mode="always_last", **HIDDEN)  # pyright: ignore[reportAttributeAccessIssue]
 
-    def _told(self, failure: SeeSRError) -> str:
+    def told(self, failure: SeeSRError) -> str:
         """The sentence, and the field that it is about, which the script marks."""
         sentence = str(failure)
         named = sentence.partition(" is ")[0].rpartition(".")[2] if isinstance(failure, OptionError) else ""
         marked = f"{self.tab}-{named}" if named in self.fields else ""
         return f'<p role="alert" data-field="{html.escape(marked)}">{html.escape(sentence[:1].upper() + sentence[1:])}</p>'
+
+
+def newest_first(ids: list[str], jobs: str) -> str:
+    """The value of a tab's field `jobs` with new ones before those that it had."""
+    return " ".join([*ids, "|", *jobs.split()][:MAX_SHOWN])
 
 
 def shell(kind: str, tab: str, **data: object) -> gr.HTML:

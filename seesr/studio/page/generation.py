@@ -53,6 +53,7 @@ def build_generation(page: Page, tab: str, task: GenerationTask) -> None:
                 form.option(GenerationOptions, "steps", min_width=100)
                 form.option(GenerationOptions, "guidance_scale", min_width=100)
             _add_seed(page, form)
+            shell("settings", tab, **({} if NEEDED[task] else {"choose": 1}))
             with gr.Accordion(text("word.advanced"), open=False):
                 _add_advanced(form)
                 reset = gr.Button(text("button.reset"), size="sm")

@@ -39,7 +39,7 @@ function take(message) {
   const { job: id, kind, data, preview } = message;
   const job = jobs.get(id);
   if (!job) {
-    if (kind === "started") fetchJob(id);
+    if (["started", "picture", "done"].includes(kind)) fetchJob(id);
     return;
   }
   if (["started", "done", "failed", "cancelled"].includes(kind)) {

@@ -4,12 +4,18 @@
 // seesr-drop                   pictures that are uploaded; with `mask` the mask is painted on it
 // seesr-view                   the result: preview, progress, pictures; with `compare` before and after
 // seesr-cancel, seesr-queue    ends the tab's jobs; all jobs
+// seesr-settings               offers the settings in a picture's file
+// seesr-extras                 what a picture's file says, and its tags
+// seesr-gallery                finished pictures
 
 import { get, put, set } from "./state.js";
 import { lastSeed } from "./view.js";
 import { settled } from "./drop.js";
+import { filled, fillFrom, fillFromPicture } from "./settings.js";
+import "./extras.js";
 import "./frame.js";
 import "./queue.js";
+import "./gallery.js";
 
 /** The inputs of a handler, with what is still being uploaded. */
 async function collect(tab, names, values) {
@@ -24,5 +30,5 @@ function ratio(width, height, across, down) {
   return [side(across / down), side(down / across)];
 }
 
-Object.assign(window.seesr, { set, put, collect, ratio, lastSeed });
+Object.assign(window.seesr, { set, put, collect, ratio, lastSeed, filled, fillFrom, fillFromPicture });
 for (const values of window.seesr.early) set(...values);

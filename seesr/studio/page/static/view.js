@@ -5,7 +5,8 @@ import { ENDED, fetchJob, known, skip, watch } from "./jobs.js";
 import { openTab } from "./frame.js";
 import "./compare.js";
 
-const RECEIVERS = ["upscale", "image", "inpaint"];
+/** Tabs that take a picture. */
+export const RECEIVERS = ["upscale", "image", "inpaint", "extras"];
 const ARCHIVED = 50;
 
 const groups = tab => get(tab, "jobs").split("|").map(part => part.split(/\s+/).filter(Boolean)).filter(part => part.length);
@@ -129,7 +130,7 @@ class View extends HTMLElement {
       tools.push(make("span", { className: "label" }, say("send")));
       for (const tab of RECEIVERS.filter(tab => tab !== this.tab))
         tools.push(make("button", { type: "button", onclick: () => send(picture.id, tab) }, say(tab)));
-      tools.push(make("button", { type: "button", onclick: event => copy(event.target, picture) }, say("copy")));
+      tools.push(make("button", { type: "button", onclick: event => copy(event.target, JSON.stringify(picture.settings, null, 2)) }, say("copy")));
     }
     this.tools.replaceChildren(...tools);
     const tags = Object.entries(picture?.record?.tags ?? {}).map(([tag, score]) => `${tag} ${score.toFixed(2)}`);
@@ -183,10 +184,20 @@ function about({ job, picture }) {
   return parts.join(" · ");
 }
 
-async function copy(button, picture) {
-  await navigator.clipboard.writeText(JSON.stringify(picture.settings, null, 2));
+/** Copies a text, which the button that was pressed tells. */
+export async function copy(button, text) {
+  const label = button.textContent;
+  if (navigator.clipboard) await navigator.clipboard.writeText(text);
+  else {
+    // Browsers offer no clipboard to pages that come by plain HTTP from another machine.
+    const area = make("textarea", { value: text });
+    button.after(area);
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+  }
   button.textContent = say("copied");
-  setTimeout(() => { button.textContent = say("copy"); }, 1500);
+  setTimeout(() => { button.textContent = label; }, 1500);
 }
 
 customElements.define("seesr-view", View);

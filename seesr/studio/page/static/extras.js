@@ -1,0 +1,128 @@
+// The tab Extras: the picture, what its file says, and its tags, which a job finds.
+
+import { ask, drawn, get, make, on, put, say, uploadUrl } from "./state.js";
+import { ENDED, fetchJob, keep, known, watch } from "./jobs.js";
+import { openTab } from "./frame.js";
+import { factsOf, fillFrom } from "./settings.js";
+import "./compare.js";
+
+const TAB = "extras";
+const hashOf = () => get(TAB, "pictures").split(" ")[0];
+const button = (key, onclick) => make("button", { type: "button", onclick }, say(key));
+
+async function give(tab, hash) {
+  openTab(tab);
+  await drawn(tab, "pictures");
+  if (tab === "inpaint") put(tab, "mask", "");
+  put(tab, "pictures", hash);
+}
+
+async function sendPrompt(text) {
+  openTab("text");
+  await drawn("text", "prompt");
+  put("text", "prompt", text);
+}
+
+async function copy(event, text) {
+  const pressed = event.target, label = pressed.textContent;
+  await navigator.clipboard.writeText(text);
+  pressed.textContent = say("copied");
+  setTimeout(() => { pressed.textContent = label; }, 1500);
+}
+
+customElements.define("seesr-extras-tools", class extends HTMLElement {
+  connectedCallback() {
+    this.told = make("p", { className: "seesr-error", role: "alert" });
+    this.tags = button("find_tags", () => this.findTags());
+    this.buttons = [button("enlarge", () => give("upscale", hashOf())), this.tags];
+    const others = ["image", "inpaint"].map(tab => button(tab, () => give(tab, hashOf())));
+    this.buttons.push(...others);
+    this.replaceChildren(
+      make("div", { className: "tools" }, ...this.buttons.slice(0, 2)),
+      make("div", { className: "tools" }, make("span", {}, say("send")), ...others),
+      this.told);
+    on(TAB, "pictures", hash => { for (const one of this.buttons) one.disabled = !hash; });
+  }
+
+  async findTags() {
+    this.told.textContent = "";
+    try {
+      const job = keep(await ask("jobs", { method: "POST", json: { request: { task: "tags", image: hashOf() } } }));
+      put(TAB, "jobs", job.id);
+    } catch (error) {
+      this.told.textContent = error.message;
+    }
+  }
+});
+
+customElements.define("seesr-extras", class extends HTMLElement {
+  connectedCallback() {
+    this.viewer = make("seesr-viewer", { hidden: true });
+    this.empty = make("p", { className: "empty" }, say("extras_empty"));
+    this.tags = make("section", { hidden: true, "aria-label": say("tags") });
+    this.facts = make("section", { hidden: true, "aria-label": say("settings") });
+    this.replaceChildren(make("div", { className: "stage" }, this.viewer, this.empty), this.tags, this.facts);
+    on(TAB, "pictures", () => this.load());
+    on(TAB, "jobs", id => { if (id && !known(id)) fetchJob(id); else this.drawTags(); });
+    this.stop = watch(id => { if (id === null || id === get(TAB, "jobs")) this.drawTags(); });
+  }
+
+  disconnectedCallback() { this.stop(); }
+
+  async load() {
+    const hash = hashOf();
+    this.viewer.hidden = !hash;
+    this.empty.hidden = Boolean(hash);
+    this.facts.hidden = true;
+    this.drawTags();
+    if (!hash) return;
+    this.viewer.show(uploadUrl(hash));
+    try {
+      const facts = await factsOf(hash);
+      if (hash === hashOf()) this.drawFacts(facts);
+    } catch (error) {
+      this.facts.replaceChildren(make("p", { className: "wrong", role: "alert" }, error.message));
+      this.facts.hidden = false;
+    }
+  }
+
+  drawTags() {
+    const job = known(get(TAB, "jobs"));
+    this.tags.hidden = !job || job.request.image !== hashOf();
+    if (this.tags.hidden) return;
+    const found = Object.entries(job.result.tags ?? {}), title = make("h3", {}, say("tags"));
+    if (job.state !== "done")
+      return this.tags.replaceChildren(title, make("p", { role: "status", className: job.error ? "wrong" : "" },
+        job.error ?? say(ENDED.includes(job.state) || job.state === "pending" ? job.state : "tag")));
+    const prompt = found.map(([tag]) => tag).join(", ");
+    this.tags.replaceChildren(title,
+      found.length
+        ? make("ul", { className: "chips" }, ...found.map(([tag, score]) => make("li", {}, tag, make("small", {}, ` ${score.toFixed(2)}`))))
+        : make("p", { role: "status" }, say("tags_none")),
+      ...(found.length ? [make("div", { className: "tools" },
+        button("copy_prompt", event => copy(event, prompt)), button("send_prompt", () => sendPrompt(prompt)))] : []));
+  }
+
+  drawFacts(facts) {
+    const settings = facts.settings && JSON.stringify(facts.settings, null, 2), text = facts.infotext ?? settings;
+    const rows = [
+      [say("fact_file"), `${facts.format}, ${facts.width} × ${facts.height}, ${(facts.size / 1000).toFixed(1)} kB`],
+      ...(facts.made_by ? [[say("fact_program"), facts.made_by]] : []),
+      ...Object.entries(facts.infotext ? {} : facts.settings ?? {})
+        .filter(([, value]) => value !== "" && value !== null && typeof value !== "object")
+        .map(([name, value]) => [name.replaceAll("_", " "), `${value}`]),
+    ];
+    const list = pairs => make("dl", {}, ...pairs.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
+    const texts = Object.entries(facts.texts);
+    this.facts.replaceChildren(
+      make("h3", {}, say("settings")),
+      ...(text ? [] : [make("p", { role: "status" }, say("settings_none"))]),
+      ...(text ? [make("div", { className: "tools" },
+        ...(facts.task ? [button("use_settings", () => fillFrom(facts.settings, facts.infotext))] : []),
+        button("copy", event => copy(event, text)))] : []),
+      ...(facts.infotext ? [make("pre", { tabIndex: 0, "aria-label": say("infotext") }, facts.infotext)] : []),
+      list(rows),
+      ...(texts.length ? [make("details", {}, make("summary", {}, say("texts", { count: texts.length })), list(texts))] : []));
+    this.facts.hidden = false;
+  }
+});
