@@ -55,6 +55,8 @@ class ModelInfo(BaseModel):
     """Why it cannot be used, in a few words."""
     trigger_words: tuple[str, ...] = ()
     """What to write in a prompt, of a LoRA."""
+    has_preview: bool = False
+    """Whether a picture stands beside its file."""
     is_folder: bool = False
     is_own: bool = True
     """Not in a folder of another program, whose models are never changed."""
@@ -90,6 +92,11 @@ class _Entry:
             return [self.place.path]
         found = (Path(root) / name for root, _, names in os.walk(self.place.path) for name in names)
         return sorted(path for path in found if not path.name.startswith("."))
+
+    @property
+    def preview(self) -> Path | None:
+        """The picture beside its file."""
+        return None if self.place.path.is_dir() else ModelFile(self.place.name, self.place.path).preview
 
 
 class ModelManager:
@@ -137,6 +144,22 @@ class ModelManager:
         """
         entry = self._find(kind, name)
         return _info(entry, self._facts(entry, self.index.read()), self.records.read().get(_key(entry), {}))
+
+    def preview(self, kind: Kind, name: str) -> bytes:
+        """The picture that stands beside a model's file.
+
+        Raises:
+            OptionError: there is no model of this name, or no picture beside it.
+            WeightsError: it cannot be read.
+        """
+        entry = self._find(kind, name)
+        path = entry.preview
+        if path is None:
+            raise OptionError(f"no picture stands beside {name}; put {name}.png there.")
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
 
     def digest(self, kind: Kind, name: str) -> str:
         """SHA-256 of a model of one file, which is computed once for each path, size and time of change.
@@ -446,6 +469,7 @@ def _info(entry: _Entry, facts: Record, record: Record) -> ModelInfo:
         base=facts["base"],
         problem=facts["problem"],
         trigger_words=tuple(facts.get("words", ())),
+        has_preview=entry.preview is not None,
         is_folder=entry.place.path.is_dir(),
         is_own=entry.is_own,
         sha256=facts.get("sha256"),

@@ -7,10 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from seesr.errors import WeightsError
+from seesr.generation.checkpoint_facts import known_checkpoints
 from seesr.generation.library import (
-    BASE_FOLDER,
-    CHECKPOINTS,
     CONTROLNETS,
     EMBEDDINGS,
     FULL,
@@ -21,15 +19,12 @@ from seesr.generation.library import (
     VAES,
     FolderLibrary,
     Library,
-    missing_file,
     model_folders,
     model_places,
 )
-from seesr.generation.model_file import ModelFile
+from seesr.generation.model_file import ModelFile, readable
 from seesr.generation.styles import read_styles
 from seesr.studio.api.sdapi.errors import UnknownNameError
-from seesr.weights.cache import Cache
-from seesr.weights.manifest import beside_package
 from seesr.weights.resolve import files_digest, folder_digest
 
 HASH_DIGITS = 10
@@ -121,13 +116,10 @@ class ModelLists:
 
     def checkpoints(self) -> list[CheckpointEntry]:
         """The default one first, then the embedded one and the user's."""
-        full = Cache.default().full / BASE_FOLDER
-        folders = {} if missing_file(full) else {FULL: full}
-        folders[PICTOGRAMS] = beside_package(PICTOGRAMS)
-        entries = [CheckpointEntry(name, name, self._digest(path)) for name, path in folders.items()]
-        for place in (place for folder in self._folders(CHECKPOINTS) for place in model_places(folder)):
-            if all(place.name != entry.name for entry in entries):
-                entries.append(CheckpointEntry(place.name, place.path.name, self._digest(place.path)))
+        entries = list[CheckpointEntry]()
+        for place in known_checkpoints(self.data / MODELS):
+            file_name = place.name if place.name in (FULL, PICTOGRAMS) else place.path.name
+            entries.append(CheckpointEntry(place.name, file_name, self._digest(place.path)))
         return entries
 
     def controlnets(self) -> list[str]:
@@ -140,11 +132,11 @@ class ModelLists:
 
     def loras(self) -> list[ModelFile]:
         """The LoRAs whose headers can be read."""
-        return _readable(Library(self._folders(LORAS), "LoRA").models())
+        return readable(Library(self._folders(LORAS), "LoRA").models())
 
     def embeddings(self) -> list[ModelFile]:
         """The embeddings whose headers can be read."""
-        return _readable(Library(self._folders(EMBEDDINGS), "embedding").models())
+        return readable(Library(self._folders(EMBEDDINGS), "embedding").models())
 
     def _folders(self, kind: str) -> tuple[Path, ...]:
         return model_folders(kind, self.data / MODELS)
@@ -160,17 +152,6 @@ class ModelLists:
                 return self._digests[key]
         except OSError:
             return ""
-
-
-def _readable(files: Iterable[ModelFile]) -> list[ModelFile]:
-    readable = list[ModelFile]()
-    for file in files:
-        try:
-            _ = file.header
-        except WeightsError:
-            continue
-        readable.append(file)
-    return readable
 
 
 def listed(names: Iterable[str]) -> str:
