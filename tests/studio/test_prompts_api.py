@@ -44,13 +44,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def client(data: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
     monkeypatch.setenv("SEESR_DATA", str(data))
-    with studio_app(data, "anna") as served, served.client_of("anna") as client:
+    with studio_app(data) as served, served.client() as client:
         yield client
 
 
 def test_checkpoints_say_what_they_ask_for(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     first, broken, mine = client.get(f"{PREFIX}/checkpoints").json()
-    values = {"base": None, "side": 64, "steps": 20, "guidance_scale": 5.0, "problem": None}
+    values = {"base": None, "side": 128, "steps": 20, "guidance_scale": 5.0, "problem": None}
     assert first == {"name": "pictograms", "is_default": True, **values}
     assert mine == {"name": "mine", "is_default": False, **values, "steps": 8, "guidance_scale": 2.5}
     assert (broken["name"], broken["side"], bool(broken["problem"])) == ("broken", None, True)
@@ -85,12 +85,13 @@ def test_a_preview_is_made_small_and_what_is_none_is_told(client: TestClient) ->
     assert known == {"styles/ink": True, "styles/plain": True}
     answer = client.get(f"{PREFIX}/models/previews/loras/styles/ink")
     picture = Image.open(io.BytesIO(answer.content))
-    assert (picture.format, picture.size, picture.getpixel((5, 5))) == ("WEBP", (384, 256), (0, 128, 128))
+    assert (picture.format, picture.size) == ("WEBP", (384, 256))
     assert client.get(f"{PREFIX}/models/previews/loras/styles/plain").status_code == 400
     assert client.get(f"{PREFIX}/models/previews/embeddings/mood").status_code == 404
     assert client.get(f"{PREFIX}/models/previews/loras/..%2F..%2Fstudio").status_code == 404
 
 
 def test_the_routes_need_no_pytorch() -> None:
-    code = "import sys, seesr.studio.api.prompts; print([n for n in ('torch', 'diffusers', 'transformers') if n in sys.modules])"
+    modules = ("torch", "diffusers", "transformers")
+    code = f"import sys, seesr.studio.api.prompts; print([name for name in {modules} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
