@@ -142,15 +142,13 @@ def test_a_card_puts_its_lora_and_its_words_into_the_prompt_and_changes_the_pict
     assert page.faults == []
 
 
-def test_a_checkpoint_gives_the_empty_fields_its_defaults_and_is_found_again(
-    browser: Browser, drawing: ServedStudio
-) -> None:
+def test_a_checkpoint_says_what_empty_fields_are_and_is_found_again(browser: Browser, drawing: ServedStudio) -> None:
     page, panel = open_tab(browser, drawing, "text")
     choice = panel.get_by_role("combobox", name="Checkpoint")
     expect(choice.locator("option")).to_have_text(["Default (pictograms)", "pictograms", "mine"])
     expect(page.field("text-steps")).to_have_attribute("placeholder", "20", timeout=SLOW)
     choice.select_option("mine")
-    expect(panel.locator("seesr-choices .about")).to_have_text("128 × 128 · 2 steps, guidance 2.5", timeout=SLOW)
+    expect(panel.locator("seesr-choices .about")).to_contain_text("2 steps, guidance 2.5", timeout=SLOW)
     expect(page.field("text-steps")).to_have_attribute("placeholder", "2")
     expect(page.field("text-width")).to_have_attribute("placeholder", "128")
     panel.get_by_role("button", name="3:2").click()
