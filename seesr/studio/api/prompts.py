@@ -71,8 +71,9 @@ def tokens(
     del user
     models = studio.files.root / MODELS
     place = default_checkpoint(models) if given.checkpoint is None else _known(models, given.checkpoint)
-    files = readable(Library(model_folders(EMBEDDINGS, models), "embedding").models())
-    count = count_tokens(tokenizers.of(place.path), given.prompt, embedding_vectors(files))
+    embeddings, prompt = Library(model_folders(EMBEDDINGS, models), "embedding").models(), given.prompt.lower()
+    named = readable(file for file in embeddings if file.name.rpartition("/")[2].lower() in prompt)
+    count = count_tokens(tokenizers.of(place.path), given.prompt, embedding_vectors(named))
     return TokenCount(tokens=count, limit=CHUNK)
 
 

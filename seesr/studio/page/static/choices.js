@@ -23,11 +23,22 @@ export async function checkpointOf(tab) {
   return (await checkpoints().catch(() => [])).find(one => (name ? one.name === name : one.is_default)) ?? null;
 }
 
-/** A list to choose one of, which a value that is gone still names. */
+/** A model as an option: value, text, and why it cannot be chosen. */
+export const named = ({ name, problem }) => [name, problem ? `${name} (${problem})` : name, problem];
+
+const optionOf = ([value, text, problem]) => make("option", { value, disabled: Boolean(problem) }, text);
+
+/** Chooses a value, which a list without it still names. */
+function choose(select, value) {
+  if (![...select.options].some(one => one.value === value)) select.append(optionOf([value, value]));
+  select.value = value;
+}
+
+/** A list to choose one of. */
 export function selectOf(label, options, value, onchange) {
-  const known = options.some(([one]) => one === value) ? options : [...options, [value, value]];
-  return make("select", { "aria-label": label, onchange },
-    ...known.map(([one, text, isOff]) => make("option", { value: one, selected: one === value, disabled: Boolean(isOff) }, text)));
+  const select = make("select", { "aria-label": label, onchange }, ...options.map(optionOf));
+  choose(select, value);
+  return select;
 }
 
 /** Ids of fields, and what of the checkpoint stands in them while they are empty. */
@@ -53,11 +64,17 @@ customElements.define("seesr-choices", class extends HTMLElement {
       this.told.textContent = error.message;
       return;
     }
-    const usable = known.map(one => [one.name, one.problem ? `${one.name} (${one.problem})` : one.name, one.problem]);
-    const first = known.find(one => one.is_default);
-    this.fields.replaceChildren(
-      this.field("checkpoint", [["", say("default_is", { name: first.name })], ...usable]),
-      this.field("vae", [["", say("own_vae")], ...vaes.map(one => [one.name, one.problem ? `${one.name} (${one.problem})` : one.name, one.problem])]));
+    const usable = known.map(named), first = known.find(one => one.is_default);
+    const options = {
+      checkpoint: [["", say("default_is", { name: first.name })], ...usable],
+      vae: [["", say("own_vae")], ...vaes.map(named)],
+    };
+    // What did not change is not drawn again: it may have the focus.
+    if (this.drawn !== JSON.stringify(options)) {
+      this.drawn = JSON.stringify(options);
+      this.fields.replaceChildren(...Object.entries(options).map(([name, some]) => this.field(name, some)));
+    }
+    for (const select of this.fields.querySelectorAll("select")) choose(select, get(this.tab, select.name));
     const chosen = await checkpointOf(this.tab);
     this.told.textContent = chosen ? asks(chosen) : "";
     for (const [name, fact] of Object.entries(DEFAULTS)) {
@@ -67,8 +84,8 @@ customElements.define("seesr-choices", class extends HTMLElement {
   }
 
   field(name, options) {
-    const value = get(this.tab, name);
-    const select = selectOf(say(`choice_${name}`), options, value, () => put(this.tab, name, select.value));
+    const select = selectOf(say(`choice_${name}`), options, get(this.tab, name), () => put(this.tab, name, select.value));
+    select.name = name;
     return make("label", {}, make("span", {}, say(`choice_${name}`)), select);
   }
 });

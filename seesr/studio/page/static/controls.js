@@ -1,7 +1,7 @@
 // Units of ControlNet: which one, the picture that it is steered by, how strongly and when. The field `controls` has them as JSON.
 
 import { get, make, on, put, say, upload, uploadUrl } from "./state.js";
-import { models, selectOf } from "./choices.js";
+import { models, named, selectOf } from "./choices.js";
 
 const PREPROCESSORS = ["none", "canny", "depth"];
 const EMPTY = { name: "", image: "", weight: 1, start: 0, end: 1, preprocessor: "none" };
@@ -13,13 +13,12 @@ export const controlsSettled = tab => pending.get(tab);
 customElements.define("seesr-controls", class extends HTMLElement {
   connectedCallback() {
     this.tab = this.getAttribute("tab");
-    this.id = `${this.tab}-controls-units`;
     this.most = Number(this.getAttribute("most"));
-    this.title_ = make("summary", {}, say("controls"));
+    this.summary = make("summary", {}, say("controls"));
     this.list = make("div", { className: "units" });
     this.more = make("button", { type: "button", onclick: () => this.write([...this.units(), EMPTY]) }, say("add_unit"));
     this.told = make("p", { className: "seesr-error", role: "alert" });
-    this.drawer = make("details", { ontoggle: () => { if (this.drawer.open) this.load(); } }, this.title_, this.list, this.more, this.told);
+    this.drawer = make("details", { ontoggle: () => { if (this.drawer.open) this.load(); } }, this.summary, this.list, this.more, this.told);
     this.replaceChildren(this.drawer);
     on(this.tab, "controls", value => { if (value !== this.drawn) this.draw(); });
   }
@@ -45,7 +44,7 @@ customElements.define("seesr-controls", class extends HTMLElement {
 
   count() {
     const used = this.units().filter(unit => unit.name).length;
-    this.title_.textContent = used ? `${say("controls")} (${used})` : say("controls");
+    this.summary.textContent = used ? `${say("controls")} (${used})` : say("controls");
     this.more.hidden = this.units().length >= this.most;
   }
 
@@ -63,7 +62,7 @@ customElements.define("seesr-controls", class extends HTMLElement {
       this.write(now.map((one, at) => (at === index ? { ...one, ...values } : one)), isDrawn);
     };
     const labelled = (key, input, className = "") => make("label", { className }, make("span", {}, say(key)), input);
-    const options = [["", say("no_control")], ...(this.known ?? []).map(one => [one.name, one.problem ? `${one.name} (${one.problem})` : one.name, one.problem])];
+    const options = [["", say("no_control")], ...(this.known ?? []).map(named)];
     const name = selectOf(say("control"), options, unit.name, () => change({ name: name.value }));
     const preprocessor = selectOf(say("preprocessor"), PREPROCESSORS.map(one => [one, say(`preprocessor_${one}`)]), unit.preprocessor, () => change({ preprocessor: preprocessor.value }));
     const number = (key, most) => {
