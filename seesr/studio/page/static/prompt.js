@@ -33,7 +33,7 @@ customElements.define("seesr-tokens", class extends HTMLElement {
 });
 
 const escaped = text => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
-const tagOf = name => new RegExp(`\\s*<(?:lora|lyco):${escaped(name)}(?::[^<>]*)?>`, "i");
+const tagOf = (name, before = "") => new RegExp(`${before}<(?:lora|lyco):${escaped(name)}(?::[^<>]*)?>`, "i");
 const wordOf = name => new RegExp(`(?:,\\s*)?(?<![\\p{L}\\p{N}_])${escaped(name)}(?![\\p{L}\\p{N}_])`, "iu");
 
 /** A prompt with a word more, after a comma. */
@@ -100,7 +100,7 @@ class Cards extends HTMLElement {
   /** Puts a LoRA or an embedding into the prompt, or takes it out. */
   toggle(model) {
     const isLora = model.kind === "loras", prompt = this.prompt(), short = model.name.split("/").at(-1);
-    const pattern = isLora ? tagOf(model.name) : wordOf(short);
+    const pattern = isLora ? tagOf(model.name, "\\s*") : wordOf(short);
     if (pattern.test(prompt)) return this.write(prompt.replace(pattern, "").replace(/^,\s*/, ""));
     this.write(isLora ? `${prompt.trimEnd()}${prompt.trim() ? " " : ""}${this.tag(model.name)}` : withWord(prompt, short));
   }
