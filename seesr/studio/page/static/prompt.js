@@ -86,7 +86,7 @@ class Cards extends HTMLElement {
       oninput: () => {
         shown.value = Number(weight.value).toFixed(2);
         this.weights.set(model.name, Number(weight.value));
-        if (tagOf(model.name).test(this.prompt())) this.write(this.prompt().replace(tagOf(model.name), this.tag(model.name)));
+        if (tagOf(model.name).test(this.prompt())) this.write(this.prompt().replace(tagOf(model.name), () => this.tag(model.name)));
       } });
     const card = make("article", { "data-name": model.name }, toggle,
       make("p", { className: "about" }), make("div", { className: "words" }, ...words),
