@@ -104,6 +104,7 @@ def studio(
     """Run the studio until Ctrl-C or SIGTERM."""
     if context.invoked_subcommand is not None:
         return
+    from seesr.generation.checkpoint_facts import CHECKPOINT_VARIABLE
     from seesr.studio.accounts import Accounts
     from seesr.studio.studio import Studio
 
@@ -116,6 +117,8 @@ def studio(
     if settings.page and importlib.util.find_spec("gradio") is None:
         raise OptionError("the page needs gradio; install it with: pip install 'seesr[studio]', or give --no-page.")
     os.environ[DATA_VARIABLE] = str(data)  # where this process and the workers look for models and styles
+    if checkpoint is not None:
+        os.environ[CHECKPOINT_VARIABLE] = checkpoint
     models = {"weights": weights, "checkpoint": checkpoint, "safety_checker": safety_checker, "data": data}
     memory = {"dtype": dtype, "memory_limit": memory_limit, "lowvram": lowvram, "medvram": medvram}
     speed = {"no_optimizations": no_optimizations, "compiled": compiled, "seconds": settings.limits.seconds}

@@ -10,15 +10,10 @@ from accelerate import init_empty_weights
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from seesr.errors import WeightsError
-from seesr.weights.config import read_config
-from seesr.weights.manifest import beside_package
+from seesr.diffusion.tokens import END, clip_vocabulary, require_tokenizer
 from seesr.weights.state_dict import load_network
 from seesr.weights.tensors import StateDict
 
-START, END = "<|startoftext|>", "<|endoftext|>"
-PRINTABLE = (*range(33, 127), *range(161, 173), *range(174, 256))
-"""Bytes that stand for themselves in CLIP's vocabulary, as GPT-2's; the others are letters from U+0100 on."""
 MAX_TOKENS = 77
 
 
@@ -62,13 +57,7 @@ def load_prompt_encoder(base: Path, dtype: torch.dtype = torch.float32) -> Promp
     Raises:
         WeightsError: a file is missing, or does not fit its config.
     """
-    folder = base / "tokenizer"
-    whole = "tokenizer.json"  # as transformers 5 saves it
-    for name in () if (folder / whole).exists() else ("vocab.json", "merges.txt"):
-        if not (folder / name).exists():
-            raise WeightsError(f"{folder / name} is missing.")
-    # Raises errors that name the file, unlike the tokenizer's.
-    read_config(folder / ("vocab.json" if (folder / "vocab.json").exists() else whole))
+    require_tokenizer(base / "tokenizer")
     tokenizer = CLIPTokenizer.from_pretrained(base / "tokenizer", local_files_only=True)
     return PromptEncoder(
         tokenizer, load_network(base / "text_encoder", build_text_encoder, dtype, adapt_state_dict, "model")
@@ -84,16 +73,7 @@ def clip_tokenizer(pad_token: str | None = None) -> CLIPTokenizer:
     Raises:
         WeightsError: the merges are missing.
     """
-    path = beside_package("clip") / "merges.txt"
-    if not path.exists():
-        raise WeightsError(f"{path} is missing; install SeeSR again.")
-    merges: list[Any] = [
-        (first, second) for first, second in map(str.split, path.read_text(encoding="utf-8").splitlines()[1:])
-    ]
-    others = sorted(set(range(256)) - set(PRINTABLE))
-    letters = [*map(chr, PRINTABLE), *(chr(256 + number) for number in range(len(others)))]
-    pieces = [*letters, *(f"{letter}</w>" for letter in letters), *map("".join, merges), START, END]
-    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    vocabulary, merges = clip_vocabulary()
     return CLIPTokenizer(vocabulary, merges, pad_token=pad_token or END, model_max_length=MAX_TOKENS)
 
 

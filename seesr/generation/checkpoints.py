@@ -16,6 +16,13 @@ from seesr.autoencoder.vae import load_vae
 from seesr.components import NetworkSpec
 from seesr.diffusion.text import PromptEncoder, load_prompt_encoder
 from seesr.errors import OptionError, WeightsError
+from seesr.generation.checkpoint_facts import (
+    CHECKPOINT_VARIABLE,
+    CheckpointDefaults,
+    is_base,
+    native_latents,
+    read_checkpoint_defaults,
+)
 from seesr.generation.ldm_layout import LATENT_CHANNELS, NATIVE_LATENTS, NATIVE_LATENTS_OF_V
 from seesr.generation.library import (
     BASE_FOLDER,
@@ -35,30 +42,15 @@ from seesr.weights.cache import Cache
 from seesr.weights.config import read_config
 from seesr.weights.header import read_header
 from seesr.weights.manifest import beside_package
-from seesr.weights.resolve import DEFAULTS_FILE, TINY, folder_digest, read_defaults
+from seesr.weights.resolve import TINY, folder_digest
 from seesr.weights.state_dict import load_network
 
-CHECKPOINT_VARIABLE = "SEESR_CHECKPOINT"
 CLASSES = {
     "model_index.json": ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline"),
     "unet/config.json": ("UNet2DConditionModel",),
     "vae/config.json": ("AutoencoderKL",),
 }
 """What a folder may say that it is, where it says something; another model could not be drawn with."""
-
-
-@dataclass(frozen=True)
-class CheckpointDefaults:
-    """What a checkpoint asks for where the user sets nothing, from `seesr.json` in its folder."""
-
-    dtype: str | None = None
-    """The dtype for `auto`."""
-    steps: int = 20
-    guidance_scale: float = 7.0
-    sampler: str | None = None
-    """None is that of its scheduler config."""
-    largest_side: int | None = None
-    """Pixels of a side beyond which its pictures fall apart, so that larger ones are enlarged from smaller ones."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +72,7 @@ class Checkpoint:
     @property
     def is_base(self) -> bool:
         """Whether it is SD-Turbo of a weights folder for upscaling, which was trained for one step without guidance."""
-        return self.root.name == BASE_FOLDER and (self.root.parent / "seesr").is_dir()
+        return is_base(self.root)
 
     @cached_property
     def digest(self) -> str:
@@ -94,10 +86,7 @@ class Checkpoint:
         Raises:
             WeightsError: a key is unknown or a value cannot be.
         """
-        path = self.root / DEFAULTS_FILE
-        if not path.exists():
-            return CheckpointDefaults(steps=1, guidance_scale=1.0) if self.is_base else CheckpointDefaults()
-        return CheckpointDefaults(**read_defaults(path, CheckpointDefaults))
+        return read_checkpoint_defaults(self.root)
 
     @cached_property
     def scheduler_config(self) -> dict[str, Any]:
@@ -115,7 +104,7 @@ class Checkpoint:
 
     def native_side(self, factor: int) -> int:
         """The side in pixels that it was trained for; `factor` is the pixels for each latent pixel."""
-        return int(read_config(self.root / "unet" / "config.json").get("sample_size", 64)) * factor
+        return native_latents(self.root) * factor
 
     def networks(self, dtype: torch.dtype) -> list[NetworkSpec]:
         """How its networks are read, in the order in which they are loaded."""

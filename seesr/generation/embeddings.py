@@ -5,8 +5,6 @@ A file's name is the word, as in the AUTOMATIC1111 web UI; capitals do not matte
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +14,7 @@ from seesr.components import Components
 from seesr.errors import WeightsError
 from seesr.generation.library import Library
 from seesr.generation.model_file import EMBEDDING_KEY, ModelFile
+from seesr.generation.token_count import word_pattern
 from seesr.weights.tensors import read_safetensors
 
 MAX_VECTORS = 75
@@ -55,7 +54,7 @@ class Embeddings:
         words = {name.lower(): name for name in names}
         if not words:
             return ()
-        pattern = _pattern(words)
+        pattern = word_pattern(words)
         found = {match.lower() for prompt in prompts for match in pattern.findall(prompt)}
         return tuple(self._read(self.library.find(words[word]), words[word]) for word in sorted(found & words.keys()))
 
@@ -80,10 +79,4 @@ def split_at_words(text: str, embeddings: tuple[Embedding, ...]) -> list[str | E
     if not embeddings:
         return [text]
     by_word = {embedding.word.lower(): embedding for embedding in embeddings}
-    return [by_word.get(part.lower(), part) for part in _pattern(by_word).split(text)]
-
-
-def _pattern(words: Iterable[str]) -> re.Pattern[str]:
-    """Any of the words, the longest first, where nothing that belongs to a word is beside it."""
-    longest_first = sorted(words, key=len, reverse=True)
-    return re.compile(rf"(?<!\w)({'|'.join(map(re.escape, longest_first))})(?!\w)", re.IGNORECASE)
+    return [by_word.get(part.lower(), part) for part in word_pattern(by_word).split(text)]

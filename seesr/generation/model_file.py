@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -134,6 +134,18 @@ class ModelFile:
 
     def _beside(self, suffix: str) -> Path:
         return self.path.with_name(self.path.stem + suffix)
+
+
+def readable(files: Iterable[ModelFile]) -> list[ModelFile]:
+    """Those whose headers can be read."""
+    found = list[ModelFile]()
+    for file in files:
+        try:
+            _ = file.header
+        except WeightsError:
+            continue
+        found.append(file)
+    return found
 
 
 def _words(text: str) -> tuple[str, ...]:

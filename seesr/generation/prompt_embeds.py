@@ -7,7 +7,6 @@ before, as in the AUTOMATIC1111 web UI.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from seesr.diffusion.text import PromptEncoder
 from seesr.generation.adapters import adapted
 from seesr.generation.embeddings import Embedding, split_at_words
 from seesr.generation.lora import WeightedLora
-from seesr.generation.prompt_syntax import BREAK, Fragment
+from seesr.generation.prompt_syntax import BREAKS, Fragment
 from seesr.lru_cache import LRUCache
 from seesr.machine.device import dtype_of
 from seesr.planning.nan_guard import run_with_nan_guard
@@ -33,7 +32,6 @@ PLACEHOLDER = 0
 """The token in place of which a vector is put."""
 COMMA_REACH = 20
 """A chunk that is full ends at the last comma, if that lies at most so many tokens back."""
-_BREAK = re.compile(rf"\b{BREAK}\b")
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ def to_chunks(encoder: PromptEncoder, fragments: list[Fragment], embeddings: tup
         del tokens[:count], weights[:count]
 
     for fragment in fragments:
-        for number, text in enumerate(_BREAK.split(fragment.text)):
+        for number, text in enumerate(BREAKS.split(fragment.text)):
             if number and tokens:
                 close(len(tokens))
             for part in split_at_words(text, embeddings):

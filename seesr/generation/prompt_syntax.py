@@ -18,6 +18,7 @@ MAX_DEPTH, MAX_WEIGHT, MAX_SUBPROMPTS = 50, 100.0, 32
 """Brackets within brackets beyond which they are text, the largest weight, and the most prompts that AND may join."""
 BREAK = "BREAK"
 """The word that ends a chunk of tokens."""
+BREAKS = re.compile(rf"\b{BREAK}\b")
 _TOKEN = re.compile(r"\\[()\[\]\\:|]|[()\[\]:|]|[^()\[\]:|\\]+|\\")
 _AND = re.compile(r"\bAND\b")
 _SUBPROMPT_WEIGHT = re.compile(r"^(.*?):\s*(-?\d+(?:\.\d*)?|-?\.\d+)\s*$", re.DOTALL)

@@ -40,6 +40,8 @@ class ModelInfo(BaseModel):
     """Why it cannot be used, in a few words."""
     trigger_words: tuple[str, ...] = ()
     """What to write in a prompt, of a LoRA."""
+    has_preview: bool = False
+    """Whether a picture stands beside its file."""
     is_folder: bool = False
     is_own: bool = True
     """Not in a folder of another program, whose models are never changed."""
@@ -65,6 +67,11 @@ class Entry:
     def key(self) -> str:
         """Of its record."""
         return f"{self.kind}/{self.name}"
+
+    @property
+    def preview(self) -> Path | None:
+        """The picture beside its file."""
+        return None if self.path.is_dir() else ModelFile(self.name, self.path).preview
 
 
 class ModelListing:
@@ -100,6 +107,21 @@ class ModelListing:
         """
         entry = self.find(kind, name)
         return _info(entry, self._facts(entry, self.index.read()), self.records.read().get(entry.key, {}))
+
+    def preview(self, kind: Kind, name: str) -> bytes:
+        """The picture that stands beside a model's file.
+
+        Raises:
+            OptionError: there is no model of this name, or no picture beside it.
+            WeightsError: it cannot be read.
+        """
+        path = self.find(kind, name).preview
+        if path is None:
+            raise OptionError(f"no picture stands beside {name}; put {name}.png there.")
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
 
     def digest(self, kind: Kind, name: str) -> str:
         """SHA-256 of a model of one file, which is computed once for each path, size and time of change.
@@ -195,6 +217,7 @@ def _info(entry: Entry, facts: Record, record: Record) -> ModelInfo:
         base=facts["base"],
         problem=facts["problem"],
         trigger_words=tuple(facts.get("words", ())),
+        has_preview=entry.preview is not None,
         is_folder=entry.path.is_dir(),
         is_own=entry.is_own,
         sha256=facts.get("sha256"),

@@ -19,6 +19,7 @@ from seesr.studio.accounts import Accounts
 from seesr.studio.api import native
 from seesr.studio.api.model_lists import ModelLists
 from seesr.studio.api.openai import routes as openai
+from seesr.studio.api.prompts import Tokenizers
 from seesr.studio.api.sdapi import controlnet
 from seesr.studio.api.sdapi import routes as sdapi
 from seesr.studio.door import Door, route_path
@@ -33,7 +34,7 @@ OPENAPI_PATH = "/api/v1/openapi.json"
 
 
 def create_app(studio: Studio, accounts: Accounts, settings: StudioSettings, page: bool = False) -> FastAPI:
-    """The app. `app.state` has `studio`, `accounts`, `settings` and `pulls`; `request.state.user` is who asks.
+    """The app. `app.state` has `studio`, `accounts`, `settings`, `pulls` and `tokenizers`; `request.state.user` is who asks.
 
     Args:
         page: whether it has the page, for which Gradio is imported: a matter of seconds.
@@ -45,6 +46,7 @@ def create_app(studio: Studio, accounts: Accounts, settings: StudioSettings, pag
     app.state.pulls = Pulls(ModelManager(studio.files.root, rules=rules))
     app.state.metrics = metrics.Metrics(studio)
     studio.dispatcher.watchers += [app.state.metrics.observe, JobLog(settings.log_prompts).observe]
+    app.state.tokenizers = Tokenizers()
     app.state.model_lists = ModelLists(studio.files.root)
     for router in (login.router, metrics.router, native.router, openai.router):
         app.include_router(router)

@@ -183,11 +183,28 @@ class Studio(Gallery):
             InputError: it is no picture, or exceeds a limit, by its header: it is not decoded here.
             FullDiskError: there is no room.
         """
-        self._size(content)
+        self.check_picture(content)
         self._check_quota(user.name, len(content))
         name = self.files.put_input(content)
         self.store.add_input(user.name, name, len(content))
         return name
+
+    def check_picture(self, content: bytes) -> Size:
+        """The size of a picture that was sent, by its header.
+
+        Raises:
+            InputError: it is no picture, or exceeds a limit.
+        """
+        name = "the file that was sent"
+        check_file_size(len(content), self.limits, name)
+        try:
+            size = open_image(content).size
+        except UnidentifiedImageError:
+            raise InputError(f"{name} is not a picture in a known format.") from None
+        except DECODE_ERRORS as error:
+            raise damaged(name, error) from error
+        check_dimensions(size, self.limits, name)
+        return size
 
     def uploaded(self, user: User, name: str) -> tuple[bytes, str]:
         """A picture that the user has sent, by its content hash, and its media type.
@@ -484,21 +501,8 @@ class Studio(Gallery):
         for name in sorted(request.pictures):
             if not self.store.has_input(owner, name):
                 raise InputError(f"the picture {name} was not sent, or too long ago; upload it before the job.")
-            sizes[name] = self._size(self.files.input(name))
+            sizes[name] = self.check_picture(self.files.input(name))
         return self.settings.limits.check(request, sizes)
-
-    def _size(self, content: bytes) -> Size:
-        """The size of a picture that was sent, by its header."""
-        name = "the file that was sent"
-        check_file_size(len(content), self.limits, name)
-        try:
-            size = open_image(content).size
-        except UnidentifiedImageError:
-            raise InputError(f"{name} is not a picture in a known format.") from None
-        except DECODE_ERRORS as error:
-            raise damaged(name, error) from error
-        check_dimensions(size, self.limits, name)
-        return size
 
     def _end_of(self, job: str) -> JobEvent | None:
         try:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from seesr.errors import WeightsError, listed
+from seesr.errors import listed
+from seesr.generation.checkpoint_facts import known_checkpoints
 from seesr.generation.library import (
-    BASE_FOLDER,
-    CHECKPOINTS,
     CONTROLNETS,
     EMBEDDINGS,
     FULL,
@@ -21,15 +20,12 @@ from seesr.generation.library import (
     VAES,
     FolderLibrary,
     Library,
-    missing_file,
     model_folders,
     model_places,
 )
-from seesr.generation.model_file import ModelFile
+from seesr.generation.model_file import ModelFile, readable
 from seesr.generation.styles import read_styles
 from seesr.studio.errors import UnknownNameError
-from seesr.weights.cache import Cache
-from seesr.weights.manifest import beside_package
 from seesr.weights.resolve import files_digest, folder_digest
 
 HASH_DIGITS = 10
@@ -116,13 +112,10 @@ class ModelLists:
 
     def checkpoints(self) -> list[CheckpointEntry]:
         """The default one first, then the embedded one and the user's."""
-        full = Cache.default().full / BASE_FOLDER
-        folders = {} if missing_file(full) else {FULL: full}
-        folders[PICTOGRAMS] = beside_package(PICTOGRAMS)
-        entries = [CheckpointEntry(name, name, self._digest(path)) for name, path in folders.items()]
-        for place in (place for folder in self._folders(CHECKPOINTS) for place in model_places(folder)):
-            if all(place.name != entry.name for entry in entries):
-                entries.append(CheckpointEntry(place.name, place.path.name, self._digest(place.path)))
+        entries = list[CheckpointEntry]()
+        for place in known_checkpoints(self.data / MODELS):
+            file_name = place.name if place.name in (FULL, PICTOGRAMS) else place.path.name
+            entries.append(CheckpointEntry(place.name, file_name, self._digest(place.path)))
         return entries
 
     def controlnets(self) -> list[str]:
@@ -135,11 +128,11 @@ class ModelLists:
 
     def loras(self) -> list[ModelFile]:
         """The LoRAs whose headers can be read."""
-        return _readable(Library(self._folders(LORAS), "LoRA").models())
+        return readable(Library(self._folders(LORAS), "LoRA").models())
 
     def embeddings(self) -> list[ModelFile]:
         """The embeddings whose headers can be read."""
-        return _readable(Library(self._folders(EMBEDDINGS), "embedding").models())
+        return readable(Library(self._folders(EMBEDDINGS), "embedding").models())
 
     def styles(self) -> Mapping[str, tuple[str, str]]:
         """(prompt, negative prompt) of each style of `styles.csv`, by name."""
@@ -159,14 +152,3 @@ class ModelLists:
                 return self._digests[key]
         except OSError:
             return ""
-
-
-def _readable(files: Iterable[ModelFile]) -> list[ModelFile]:
-    readable = list[ModelFile]()
-    for file in files:
-        try:
-            _ = file.header
-        except WeightsError:
-            continue
-        readable.append(file)
-    return readable

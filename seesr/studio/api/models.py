@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import anyio
 from fastapi import APIRouter, Depends, Path, Query, Response
@@ -25,11 +25,15 @@ from seesr.studio.api.jobs import Id
 from seesr.studio.api.schemas import MAX_PAGE, Body
 from seesr.studio.errors import ConflictError, NotFoundError
 from seesr.studio.studio import Studio
+from seesr.studio.thumbnails import make_thumbnail
 
 router = APIRouter(prefix="/models", tags=["models"])
 POLL_SECONDS = 0.3
 """Between two looks at a pull whose events somebody reads."""
 MAX_PATH = 500
+PREVIEW_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/webp": {"schema": {"type": "string", "format": "binary"}}}, "description": "The picture."}
+}
 
 
 class PullRequest(Body):
@@ -155,6 +159,19 @@ def verify(pulls: AnyPulls, admin: Admin, wanted: VerifyRequest) -> list[Verifie
     if wanted.kind is not None and wanted.name is not None:
         _model(pulls, wanted.kind, wanted.name)
     return list(pulls.manager.verify(wanted.kind, wanted.name))
+
+
+@router.get("/previews/{kind}/{name:path}", response_class=Response, responses=PREVIEW_ANSWERS)
+def preview(pulls: AnyPulls, studio: AnyStudio, user: AnyUser, kind: Kind, name: ModelName) -> Response:
+    """The picture beside a model's file, as a WebP of at most 384 pixels a side."""
+    del user
+    try:
+        content = pulls.manager.preview(kind, name)
+    except OptionError as error:
+        raise NotFoundError(str(error)) from None
+    studio.check_picture(content)
+    headers = {"Cache-Control": "private, max-age=600", "X-Content-Type-Options": "nosniff"}
+    return Response(make_thumbnail(content), media_type="image/webp", headers=headers)
 
 
 @router.get("/{kind}/{name:path}")

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from seesr.generation.options import MAX_PROMPT
 from seesr.jobs import ContentHash, EventKind, JobEvent, JobRequest
 from seesr.studio.records import Job, PictureRecord, Role, WebhookEvent
 
@@ -211,6 +212,32 @@ class Style(BaseModel):
     name: str
     prompt: str
     negative_prompt: str
+
+
+class CheckpointFacts(BaseModel):
+    """A checkpoint that a job may name, and what it asks for where the job says nothing."""
+
+    name: str
+    is_default: bool = Field(description="Whether it is that of jobs that name none.")
+    base: str | None = Field(description="Its family, `SD 1` or `SD 2`; null of another one, such as the embedded one's.")
+    side: int | None = Field(description="Pixels of the side that it was trained for; null where it does not say so.")
+    steps: int
+    guidance_scale: float
+    problem: str | None = Field(description="Why it cannot be used, in a few words.")
+
+
+class Prompt(Body):
+    """A prompt whose tokens are counted."""
+
+    prompt: str = Field(max_length=MAX_PROMPT)
+    checkpoint: str | None = Field(default=None, max_length=500, description="Whose tokenizer; null: the default one's.")
+
+
+class TokenCount(BaseModel):
+    """How long a prompt is."""
+
+    tokens: int = Field(description="Without start and end.")
+    limit: int = Field(description="Tokens that are read at once; a longer prompt is read in several parts.")
 
 
 class DeviceFacts(BaseModel):

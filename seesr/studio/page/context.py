@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import gradio as gr
 from gradio.components import Component
 
-from seesr.errors import OptionError, SeeSRError
+from seesr.errors import InputError, OptionError, SeeSRError
 from seesr.options import OptionModel
 from seesr.studio.page.messages import Messages
 from seesr.studio.records import User
@@ -27,6 +27,14 @@ MAX_SHOWN = 240
 
 MAX_SLIDER = 2
 """Highest value of a slider; what reaches further is written as a number."""
+
+
+class FieldError(InputError):
+    """Something is missing from a field, which is marked."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 def user_of(request: gr.Request) -> User:
@@ -110,8 +118,14 @@ class Form:
     def hidden(self, name: str) -> gr.Textbox:
         """A value that the browser's script reads and writes: content hashes of pictures, ids of jobs."""
         box = gr.Textbox("", visible="hidden", elem_id=f"{self.tab}-{name}", label=f"{self.tab}-{name}")
-        box.change(None, box, None, js=f"value => seesr.set({json.dumps(self.tab)}, {json.dumps(name)}, value)", **HIDDEN)
-        return self.add(name, box)
+        self.add(name, box)
+        self.tell(name)
+        return box
+
+    def tell(self, name: str) -> None:
+        """Lets the browser's script know a field's value, now and whenever it changes."""
+        js = f"value => seesr.set({json.dumps(self.tab)}, {json.dumps(name)}, value)"
+        self.fields[name].change(None, self.fields[name], None, js=js, **HIDDEN)  # pyright: ignore[reportAttributeAccessIssue]
 
     def remembered(self, user: User) -> list[Any]:
         """The values that a user left, or the defaults, in the order of the fields."""
@@ -178,6 +192,7 @@ class Form:
         """The sentence, and the field that it is about, which the script marks."""
         sentence = str(failure)
         named = sentence.partition(" is ")[0].rpartition(".")[2] if isinstance(failure, OptionError) else ""
+        named = failure.field if isinstance(failure, FieldError) else named
         marked = f"{self.tab}-{named}" if named in self.fields else ""
         return f'<p role="alert" data-field="{html.escape(marked)}">{html.escape(sentence[:1].upper() + sentence[1:])}</p>'
 

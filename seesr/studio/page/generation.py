@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import gradio as gr
+from pydantic import TypeAdapter, ValidationError
 
-from seesr.errors import InputError
+from seesr.errors import OptionError
 from seesr.files import data_folder
+from seesr.generation.controls import MAX_CONTROLS
 from seesr.generation.options import GenerationOptions
 from seesr.generation.samplers import SAMPLERS, SCHEDULES
 from seesr.generation.styles import read_styles
-from seesr.jobs import NEEDED, GenerationRequest, GenerationTask
+from seesr.jobs import NEEDED, GenerationTask, JobRequest, parse_request
 from seesr.options import SaveOptions
-from seesr.studio.page.context import HIDDEN, Form, Page, shell
+from seesr.studio.page.context import HIDDEN, FieldError, Form, Page, shell
 from seesr.studio.page.plot import add_plot
 from seesr.studio.records import User
 
@@ -29,6 +31,7 @@ ADVANCED = (
 )
 INPAINTING = ("inpaint_fill", "inpaint_area", "inpaint_padding", "mask_blur")
 SIDES = ("left", "top", "right", "bottom")
+_UNITS = TypeAdapter(list[dict[str, Any]])
 
 
 def build_generation(page: Page, tab: str, task: GenerationTask) -> None:
@@ -37,17 +40,23 @@ def build_generation(page: Page, tab: str, task: GenerationTask) -> None:
     with gr.Row(elem_classes="seesr-work"):
         with gr.Column(scale=1, min_width=320, elem_classes="seesr-options"):
             form.hidden("jobs")
+            shell("tokens", tab, field="prompt")
             form.option(GenerationOptions, "prompt", lines=3, max_lines=8)
+            form.tell("prompt")
+            shell("cards", tab)
             form.option(GenerationOptions, "negative_prompt", lines=1, max_lines=4)
             if "image" in NEEDED[task]:
                 form.hidden("pictures")
-                shell("drop", tab, label=text("drop.one"), mask=int("mask" in NEEDED[task]))
+                shell("drop", tab, label=text("drop.one"), mask=int("mask" in NEEDED[task]), field=f"{tab}-pictures")
                 form.option(GenerationOptions, "strength")
             if "mask" in NEEDED[task]:
                 form.hidden("mask")
                 _add_inpainting(page, form)
             if styles := [*read_styles(data_folder() / "styles.csv")]:
                 form.option(GenerationOptions, "styles", choices=styles, value=[], multiselect=True)
+            form.hidden("checkpoint")
+            form.hidden("vae")
+            shell("choices", tab)
             if task == "text to image":
                 _add_size(page, form)
             with gr.Row():
@@ -55,6 +64,8 @@ def build_generation(page: Page, tab: str, task: GenerationTask) -> None:
                 form.option(GenerationOptions, "guidance_scale", min_width=100)
             _add_seed(page, form)
             shell("settings", tab, **({} if NEEDED[task] else {"choose": 1}))
+            form.hidden("controls")
+            shell("controls", tab, most=MAX_CONTROLS, field=f"{tab}-controls")
             with gr.Accordion(text("word.advanced"), open=False):
                 _add_advanced(form)
                 reset = gr.Button(text("button.reset"), size="sm")
@@ -94,7 +105,8 @@ def _add_size(page: Page, form: Form) -> None:
         for ratio in RATIOS:
             across, down = ratio.split(":")
             button = gr.Button(ratio, size="sm", min_width=40)
-            button.click(None, sides, sides, js=f"(width, height) => seesr.ratio(width, height, {across}, {down})", **HIDDEN)
+            js = f"(width, height) => seesr.ratio('{form.tab}', width, height, {across}, {down})"
+            button.click(None, sides, sides, js=js, **HIDDEN)
         swap = gr.Button("⇄", size="sm", min_width=40, elem_id=f"{form.tab}-swap")
         swap.click(None, sides, sides, js="(width, height) => [height, width]", **HIDDEN)
 
@@ -130,23 +142,43 @@ def submit_generation(page: Page, user: User, task: GenerationTask, values: dict
     return page.studio.submit(user, generation_request(page, task, values)).id
 
 
-def generation_request(page: Page, task: GenerationTask, values: dict[str, Any]) -> GenerationRequest:
+def generation_request(page: Page, task: GenerationTask, values: dict[str, Any]) -> JobRequest:
     """The job that the fields ask for.
 
     Raises:
-        InputError: a picture is missing.
+        InputError: a picture or a ControlNet is missing.
         OptionError: a value is not valid.
     """
     given = {name: value for name, value in values.items() if name in GenerationOptions.model_fields and value != ""}
     sides = tuple(values.get(f"outpaint_{side}") or 0 for side in SIDES)
     options = GenerationOptions.make(**given, outpaint=sides if any(sides) else None)
-    pictures: dict[str, Any] = {"image": values.get("pictures") or None, "mask": values.get("mask") or None}
-    if "image" in NEEDED[task] and pictures["image"] is None:
-        raise InputError(page.text("error.no_picture"))
-    if task == "inpainting" and pictures["mask"] is None:
+    if "image" in NEEDED[task] and not values.get("pictures"):
+        raise FieldError("pictures", page.text("error.no_picture"))
+    if task == "inpainting" and not values.get("mask"):
         if not any(sides):
-            raise InputError(page.text("error.no_mask"))
+            raise FieldError("pictures", page.text("error.no_mask"))
         task = "image to image"  # what is added outside needs no mask
-    saving = SaveOptions.make(format=values.get("format") or None)
-    models = {name: values.get(name) or None for name in ("checkpoint", "vae")}
-    return GenerationRequest(task=task, options=options, saving=saving, **pictures, **models)
+    request = {
+        "task": task,
+        "options": options,
+        "saving": SaveOptions.make(format=values.get("format") or None),
+        "checkpoint": values.get("checkpoint") or None,
+        "vae": values.get("vae") or None,
+        "image": values.get("pictures") or None,
+        "mask": values.get("mask") or None,
+        "controls": _control_units(page, values.get("controls") or "[]"),
+    }
+    return parse_request(request)
+
+
+def _control_units(page: Page, text: str) -> list[dict[str, Any]]:
+    """The units of ControlNet that are used, from their JSON; those that were left empty are none."""
+    try:
+        units = [unit for unit in _UNITS.validate_json(text) if unit.get("name") or unit.get("image")]
+    except ValidationError:
+        raise OptionError("controls is not readable; press Reset all fields.") from None
+    for number, unit in enumerate(units, 1):
+        for key in ("name", "image"):
+            if not unit.get(key):
+                raise FieldError("controls", page.text(f"error.no_control_{key}", number=number))
+    return units

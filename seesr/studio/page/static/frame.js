@@ -87,13 +87,14 @@ function tidy() {
     if (field && field.title !== text) field.title = text;
   }
   for (const field of document.querySelectorAll(".refused")) {
-    if (!document.querySelector(`[data-field="${field.id}"]`)) {
+    if (!document.querySelector(`[data-field="${field.getAttribute("field") ?? field.id}"]`)) {
       field.classList.remove("refused");
       field.querySelector("[aria-invalid]")?.removeAttribute("aria-invalid");
     }
   }
   for (const error of document.querySelectorAll("[data-field]")) {
-    const field = document.getElementById(error.dataset.field);
+    const { field: id } = error.dataset;
+    const field = id && (document.querySelector(`[field="${id}"]`) ?? document.getElementById(id));
     if (!field || field.classList.contains("refused")) continue;
     field.classList.add("refused");
     field.querySelector("input, textarea")?.setAttribute("aria-invalid", "true");
