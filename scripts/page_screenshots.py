@@ -134,7 +134,7 @@ def open_page(browser: Browser, address: str, size: str, scheme: Literal["light"
     is_phone = size == "phone"
     context = browser.new_context(viewport=SIZES[size], color_scheme=scheme, has_touch=is_phone, is_mobile=is_phone)
     page = context.new_page()
-    page.goto(address)
+    page.goto(address, timeout=WAIT)
     page.locator("#upscale-submit").wait_for(timeout=WAIT)
     page.wait_for_function("window.seesr?.collect !== undefined")
     return page

@@ -9,6 +9,7 @@ import { get, put, set } from "./state.js";
 import { lastSeed } from "./view.js";
 import { settled } from "./drop.js";
 import "./frame.js";
+import "./retry.js";
 import "./queue.js";
 
 /** The inputs of a handler, with what is still being uploaded. */
