@@ -10,8 +10,8 @@ from studio_server import PASSWORD, ServedStudio
 
 DESKTOP: ViewportSize = {"width": 1280, "height": 800}
 PHONE: ViewportSize = {"width": 390, "height": 844}
-USERS = ("anna", "ben")
-"""Of the studio that several people share."""
+USERS = ("anna", "ben", "cleo")
+"""Of the studio that several people share; anna is its admin."""
 TABS_WITH_FIELDS = ("upscale", "text", "image", "inpaint")
 WAIT = 60_000
 """Milliseconds that a picture may take on a slow machine."""
@@ -30,6 +30,10 @@ class Tab:
         self.page.get_by_role("tab", name=name, exact=True).click()
         return self.page.get_by_role("tabpanel").and_(self.page.locator(":visible"))
 
+    def tabs(self) -> list[str]:
+        """Names of all tabs, in their order."""
+        return [name.strip() for name in self.page.get_by_role("tab").and_(self.page.locator(":visible")).all_inner_texts()]
+
     def field(self, id: str) -> Locator:
         """The input of a field, such as `text-steps`."""
         return self.page.locator(f"#{id} :is(input, textarea)").first
@@ -41,23 +45,23 @@ class Tab:
         return (image.get_attribute("src") or "").split("/")[-2]
 
 
-def open_page(browser: Browser, served: ServedStudio, size: ViewportSize = DESKTOP, **arguments: Any) -> Tab:
-    """A new browser, without cookies, in which the page is open and ready."""
+def open_page(browser: Browser, served: ServedStudio | str, size: ViewportSize = DESKTOP, **arguments: Any) -> Tab:
+    """A new browser, without cookies, in which the page is open: of a studio, or at an address."""
     context: BrowserContext = browser.new_context(viewport=size, **arguments)
-    tab = Tab(context.new_page(), served.address)
+    tab = Tab(context.new_page(), served if isinstance(served, str) else served.address)
 
     def note_message(message: ConsoleMessage) -> None:
         if message.type == "error":
             tab.faults.append(f"console: {message.text}")
 
     def note_request(request: Request) -> None:
-        if not request.url.startswith((served.address, "data:", "blob:")):
+        if not request.url.startswith((tab.address, "data:", "blob:")):
             tab.faults.append(f"request: {request.url}")
 
     tab.page.on("console", note_message)
     tab.page.on("pageerror", lambda error: tab.faults.append(f"error: {error}"))
     tab.page.on("request", note_request)
-    tab.page.goto(f"{served.address}/")
+    tab.page.goto(f"{tab.address}/")
     return tab
 
 

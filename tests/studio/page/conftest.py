@@ -36,6 +36,15 @@ def browser(chromium: Browser) -> Iterator[Browser]:
         context.close()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def gradio_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where Gradio would keep files."""
+    folder = tmp_path_factory.mktemp("gradio")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(folder))
+        yield folder
+
+
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedStudio]:
     """A studio on the embedded models."""
@@ -46,8 +55,9 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedStudio]:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedStudio]:
-    """A studio of anna and ben, whose worker takes 0.3 s a step."""
-    with serving(tmp_path_factory.mktemp("shared"), *USERS, worker=StandInWorker(0.3), page=True) as served:
+    """A studio of several users, whose worker takes 0.3 s a step. A test may come from elsewhere by X-Forwarded-For."""
+    data, proxies = tmp_path_factory.mktemp("shared"), ("127.0.0.1",)
+    with serving(data, *USERS, worker=StandInWorker(0.3), page=True, trusted_proxies=proxies) as served:
         yield served
 
 

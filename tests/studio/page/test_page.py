@@ -14,7 +14,7 @@ from helpers import photograph
 from job_requests import generation
 from page_browser import PHONE, Tab, log_in, open_page, ready
 from PIL import Image
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Locator, expect
 from studio_server import PASSWORD, ServedStudio
 
 from seesr.jobs import UpscaleRequest
@@ -33,25 +33,34 @@ def file(served: ServedStudio, picture: str) -> bytes:
     return served.studio.picture_content(ME, picture)[1].read_bytes()
 
 
+def tab_to(tab: Tab, place: Locator) -> None:
+    """Goes to an element as a keyboard does, from where one is."""
+    for _ in range(60):
+        tab.page.keyboard.press("Tab")
+        if place.count() and place.evaluate("element => element === document.activeElement"):
+            return
+    pytest.fail(f"{place} is not reached by the key Tab")
+
+
 def test_the_keyboard_alone_makes_the_picture_that_the_api_makes(browser: Browser, real: ServedStudio) -> None:
     tab = ready(open_page(browser, real))
-    tab.page.get_by_role("tab", name="Upscale").focus()
-    for _ in range(30):
-        if tab.page.evaluate("document.activeElement.id") == "tab-text-button":
-            break
-        tab.page.keyboard.press("Tab")
+    visible = tab.page.locator(":visible")
+    tab_to(tab, tab.page.get_by_role("tab", name="Text to image"))
     tab.page.keyboard.press("Enter")
-    tab.page.get_by_role("textbox", name="Prompt", exact=True).focus()
-    tab.page.keyboard.type("a red apple")
-    for label, value in {"Steps": "2", "Seed": "7"}.items():
-        tab.page.get_by_role("spinbutton", name=label, exact=True).focus()
+    for field, value in {"prompt": "a red apple", "steps": "2", "seed": "7"}.items():
+        tab_to(tab, tab.field(f"text-{field}"))
         tab.page.keyboard.type(value)
-    tab.page.keyboard.press("Control+Enter")
+    tab_to(tab, tab.page.get_by_role("button", name="Generate").and_(visible))
+    tab.page.keyboard.press("Enter")
     picture = tab.wait_for_picture("text")
+    tab_to(tab, tab.page.get_by_role("link", name="Download", exact=True).and_(visible))
+    with tab.page.expect_download() as download:
+        tab.page.keyboard.press("Enter")
     record = real.studio.picture(ME, picture)
     request = real.studio.job(ME, record.job or "").request
     job = real.studio.wait(ME, real.studio.submit(ME, request).id, 60)
     assert (record.settings["seed"], record.settings["prompt"]) == (7, "a red apple")
+    assert Path(download.value.path()).read_bytes() == file(real, picture)
     assert (pixels(file(real, picture)) == pixels(file(real, job.pictures[0].id))).all()
     assert tab.faults == []
 
@@ -204,20 +213,6 @@ def test_the_queue_shows_ones_own_jobs_in_their_order(browser: Browser, shared: 
     assert ben.faults == []
 
 
-def test_who_is_not_let_in_is_told_so(browser: Browser, shared: ServedStudio) -> None:
-    tab = open_page(browser, shared)
-    expect(tab.page).to_have_url(f"{shared.address}/login")
-    tab.page.get_by_label("Name").fill("anna")
-    tab.page.get_by_label("Password").fill("wrong wrong")
-    tab.page.get_by_role("button", name="Log in").click()
-    expect(tab.page.get_by_role("alert")).not_to_be_empty()
-    tab.page.get_by_label("Password").fill(PASSWORD)
-    tab.page.get_by_role("button", name="Log in").click()
-    ready(tab)
-    tab.page.get_by_role("button", name="Log out").click()
-    expect(tab.page).to_have_url(f"{shared.address}/login")
-
-
 def test_gradio_keeps_no_file_and_takes_nothing_from_elsewhere(shared: ServedStudio) -> None:
     with httpx.Client(base_url=shared.address) as client:
         own = {"origin": shared.address}
@@ -238,13 +233,17 @@ def test_gradio_keeps_no_file_and_takes_nothing_from_elsewhere(shared: ServedStu
         assert stranger.get("/ui/en/", headers={"sec-fetch-mode": "navigate"}).headers["location"] == "/login"
 
 
-def test_the_page_weighs_little_and_speaks_the_browsers_language(browser: Browser, real: ServedStudio) -> None:
+def test_all_tabs_together_weigh_little_and_speak_the_browsers_language(browser: Browser, real: ServedStudio) -> None:
     context = browser.new_context(locale="es-ES")
-    page, sizes = context.new_page(), list[int]()
+    tab, sizes = Tab(context.new_page(), real.address), list[int]()
+    page = tab.page
     page.on("requestfinished", lambda request: sizes.append(request.sizes()["responseBodySize"]))
     page.goto(f"{real.address}/")
     page.get_by_role("button", name="Ampliar", exact=True).wait_for(timeout=60_000)
-    page.wait_for_timeout(1000)
+    for name in tab.tabs():
+        tab.open(name)
+        page.wait_for_load_state("load")
+        page.wait_for_timeout(1000)
     assert page.locator("html").get_attribute("lang") == "es"
     assert page.url.endswith("/ui/es/")
     assert 100_000 < sum(sizes) < 2_000_000

@@ -21,6 +21,7 @@ import { nativeSide } from "./choices.js";
 import { controlsSettled } from "./controls.js";
 import "./prompt.js";
 import "./frame.js";
+import "./retry.js";
 import "./queue.js";
 import "./gallery.js";
 
