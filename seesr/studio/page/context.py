@@ -109,7 +109,7 @@ class Form:
 
     def hidden(self, name: str) -> gr.Textbox:
         """A value that the browser's script reads and writes: content hashes of pictures, ids of jobs."""
-        box = gr.Textbox("", visible="hidden", elem_id=f"{self.tab}-{name}", label=name)
+        box = gr.Textbox("", visible="hidden", elem_id=f"{self.tab}-{name}", label=f"{self.tab}-{name}")
         box.change(None, box, None, js=f"value => seesr.set({json.dumps(self.tab)}, {json.dumps(name)}, value)", **HIDDEN)
         return self.add(name, box)
 

@@ -92,7 +92,7 @@ def add_filling(page: Page) -> None:
         given = json.loads(text)
         filling = filling_of(given.get("settings"), given.get("infotext"))
         if filling is None:
-            return ["", "", *(gr.skip() for _ in fields)]
+            return ["", *(gr.skip() for _ in fields)]
         answer, opened = list[Any](), TABS[filling.task]
         for form in forms.values():
             if form.tab == opened:
@@ -101,9 +101,9 @@ def add_filling(page: Page) -> None:
                 answer += [values.get(name, gr.skip()) for name in form.fields] + [_told(page, missing)]
             else:
                 answer += [gr.skip() for _ in (*form.fields, "error")]
-        return ["", opened, *answer]
+        return [opened, *answer]
 
-    box.input(fill, box, [box, tab, *fields], trigger_mode="always_last", **HIDDEN).then(
+    box.change(fill, box, [tab, *fields], trigger_mode="always_last", **HIDDEN).then(
         None, tab, None, js="tab => seesr.filled(tab)", **HIDDEN
     )
 

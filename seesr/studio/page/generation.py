@@ -14,6 +14,7 @@ from seesr.generation.styles import read_styles
 from seesr.jobs import NEEDED, GenerationRequest, GenerationTask
 from seesr.options import SaveOptions
 from seesr.studio.page.context import HIDDEN, Form, Page, shell
+from seesr.studio.page.plot import add_plot
 from seesr.studio.records import User
 
 RATIOS = ("1:1", "3:2", "2:3", "16:9")
@@ -57,14 +58,19 @@ def build_generation(page: Page, tab: str, task: GenerationTask) -> None:
             with gr.Accordion(text("word.advanced"), open=False):
                 _add_advanced(form)
                 reset = gr.Button(text("button.reset"), size="sm")
+            connect_plot = None if "mask" in NEEDED[task] else add_plot(page, form, "image" in NEEDED[task])
             with gr.Row(elem_classes="seesr-actions"):
                 error = form.place_for_errors()
                 submit = gr.Button(text("button.generate"), variant="primary", elem_id=f"{tab}-submit")
                 shell("cancel", tab)
             form.connect(submit, error, lambda user, values: [submit_generation(page, user, task, values)])
             form.add_reset(reset)
+            if connect_plot is not None:
+                connect_plot(lambda values: generation_request(page, task, values))
         with gr.Column(scale=2, min_width=360, elem_classes="seesr-result"):
             shell("view", tab)
+            if connect_plot is not None:
+                shell("sheet", tab)
 
 
 def _add_inpainting(page: Page, form: Form) -> None:
@@ -118,9 +124,18 @@ def submit_generation(page: Page, user: User, task: GenerationTask, values: dict
     """Puts the job that the fields ask for into the queue; returns its id.
 
     Raises:
+        InputError, OptionError: as `generation_request`.
+        LimitError: as `Studio.submit`.
+    """
+    return page.studio.submit(user, generation_request(page, task, values)).id
+
+
+def generation_request(page: Page, task: GenerationTask, values: dict[str, Any]) -> GenerationRequest:
+    """The job that the fields ask for.
+
+    Raises:
         InputError: a picture is missing.
         OptionError: a value is not valid.
-        LimitError: as `Studio.submit`.
     """
     given = {name: value for name, value in values.items() if name in GenerationOptions.model_fields and value != ""}
     sides = tuple(values.get(f"outpaint_{side}") or 0 for side in SIDES)
@@ -133,5 +148,5 @@ def submit_generation(page: Page, user: User, task: GenerationTask, values: dict
             raise InputError(page.text("error.no_mask"))
         task = "image to image"  # what is added outside needs no mask
     saving = SaveOptions.make(format=values.get("format") or None)
-    request = GenerationRequest(task=task, options=options, saving=saving, **pictures)
-    return page.studio.submit(user, request).id
+    models = {name: values.get(name) or None for name in ("checkpoint", "vae")}
+    return GenerationRequest(task=task, options=options, saving=saving, **pictures, **models)

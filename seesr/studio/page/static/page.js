@@ -5,6 +5,7 @@
 // seesr-view                   the result: preview, progress, pictures; with `compare` before and after
 // seesr-cancel, seesr-queue    ends the tab's jobs; all jobs
 // seesr-settings               offers the settings in a picture's file
+// seesr-sheet                  the table of a plot
 // seesr-extras                 what a picture's file says, and its tags
 // seesr-gallery                finished pictures
 
@@ -13,6 +14,7 @@ import { lastSeed } from "./view.js";
 import { settled } from "./drop.js";
 import { filled, fillFrom, fillFromPicture } from "./settings.js";
 import "./extras.js";
+import "./sheet.js";
 import "./frame.js";
 import "./queue.js";
 import "./gallery.js";

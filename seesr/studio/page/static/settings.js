@@ -15,7 +15,8 @@ export const factsOf = hash => ask(`uploads/${hash}/facts`);
 export function fillFrom(settings, infotext = null, inputs = {}) {
   // What was imported with an infotext alone has no task of its own.
   if (settings?.infotext && !settings.version) [settings, infotext] = [null, settings.infotext];
-  put("fill", "settings", JSON.stringify({ settings, infotext, ...inputs }));
+  // The time tells the same settings apart that are taken once more.
+  put("fill", "settings", JSON.stringify({ settings, infotext, ...inputs, time: Date.now() }));
 }
 
 /** As `fillFrom`, of a picture of the gallery, with the pictures that its job was given. */

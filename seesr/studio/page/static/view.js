@@ -59,6 +59,12 @@ class View extends HTMLElement {
     this.draw();
   }
 
+  /** Shows one of the pictures, by its id. */
+  choose(picture) {
+    this.chosen = picture;
+    this.draw();
+  }
+
   later() {
     this.timer ||= requestAnimationFrame(() => { this.timer = 0; this.draw(); });
   }
