@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from job_requests import generation
-from page_browser import PHONE, Tab, open_page, ready
+from page_browser import PHONE, TABS_WITH_FIELDS, Tab, open_page, ready
 from picture_records import add_picture
 from playwright.sync_api import Browser, Locator, expect
 from stand_in_worker import StandInWorker
@@ -33,7 +33,9 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedStudio]:
 
 @pytest.fixture
 def served(studio: ServedStudio) -> ServedStudio:
-    """A studio without any picture or board."""
+    """A studio without any picture or board, and with fields as a new user finds them."""
+    for tab in TABS_WITH_FIELDS:
+        studio.studio.set_setting(ME, f"page.{tab}", None)
     studio.studio.prune(ME, datetime.now(UTC), keep_pictures=False)
     studio.studio.trash(ME, ids(studio))
     studio.studio.empty_trash(ME)
@@ -273,6 +275,11 @@ def test_a_link_opens_a_picture_with_its_settings_and_the_keyboard_walks_on(
     expect(details).to_be_visible()
     tab.page.go_back()
     expect(details).to_be_hidden()
+    tab.page.keyboard.press("Enter")
+    details.get_by_role("button", name="Use its settings").click()
+    expect(tab.field("text-prompt")).to_have_value("a green boat")
+    expect(tab.field("text-seed")).to_have_value("1")
+    expect(tab.field("text-prompt")).to_be_visible()
     assert served.studio.picture(ME, pictures[1]).tags == ["sea", "two words"]
     assert tab.faults == []
 
@@ -341,7 +348,7 @@ def test_a_new_picture_comes_by_itself_without_moving_what_one_looks_at(
     assert tab.faults == []
 
 
-def test_one_of_a_batch_is_repeated_alone_and_its_settings_fill_the_fields(browser: Browser, served: ServedStudio) -> None:
+def test_one_of_a_batch_is_repeated_alone_with_its_seed(browser: Browser, served: ServedStudio) -> None:
     asked = generation("three boats", batch_count=3, steps=2)
     made = served.studio.wait(ME, served.studio.submit(ME, asked).id, 30).pictures[1]
     tab = open_page(browser, served)
@@ -353,10 +360,6 @@ def test_one_of_a_batch_is_repeated_alone_and_its_settings_fill_the_fields(brows
     assert isinstance(again, GenerationRequest)
     alone = {"seed": made.settings["seed"], "batch_count": 1}
     assert again == asked.model_copy(update={"options": asked.options.model_copy(update=alone)})
-    details.get_by_role("button", name="Use its settings").click()
-    expect(tab.field("text-prompt")).to_have_value("three boats")
-    expect(tab.field("text-seed")).to_have_value(str(made.settings["seed"]))
-    expect(tab.field("text-prompt")).to_be_visible()
     assert tab.faults == []
 
 
