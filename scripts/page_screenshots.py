@@ -30,8 +30,8 @@ SIZES: dict[str, ViewportSize] = {"desktop": {"width": 1280, "height": 800}, "ph
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 DRAWN = 1500
 """Milliseconds until a tab is drawn."""
-WAIT = 120_000
-"""Milliseconds that a job may take."""
+WAIT = 300_000
+"""Milliseconds that the start of the studio, or a job, may take."""
 PROMPTS = ("a red apple, 3d", "a sailing boat, flat", "a cat, 3d")
 PHOTOS = Path(__file__).parents[1] / "tests" / "photos"
 WEBP_QUALITY = 80
