@@ -105,6 +105,7 @@ def studio(
         return
     from seesr.studio.accounts import Accounts
     from seesr.studio.studio import Studio
+    from seesr.weights.resolve import ENVIRONMENT_VARIABLE
 
     use_models_from(models_from)
     data = (data or data_folder()).absolute()
@@ -115,6 +116,8 @@ def studio(
     if settings.page and importlib.util.find_spec("gradio") is None:
         raise OptionError("the page needs gradio; install it with: pip install 'seesr[studio]', or give --no-page.")
     os.environ[DATA_VARIABLE] = str(data)  # where this process and the workers look for models and styles
+    if weights is not None:
+        os.environ[ENVIRONMENT_VARIABLE] = str(weights)  # of which the API tells
     models = {"weights": weights, "checkpoint": checkpoint, "safety_checker": safety_checker, "data": data}
     memory = {"dtype": dtype, "memory_limit": memory_limit, "lowvram": lowvram, "medvram": medvram}
     speed = {"no_optimizations": no_optimizations, "compiled": compiled, "seconds": settings.limits.seconds}

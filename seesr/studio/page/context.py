@@ -12,7 +12,7 @@ import gradio as gr
 from gradio.components import Component
 
 from seesr.errors import OptionError, SeeSRError
-from seesr.options import OptionModel
+from seesr.options import OptionModel, SaveOptions
 from seesr.studio.page.messages import Messages
 from seesr.studio.records import User
 from seesr.studio.studio import Studio
@@ -44,6 +44,11 @@ class Page:
     forms: list[Form] = field(default_factory=list)
     help: dict[str, str] = field(default_factory=dict)
     """What each field means, by the id of its element: it is said on hover."""
+
+    def saving(self, user: User, format: str | None) -> SaveOptions:
+        """How a user's pictures are written: in the format of the tab, and else as the user prefers."""
+        preferred = self.studio.preferences(user).saving
+        return preferred.model_copy(update={"format": format}) if format else preferred
 
     def form(self, tab: str) -> Form:
         """The fields of a tab, which are remembered under its name."""
