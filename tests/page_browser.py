@@ -6,10 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Request, ViewportSize
-from studio_server import ServedStudio
+from studio_server import PASSWORD, ServedStudio
 
 DESKTOP: ViewportSize = {"width": 1280, "height": 800}
 PHONE: ViewportSize = {"width": 390, "height": 844}
+USERS = ("anna", "ben")
+"""Of the studio that several people share."""
+TABS_WITH_FIELDS = ("upscale", "text", "image", "inpaint")
 WAIT = 60_000
 """Milliseconds that a picture may take on a slow machine."""
 
@@ -64,3 +67,12 @@ def ready(tab: Tab) -> Tab:
     tab.page.wait_for_function("window.seesr?.collect !== undefined")
     tab.page.wait_for_timeout(500)
     return tab
+
+
+def log_in(browser: Browser, served: ServedStudio, name: str, **arguments: Any) -> Tab:
+    """A new browser in which the page is open for a user."""
+    tab = open_page(browser, served, **arguments)
+    tab.page.get_by_label("Name").fill(name)
+    tab.page.get_by_label("Password").fill(PASSWORD)
+    tab.page.keyboard.press("Enter")
+    return ready(tab)

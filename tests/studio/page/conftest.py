@@ -1,12 +1,21 @@
-"""Chromium for the tests of the page."""
+"""Chromium for the tests of the page, and studios that it opens."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from helpers import photograph
+from page_browser import TABS_WITH_FIELDS, USERS
 from playwright.sync_api import Browser, sync_playwright
+from stand_in_worker import StandInWorker
+from studio_server import ServedStudio, serving
 from system_programs import need_program
+
+from seesr.job_runner import JobRunner, WorkerSettings
+from seesr.studio.records import LOCAL, User
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +34,36 @@ def browser(chromium: Browser) -> Iterator[Browser]:
     yield chromium
     for context in chromium.contexts:
         context.close()
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedStudio]:
+    """A studio on the embedded models."""
+    worker = JobRunner(WorkerSettings(device="cpu", dtype="float32"))
+    with serving(tmp_path_factory.mktemp("real"), worker=worker, page=True) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedStudio]:
+    """A studio of anna and ben, whose worker takes 0.3 s a step."""
+    with serving(tmp_path_factory.mktemp("shared"), *USERS, worker=StandInWorker(0.3), page=True) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two small photographs."""
+    folder = tmp_path_factory.mktemp("photos")
+    for name, box in {"cat": (150, 80, 198, 120), "eye": (100, 60, 140, 108)}.items():
+        photograph("chelsea.png", box).save(folder / f"{name}.png")
+    return sorted(folder.iterdir())
+
+
+@pytest.fixture(autouse=True)
+def _fresh_fields(request: pytest.FixtureRequest) -> None:
+    """Each test finds the fields as a new user does."""
+    for name in {"real", "shared"} & {*request.fixturenames}:
+        served: ServedStudio = request.getfixturevalue(name)
+        for user, tab in itertools.product((LOCAL, *USERS), TABS_WITH_FIELDS):
+            served.studio.set_setting(User(name=user), f"page.{tab}", None)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import itertools
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,53 +12,17 @@ import numpy as np
 import pytest
 from helpers import photograph
 from job_requests import generation
-from page_browser import PHONE, Tab, open_page, ready
+from page_browser import PHONE, Tab, log_in, open_page, ready
 from PIL import Image
 from playwright.sync_api import Browser, expect
-from stand_in_worker import StandInWorker
-from studio_server import PASSWORD, ServedStudio, serving
+from studio_server import PASSWORD, ServedStudio
 
-from seesr.job_runner import JobRunner, WorkerSettings
 from seesr.jobs import UpscaleRequest
 from seesr.options import Options
 from seesr.studio.records import LOCAL, User
 
 pytestmark = pytest.mark.system
 ME = User(name=LOCAL, role="admin")
-USERS = ("anna", "ben")
-
-
-@pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedStudio]:
-    """A studio on the embedded models."""
-    worker = JobRunner(WorkerSettings(device="cpu", dtype="float32"))
-    with serving(tmp_path_factory.mktemp("real"), worker=worker, page=True) as served:
-        yield served
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedStudio]:
-    """A studio of anna and ben, whose worker takes 0.3 s a step."""
-    with serving(tmp_path_factory.mktemp("shared"), *USERS, worker=StandInWorker(0.3), page=True) as served:
-        yield served
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two small photographs."""
-    folder = tmp_path_factory.mktemp("photos")
-    for name, box in {"cat": (150, 80, 198, 120), "eye": (100, 60, 140, 108)}.items():
-        photograph("chelsea.png", box).save(folder / f"{name}.png")
-    return sorted(folder.iterdir())
-
-
-@pytest.fixture(autouse=True)
-def _fresh_fields(request: pytest.FixtureRequest) -> None:
-    """Each test finds the fields as a new user does."""
-    for name in {"real", "shared"} & {*request.fixturenames}:
-        served: ServedStudio = request.getfixturevalue(name)
-        for user, tab in itertools.product((LOCAL, *USERS), ("upscale", "text", "image", "inpaint")):
-            served.studio.set_setting(User(name=user), f"page.{tab}", None)
 
 
 def pixels(content: bytes) -> np.ndarray[Any, Any]:
@@ -69,14 +31,6 @@ def pixels(content: bytes) -> np.ndarray[Any, Any]:
 
 def file(served: ServedStudio, picture: str) -> bytes:
     return served.studio.picture_content(ME, picture)[1].read_bytes()
-
-
-def log_in(browser: Browser, served: ServedStudio, name: str) -> Tab:
-    tab = open_page(browser, served)
-    tab.page.get_by_label("Name").fill(name)
-    tab.page.get_by_label("Password").fill(PASSWORD)
-    tab.page.keyboard.press("Enter")
-    return ready(tab)
 
 
 def test_the_keyboard_alone_makes_the_picture_that_the_api_makes(browser: Browser, real: ServedStudio) -> None:
