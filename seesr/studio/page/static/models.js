@@ -2,7 +2,7 @@
 
 import { ask, make, say, sentence } from "./state.js";
 import { bytes, button, careful, labelled, link, ticked } from "./parts.js";
-import { told } from "./welcome.js";
+import { isTold, told } from "./welcome.js";
 
 const POLL = 700;
 const ACTIVE = ["pending", "running"];
@@ -32,6 +32,7 @@ class Models extends HTMLElement {
       this.loaded = new Set(Object.values(system.devices).flatMap(device => device.loaded));
       [this.models, this.upscaling, this.catalogue] = [models, upscaling, catalogue];
       this.note.replaceChildren(...told(upscaling));
+      this.note.hidden = isTold();  // above the tabs
       this.more.hidden = !this.isAdmin;
       this.drawModels();
       if (this.isAdmin) {

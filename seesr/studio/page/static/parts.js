@@ -17,7 +17,12 @@ export function careful(label, question, yes, no, work) {
   return place;
 }
 
-export const labelled = (label, field) => make("label", { className: "seesr-field" }, make("span", {}, label), field);
+let count = 0;
+/** A field below its label. */
+export function labelled(label, field) {
+  field.id ||= `seesr-part-${++count}`;
+  return make("div", { className: "seesr-field" }, make("label", { htmlFor: field.id }, label), field);
+}
 export const ticked = (label, field) => make("label", { className: "seesr-tick" }, field, make("span", {}, label));
 
 /** A choice of [value, text] pairs. */

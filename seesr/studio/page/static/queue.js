@@ -30,6 +30,14 @@ class Queue extends HTMLElement {
   }
 
   async load() {
+    if (this.isLoading) return void (this.again = true);
+    this.isLoading = true;
+    await this.loadOnce();
+    this.isLoading = false;
+    if (this.again) this.load(this.again = false);
+  }
+
+  async loadOnce() {
     try {
       const user = this.user ??= await ask("me");
       const of = user.role === "admin" && user.name !== "local" ? (this.of ?? "*") : user.name;

@@ -18,6 +18,8 @@ export function told(model) {
   return [make("p", {}, make("strong", {}, model.name === "full" ? say("model_full") : say("model_other", { name: model.name })))];
 }
 
+export const isTold = () => document.querySelector("seesr-welcome section") !== null;
+
 customElements.define("seesr-welcome", class extends HTMLElement {
   async connectedCallback() {
     const [model, preferences] = await facts;
@@ -26,6 +28,7 @@ customElements.define("seesr-welcome", class extends HTMLElement {
       await ask("me/preferences", { method: "PATCH", json: { welcomed: true } });
       preferences.welcomed = true;
       this.replaceChildren();
+      for (const note of document.querySelectorAll("seesr-models .note")) note.hidden = false;
     };
     const note = make("section", { "aria-label": say("model_small") }, ...told(model), button(say("dismiss"), dismiss));
     this.replaceChildren(note);
