@@ -12,4 +12,4 @@ from seesr.studio.page.messages import Messages, languages
 def build(page: Page) -> None:
     """Draws the tab."""
     names = {code: Messages.read(code)("language.name") for code in languages()}
-    shell("settings", "settings", languages=json.dumps(names), formats=" ".join(map(str, SaveOptions.choices("format"))))
+    shell("preferences", "settings", languages=json.dumps(names), formats=" ".join(map(str, SaveOptions.choices("format"))))

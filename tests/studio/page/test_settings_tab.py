@@ -26,7 +26,6 @@ from seesr.studio.records import Preferences, User
 from seesr.weights.cache import Cache
 
 pytestmark = pytest.mark.system
-expect.set_options(timeout=30_000)
 LORA = save({"lora_unet_x_attn2_to_k.lora_down.weight": torch.ones(4, 1024)})
 NAMES = ("anna", "ben", "carl", "dora", "eve", "finn", "gus")
 ANNA, BEN, CARL, DORA, EVE, FINN = (User(name=name, role="admin" if name == "anna" else "user") for name in NAMES[:6])
@@ -44,13 +43,16 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedStudio]:
 
 
 @pytest.fixture(autouse=True)
-def _without_full_model(cache: Cache) -> None:
-    """The cache is empty."""
+def _without_full_model(cache: Cache) -> Iterator[None]:
+    """The cache is empty, and the machine may be slow."""
     del cache
+    expect.set_options(timeout=30_000)
+    yield
+    expect.set_options(timeout=5_000)
 
 
 def section(tab: Tab, name: str) -> Locator:
-    return tab.page.locator("seesr-settings").get_by_role("region", name=name, exact=True)
+    return tab.page.locator("seesr-preferences").get_by_role("region", name=name, exact=True)
 
 
 def test_words_that_the_scripts_put_together_are_there() -> None:
@@ -166,11 +168,11 @@ def test_a_user_reads_models_and_has_own_settings_alone(browser: Browser, served
     expect(models.get_by_label("Name on the hub, or address")).to_be_hidden()
     tab.open("Settings")
     expect(section(tab, "API keys")).to_be_visible()
-    expect(tab.page.locator("seesr-settings h3")).to_have_text(
+    expect(tab.page.locator("seesr-preferences h3")).to_have_text(
         ["Language and look", "Saving pictures", "Fields", "Password", "API keys"]
     )
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
-    for button in tab.page.locator("seesr-settings :is(button, select):visible").all():
+    for button in tab.page.locator("seesr-preferences :is(button, select):visible").all():
         assert (button.bounding_box() or {"height": 0})["height"] >= 40
     assert tab.faults == []
 

@@ -4,7 +4,7 @@
 // seesr-drop                   pictures that are uploaded; with `mask` the mask is painted on it
 // seesr-view                   the result: preview, progress, pictures; with `compare` before and after
 // seesr-cancel, seesr-queue    ends the tab's jobs; all jobs
-// seesr-models, seesr-settings  what is fetched and removed; preferences, keys, users
+// seesr-models, seesr-preferences  what is fetched and removed; preferences, keys, users
 // seesr-welcome                which upscaling model is here, until it is dismissed
 
 import { get, put, set } from "./state.js";
@@ -13,7 +13,7 @@ import { settled } from "./drop.js";
 import "./frame.js";
 import "./queue.js";
 import "./models.js";
-import "./settings.js";
+import "./preferences.js";
 
 /** The inputs of a handler, with what is still being uploaded. */
 async function collect(tab, names, values) {

@@ -24,7 +24,7 @@ function wear(theme) {
   history.replaceState(history.state, "", address);
 }
 
-class Settings extends HTMLElement {
+class Preferences extends HTMLElement {
   connectedCallback() {
     new IntersectionObserver(entries => { if (entries.at(-1).isIntersecting && !this.drawn) this.load(); }).observe(this);
   }
@@ -199,7 +199,7 @@ class Settings extends HTMLElement {
   }
 }
 
-customElements.define("seesr-settings", Settings);
+customElements.define("seesr-preferences", Preferences);
 
 // After the page was opened anew from here.
 if (location.hash === HERE) {
