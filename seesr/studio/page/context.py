@@ -12,9 +12,10 @@ import gradio as gr
 from gradio.components import Component
 
 from seesr.errors import OptionError, SeeSRError
-from seesr.options import OptionModel, SaveOptions
+from seesr.jobs import GenerationRequest, UpscaleRequest
+from seesr.options import OptionModel
 from seesr.studio.page.messages import Messages
-from seesr.studio.records import User
+from seesr.studio.records import Job, User
 from seesr.studio.studio import Studio
 
 AnyComponent = TypeVar("AnyComponent", bound=Component)
@@ -45,10 +46,11 @@ class Page:
     help: dict[str, str] = field(default_factory=dict)
     """What each field means, by the id of its element: it is said on hover."""
 
-    def saving(self, user: User, format: str | None) -> SaveOptions:
-        """How a user's pictures are written: in the format of the tab, and else as the user prefers."""
+    def submit(self, user: User, request: UpscaleRequest | GenerationRequest) -> Job:
+        """As `Studio.submit`; pictures are written as the user prefers where the tab does not name a format."""
         preferred = self.studio.preferences(user).saving
-        return preferred.model_copy(update={"format": format}) if format else preferred
+        saving = preferred.model_copy(update={"format": request.saving.format or preferred.format})
+        return self.studio.submit(user, request.model_copy(update={"saving": saving}))
 
     def form(self, tab: str) -> Form:
         """The fields of a tab, which are remembered under its name."""

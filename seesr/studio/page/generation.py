@@ -131,6 +131,6 @@ def submit_generation(page: Page, user: User, task: GenerationTask, values: dict
         if not any(sides):
             raise InputError(page.text("error.no_mask"))
         task = "image to image"  # what is added outside needs no mask
-    saving = page.saving(user, values.get("format"))
+    saving = SaveOptions.make(format=values.get("format") or None)
     request = GenerationRequest(task=task, options=options, saving=saving, **pictures)
-    return page.studio.submit(user, request).id
+    return page.submit(user, request).id

@@ -64,6 +64,6 @@ def submit_upscales(page: Page, user: User, values: dict[str, Any]) -> list[str]
     given = {name: values[name] for name in values if name in Options.model_fields and values[name] not in (None, "")}
     # What a preset decides is not taken from fields that were left as they are.
     options = Options.make(values["preset"] or None, **given)
-    saving = page.saving(user, values["format"])
+    saving = SaveOptions.make(format=values["format"] or None)
     requests = [UpscaleRequest(task="upscale", options=options, saving=saving, image=name) for name in names]
-    return [page.studio.submit(user, request).id for request in requests]
+    return [page.submit(user, request).id for request in requests]
