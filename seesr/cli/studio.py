@@ -107,6 +107,7 @@ def studio(
     from seesr.generation.checkpoint_facts import CHECKPOINT_VARIABLE
     from seesr.studio.accounts import Accounts
     from seesr.studio.studio import Studio
+    from seesr.weights.resolve import ENVIRONMENT_VARIABLE
 
     use_models_from(models_from)
     data = (data or data_folder()).absolute()
@@ -119,6 +120,8 @@ def studio(
     os.environ[DATA_VARIABLE] = str(data)  # where this process and the workers look for models and styles
     if checkpoint is not None:
         os.environ[CHECKPOINT_VARIABLE] = checkpoint
+    if weights is not None:
+        os.environ[ENVIRONMENT_VARIABLE] = str(weights)  # of which the API tells
     models = {"weights": weights, "checkpoint": checkpoint, "safety_checker": safety_checker, "data": data}
     memory = {"dtype": dtype, "memory_limit": memory_limit, "lowvram": lowvram, "medvram": medvram}
     speed = {"no_optimizations": no_optimizations, "compiled": compiled, "seconds": settings.limits.seconds}

@@ -60,6 +60,8 @@ class Pulls:
         self.manager = manager
         self._pulls = dict[str, Pull]()
         self._cancelled = set[str]()
+        self._wanted = dict[str, tuple[ModelSource, Kind | None, str | None]]()
+        """What was asked for, by pull."""
         self._queue = queue.Queue[tuple[str, Plan, Kind | None, str | None] | None]()
         self._changed = threading.Condition()  # of a re-entrant lock
         self._thread: threading.Thread | None = None
@@ -81,12 +83,24 @@ class Pulls:
             if sum(each.state == "pending" for each in self._pulls.values()) >= MAX_PENDING:
                 raise OptionError(f"{MAX_PENDING} models wait to be fetched already; wait until some are done.")
             self._forget()
-            self._pulls[pull.id] = pull
+            self._pulls[pull.id], self._wanted[pull.id] = pull, (source, kind, name)
             self._queue.put((pull.id, plan, kind, name))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="seesr-pulls", daemon=True)
                 self._thread.start()
         return pull
+
+    def retry(self, id: str, by: str) -> Pull:
+        """Asks for a model once more; what was fetched of it is not fetched again.
+
+        Raises:
+            OptionError: there is no such pull, or too many wait already.
+            WeightsError: as `start`.
+        """
+        with self._changed:
+            self.pull(id)
+            source, kind, name = self._wanted[id]
+        return self.start(source, by, kind, name)
 
     def pulls(self) -> list[Pull]:
         """All that are remembered, the newest last."""
@@ -190,5 +204,5 @@ class Pulls:
     def _forget(self) -> None:
         ended = [id for id, pull in self._pulls.items() if pull.state in PULL_ENDED]
         for id in ended[: max(len(self._pulls) - KEPT + 1, 0)]:
-            del self._pulls[id]
+            del self._pulls[id], self._wanted[id]
             self._cancelled.discard(id)

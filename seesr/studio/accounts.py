@@ -97,6 +97,15 @@ class Accounts:
         self._store.set_password_hash(name, self._hash(password))
         self._store.remove_sessions_of(name)
 
+    def change_user(self, name: str, role: Role | None = None, disabled: bool | None = None) -> User:
+        """Changes what is given of a user; one who is disabled is let in by nothing, and all sessions end.
+
+        Raises:
+            NotFoundError: there is no such user.
+            ConflictError: no admin would be left who may log in.
+        """
+        return self._store.change_user(name, role, disabled)
+
     def ensure_user(self, name: str, password: str) -> User:
         """An admin of this name and password, who is made, or given the password, where that is not so."""
         try:
@@ -129,7 +138,7 @@ class Accounts:
     def by_session(self, token: str) -> User | None:
         """The user of a session that has not ended."""
         session = self._store.session(_digest(token))
-        return session and session.user
+        return None if session is None else _enabled(session.user)
 
     def by_password(self, name: str, password: str, address: str) -> User | None:
         """The user of a name and password that are right.
@@ -183,11 +192,12 @@ class Accounts:
         prefix, _, rest = key.partition("-")
         key_id, _, secret = rest.partition("-")
         known = self._store.key(key_id) if prefix == KEY_PREFIX and secret else None
-        return known.user if known and hmac.compare_digest(known.key_hash, _digest(secret)) else None
+        return _enabled(known.user) if known and hmac.compare_digest(known.key_hash, _digest(secret)) else None
 
     def _find(self, name: str) -> tuple[User | None, str]:
         try:
-            return self._store.user(name), self._store.password_hash(name) or self._hash_of_nobody
+            user = _enabled(self._store.user(name))
+            return user, (user and self._store.password_hash(name)) or self._hash_of_nobody
         except NotFoundError:
             return None, self._hash_of_nobody
 
@@ -229,6 +239,10 @@ class _Tries:
         self._times.move_to_end(key)
         while len(self._times) > COUNTED:
             self._times.popitem(last=False)
+
+
+def _enabled(user: User) -> User | None:
+    return None if user.disabled else user
 
 
 def _digest(secret: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field
 
 from seesr.jobs import JobRequest
+from seesr.options import SaveOptions
 
 JobState = Literal["pending", "running", "done", "failed", "cancelled", "interrupted"]
 ENDED: tuple[JobState, ...] = ("done", "failed", "cancelled", "interrupted")
@@ -28,10 +29,23 @@ class User(Record):
 
     name: str
     role: Role = "user"
+    disabled: bool = False
+    """Is not let in, by session, password or key."""
 
     @property
     def is_admin(self) -> bool:
         return self.role == "admin"
+
+
+class Preferences(Record):
+    """What a user has chosen for the page."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    language: str | None = Field(default=None, pattern="^[a-z]{2}$", description="None: what the browser asks for.")
+    theme: Literal["light", "dark"] | None = Field(default=None, description="None: as the machine has it.")
+    saving: SaveOptions = Field(default=SaveOptions(), description="How pictures are written where a tab does not say.")
+    welcomed: bool = Field(default=False, description="The first-run message was dismissed.")
 
 
 class KeyRecord(Record):

@@ -37,7 +37,7 @@ from seesr.studio.events import EventLog
 from seesr.studio.files import FileStore
 from seesr.studio.gallery import Gallery
 from seesr.studio.picture_facts import PictureFacts, picture_facts
-from seesr.studio.records import ENDED, LOCAL, Job, JobState, PictureRecord, QueueStatus, User, Webhook
+from seesr.studio.records import ENDED, LOCAL, Job, JobState, PictureRecord, Preferences, QueueStatus, User, Webhook
 from seesr.studio.webhooks import Webhooks
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ logger = logging.getLogger("seesr.studio")
 
 LOCK = ".lock"
 """In the data folder: held by the studio that runs on it."""
+PREFERENCES, FIELDS = "preferences", "page."
+"""Names of users' settings: of the preferences, and how those begin that hold the values of the page's fields."""
 UPLOADS_LAST = timedelta(days=1)
 """How long an upload stays that no job names."""
 TIDY_SECONDS = 3600.0
@@ -448,6 +450,21 @@ class Studio(Gallery):
     def set_setting(self, user: User, name: str, value: Any) -> None:
         """Remembers a JSON value for a user; None forgets it."""
         self.store.set_setting(user.name, name, value)
+
+    def preferences(self, user: User) -> Preferences:
+        """What the user has chosen for the page."""
+        return Preferences.model_validate(self.setting(user, PREFERENCES) or {})
+
+    def set_preferences(self, user: User, changes: Preferences) -> Preferences:
+        """Changes those fields that were given to `changes`."""
+        changed = {name: getattr(changes, name) for name in changes.model_fields_set}
+        merged = self.preferences(user).model_copy(update=changed)
+        self.set_setting(user, PREFERENCES, merged.model_dump(mode="json"))
+        return merged
+
+    def forget_fields(self, user: User) -> None:
+        """Forgets all values that the page remembers of its fields."""
+        self.store.forget_settings(user.name, FIELDS)
 
     def delete_user(self, user: User, name: str) -> None:
         """Removes a user, by an admin or the user, with all jobs, pictures and uploads.

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from hub import Hub
+from hub import REVISION, Hub
 from safetensors.torch import save
 from studio_server import ServedStudio, studio_app
 
@@ -85,6 +85,11 @@ def test_pulls_run_one_after_the_other_and_end_on_request(hub: Hub, app: ServedS
     assert ada.delete(f"{PULLS}/{first}").status_code == 204
     assert ended(ada, first)["state"] in ("cancelled", "failed")
     assert ended(ada, second)["state"] == "done"
+    assert ada.post(f"{PULLS}/{second}/retry").status_code == 409
+    hub.length.clear()
+    retried = ada.post(f"{PULLS}/{first}/retry").json()
+    assert retried["source"] == "someone/a@" + REVISION
+    assert ended(ada, retried["id"])["model"]["name"] == "a"
 
 
 @pytest.mark.parametrize("address", [f"https://{'a' * 64}.example/x.safetensors", "https://127.0.0.1/\u00fc.safetensors"])
@@ -105,6 +110,7 @@ def test_only_admins_change_models(hub: Hub, app: ServedStudio) -> None:
         ("GET", PULLS, None),
         ("GET", f"{PULLS}/x/events", None),
         ("DELETE", f"{PULLS}/x", None),
+        ("POST", f"{PULLS}/x/retry", None),
         ("POST", f"{MODELS}/verify", {}),
         ("DELETE", f"{MODELS}/loras/x", None),
     ):

@@ -154,7 +154,7 @@ def test_cors_is_for_named_origins_without_cookies(tmp_path: Path) -> None:
 
 
 def test_no_users_means_this_machine_alone(open_app: ServedStudio) -> None:
-    assert open_app.client().get("/api/v1/me").json() == {"name": "local", "role": "admin"}
+    assert open_app.client().get("/api/v1/me").json() == {"name": "local", "role": "admin", "disabled": False}
     assert refusal(open_app.client("10.0.0.9").get("/api/v1/me")) == "unauthorized"
     # A reverse proxy on this machine, which hands on what strangers send.
     for header in ("X-Forwarded-For", "Forwarded", "X-Real-IP"):
@@ -305,6 +305,33 @@ def test_metrics_are_for_admins_and_this_machine(users_app: ServedStudio) -> Non
     assert users_app.client_of("ada", address="10.0.0.9").get("/metrics").status_code == 200
 
 
+def test_who_is_disabled_is_let_in_by_nothing(tmp_path: Path) -> None:
+    with studio_app(tmp_path, "ada", "bob") as app:
+        ada, session, basic = app.client_of("ada"), logged_in(app, "bob"), {"Authorization": ""}
+        basic["Authorization"] = f"Basic {base64.b64encode(f'bob:{PASSWORD}'.encode()).decode()}"
+        proofs = [app.client_of("bob"), session, app.client(headers=basic)]
+        assert [client.get("/api/v1/me").status_code for client in proofs] == [200] * 3
+        changed = ada.patch("/api/v1/users/bob", json={"disabled": True})
+        assert changed.json() == {"name": "bob", "role": "user", "disabled": True}
+        assert [client.get("/api/v1/me").status_code for client in proofs] == [401] * 3
+        assert app.client().post("/login", json={"name": "bob", "password": PASSWORD}).status_code == 401
+        ada.patch("/api/v1/users/bob", json={"disabled": False, "role": "admin"})
+        assert [client.get("/api/v1/me").status_code for client in proofs] == [200, 401, 200]  # its session has ended
+        assert proofs[0].get("/api/v1/users").status_code == 200
+
+
+@pytest.mark.parametrize("change", [{"role": "user"}, {"disabled": True}])
+def test_an_admin_who_may_log_in_is_always_left(tmp_path: Path, change: dict[str, Any]) -> None:
+    with studio_app(tmp_path, "ada", "bob", "eve") as app:
+        ada = app.client_of("ada")
+        ada.patch("/api/v1/users/eve", json={"role": "admin", "disabled": True})
+        answer = ada.patch("/api/v1/users/ada", json=change)
+        assert (answer.status_code, refusal(answer)) == (409, "conflict")
+        assert ada.get("/api/v1/me").json() == {"name": "ada", "role": "admin", "disabled": False}
+        ada.patch("/api/v1/users/bob", json={"role": "admin"})
+        assert ada.patch("/api/v1/users/ada", json=change).status_code == 200
+
+
 def test_session_ends_with_logout_and_with_a_new_password(users_app: ServedStudio) -> None:
     ended, other = logged_in(users_app, "eve"), logged_in(users_app, "eve")
     assert ended.post("/logout", headers={"Origin": OWN}).status_code == 204
@@ -388,6 +415,8 @@ def test_routes_of_admins_refuse_users(users_app: ServedStudio) -> None:
     for method, path, body in (
         ("GET", "/api/v1/users", None),
         ("POST", "/api/v1/users", {"name": "mallory", "password": PASSWORD, "role": "admin"}),
+        ("PATCH", "/api/v1/users/eve", {"role": "admin"}),
+        ("GET", "/api/v1/limits", None),
         ("POST", "/api/v1/queue/pause", {}),
         ("POST", "/api/v1/queue/resume", {}),
         ("POST", "/api/v1/jobs", {**JOB, "priority": 9}),

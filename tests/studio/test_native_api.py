@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,6 +19,7 @@ from websockets.sync.client import connect
 
 from seesr.jobs import content_hash
 from seesr.studio.api.native import PREFIX
+from seesr.studio.records import Preferences, User
 
 
 @pytest.fixture
@@ -170,6 +172,37 @@ def test_a_look_at_a_job_or_a_page_takes_few_queries_however_much_there_is(serve
         assert ask("/queue") <= 8
     finally:
         sql_event.remove(engine, "before_cursor_execute", count)
+
+
+def test_preferences_are_ones_own_and_change_by_field(served: ServedStudio, ben: httpx.Client) -> None:
+    path = "/me/preferences"
+    usual = ben.get(path).json()
+    assert usual == Preferences().model_dump(mode="json")
+    ben.patch(path, json={"theme": "dark", "saving": {"format": "webp", "metadata": False}}).raise_for_status()
+    changed = ben.patch(path, json={"language": "it"}).json()
+    assert (changed["theme"], changed["language"], changed["welcomed"]) == ("dark", "it", False)
+    assert changed["saving"] == {"format": "webp", "quality": 95, "metadata": False}
+    assert ben.get(path).json() == changed
+    assert served.studio.preferences(User(name="anna")) == Preferences()
+    assert [ben.patch(path, json=wrong).status_code for wrong in ({"theme": "pink"}, {"x": 1})] == [422, 422]
+    served.studio.set_setting(User(name="ben"), "page.text", {"steps": 3})
+    assert ben.delete("/me/fields").status_code == 204
+    assert served.studio.setting(User(name="ben"), "page.text") is None
+    assert ben.patch(path, json={"theme": None, "language": None, "saving": usual["saving"]}).json() == usual
+
+
+def test_the_upscaling_model_is_the_small_one_until_the_full_one_is_here(
+    ben: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEESR_CACHE", str(tmp_path))
+    monkeypatch.delenv("SEESR_WEIGHTS", raising=False)
+    model = ben.get("/upscaling-model").json()
+    assert (model["name"], model["embedded"], model["command"]) == ("tiny", True, "seesr weights pull --accept-license")
+    assert model["missing"] > 0
+    assert 10_000 < model["megabytes"] < 30_000
+    assert model["licence_page"].startswith("https://")
+    monkeypatch.setenv("SEESR_WEIGHTS", str(tmp_path / "mine"))
+    assert (ben.get("/upscaling-model").json() | {"missing": 0})["name"] == "mine"
 
 
 def test_the_description_names_every_route_with_what_it_does(served: ServedStudio, ben: httpx.Client) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
+from pathlib import Path
 
 import psutil
 from fastapi import APIRouter
@@ -10,9 +12,23 @@ from fastapi import APIRouter
 from seesr.generation.options import GenerationOptions
 from seesr.generation.samplers import SAMPLERS, SCHEDULES
 from seesr.options import OptionModel, Options, ReadOptions, SaveOptions
-from seesr.studio.api.dependencies import AnyModels, AnyStudio, AnyUser
-from seesr.studio.api.schemas import DeviceFacts, OptionGroups, OptionInfo, SamplerInfo, Samplers, Style, SystemFacts
+from seesr.studio.api.dependencies import Admin, AnyModels, AnyStudio, AnyUser
+from seesr.studio.api.schemas import (
+    DeviceFacts,
+    OptionGroups,
+    OptionInfo,
+    SamplerInfo,
+    Samplers,
+    Style,
+    SystemFacts,
+    UpscalingModel,
+)
+from seesr.studio.limits import OperatorLimits
 from seesr.version import __version__
+from seesr.weights.cache import Cache
+from seesr.weights.hub import PULL_COMMAND
+from seesr.weights.manifest import read_manifest
+from seesr.weights.resolve import ENVIRONMENT_VARIABLE, FULL, TINY
 
 router = APIRouter(tags=["facts"])
 
@@ -29,6 +45,32 @@ def system(studio: AnyStudio, user: AnyUser) -> SystemFacts:
         memory_available=memory.available,
         disk_free=studio.files.free_bytes(),
     )
+
+
+@router.get("/upscaling-model")
+def upscaling_model(user: AnyUser) -> UpscalingModel:
+    """The model that enlarges pictures, and what the full one is."""
+    del user
+    manifest = read_manifest()
+    missing = Cache.default().missing(manifest)
+    chosen = os.environ.get(ENVIRONMENT_VARIABLE) or (TINY if missing else FULL)
+    base = next((source for source in manifest.source if source.must_accept), manifest.source[0])
+    return UpscalingModel(
+        name=Path(chosen).name,
+        embedded=chosen == TINY,
+        missing=len(missing),
+        megabytes=sum(file.megabytes for _, file in manifest.files),
+        licence=base.licence,
+        licence_page=base.licence_page,
+        command=f"{PULL_COMMAND} --accept-license",
+    )
+
+
+@router.get("/limits")
+def limits(studio: AnyStudio, admin: Admin) -> OperatorLimits:
+    """The operator's limits, as they stand in `studio.toml`; for admins."""
+    del admin
+    return studio.settings.limits
 
 
 @router.get("/options")

@@ -127,6 +127,14 @@ def one_pull(pulls: AnyPulls, admin: Admin, pull: Id) -> Pull:
     return _pull(pulls, pull)
 
 
+@router.post("/pulls/{pull}/retry", status_code=202)
+def retry_pull(pulls: AnyPulls, admin: Admin, pull: Id) -> Pull:
+    """Fetches a model once more whose pull failed or was cancelled, after what is there; for admins."""
+    if _pull(pulls, pull).state not in ("failed", "cancelled"):
+        raise ConflictError("only a pull that failed or was cancelled can be retried.")
+    return pulls.retry(pull, admin.name)
+
+
 @router.delete("/pulls/{pull}", status_code=204)
 def cancel_pull(pulls: AnyPulls, admin: Admin, pull: Id) -> Response:
     """Ends fetching a model; what was fetched is kept for the next time. For admins."""

@@ -79,6 +79,13 @@ class NewUser(Body):
     role: Role = "user"
 
 
+class UserChange(Body):
+    """What is changed of a user."""
+
+    role: Role | None = None
+    disabled: bool | None = Field(default=None, description="Whether the user is kept out.")
+
+
 class NewPassword(Body):
     """A password that takes the place of another."""
 
@@ -256,6 +263,18 @@ class SystemFacts(BaseModel):
     memory_total: int = Field(description="Bytes of the machine.")
     memory_available: int
     disk_free: int = Field(description="Bytes where pictures are kept.")
+
+
+class UpscalingModel(BaseModel):
+    """The model that enlarges pictures, and how the full one is fetched."""
+
+    name: str = Field(description="`tiny`, `full`, or the name of another folder of weights.")
+    embedded: bool = Field(description="It is the small one that comes with SeeSR.")
+    missing: int = Field(description="Files of the full model that are not here.")
+    megabytes: int = Field(description="Of the full model's files.")
+    licence: str = Field(description="Of the full model's base, which must be accepted.")
+    licence_page: str
+    command: str = Field(description="What fetches the full model, for who runs the server.")
 
 
 class EventMessage(BaseModel):

@@ -8,12 +8,13 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Response
 from fastapi.responses import StreamingResponse
 
+from seesr.studio.access import require_admin
 from seesr.studio.api.dependencies import Admin, AnyAccounts, AnyStudio, AnyUser
 from seesr.studio.api.failures import FAILURES_OF_FILES
 from seesr.studio.api.jobs import Id
-from seesr.studio.api.schemas import FreshKey, Key, NewKey, NewPassword, NewUser, WebhookSecret
+from seesr.studio.api.schemas import FreshKey, Key, NewKey, NewPassword, NewUser, UserChange, WebhookSecret
 from seesr.studio.errors import NotFoundError
-from seesr.studio.records import User
+from seesr.studio.records import Preferences, User
 
 router = APIRouter(tags=["users"])
 Name = Annotated[str, Path(max_length=64)]
@@ -23,6 +24,25 @@ Name = Annotated[str, Path(max_length=64)]
 def me(user: AnyUser) -> User:
     """The user who asks."""
     return user
+
+
+@router.get("/me/preferences")
+def preferences(studio: AnyStudio, user: AnyUser) -> Preferences:
+    """What one has chosen for the page."""
+    return studio.preferences(user)
+
+
+@router.patch("/me/preferences")
+def change_preferences(studio: AnyStudio, user: AnyUser, changes: Preferences) -> Preferences:
+    """Changes what is given of one's preferences."""
+    return studio.set_preferences(user, changes)
+
+
+@router.delete("/me/fields", status_code=204)
+def forget_fields(studio: AnyStudio, user: AnyUser) -> Response:
+    """Forgets the values that the page remembers of all its fields."""
+    studio.forget_fields(user)
+    return Response(status_code=204)
 
 
 @router.get("/me/keys")
@@ -62,6 +82,14 @@ def add_user(accounts: AnyAccounts, admin: Admin, new: NewUser) -> User:
     """Makes a user; for admins. The first one is an admin, and from then on everybody must log in."""
     del admin
     return accounts.add_user(new.name, new.password, new.role)
+
+
+@router.patch("/users/{name}")
+def change_user(accounts: AnyAccounts, user: AnyUser, name: Name, changes: UserChange) -> User:
+    """Changes the role of a user, keeps one out, or lets one in again; for admins."""
+    _require_self(user, name)
+    require_admin(user, "change a user")
+    return accounts.change_user(name, changes.role, changes.disabled)
 
 
 @router.delete("/users/{name}", status_code=204)

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from seesr.studio.studio import Studio
 
 STATIC = Path(__file__).with_name("static")
-LANGUAGE, THEME = "page.language", "page.theme"
-"""Names of the user's settings; the theme is `light`, `dark`, or what the machine says."""
 
 
 def mount_page(app: FastAPI, studio: Studio) -> None:
@@ -64,9 +62,10 @@ def mount_page(app: FastAPI, studio: Studio) -> None:
 def _redirect(studio: Studio, known: list[str]):  # noqa: ANN202 a route
     def to_page(request: Request) -> RedirectResponse:
         user: User = request.state.user
-        language = studio.setting(user, LANGUAGE) or preferred_language(request.headers.get("accept-language", ""), known)
-        theme = studio.setting(user, THEME)
-        query = f"?__theme={theme}" if theme in ("light", "dark") else ""
+        chosen = studio.preferences(user)
+        language = chosen.language if chosen.language in known else None
+        language = language or preferred_language(request.headers.get("accept-language", ""), known)
+        query = f"?__theme={chosen.theme}" if chosen.theme else ""
         return RedirectResponse(f"{request.scope.get('root_path', '')}/ui/{language}/{query}")
 
     return to_page

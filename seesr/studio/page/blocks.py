@@ -6,7 +6,7 @@ import json
 
 import gradio as gr
 
-from seesr.studio.page import extras, gallery, image_to_image, inpaint, queue, text_to_image, upscale
+from seesr.studio.page import extras, gallery, image_to_image, inpaint, models, queue, settings, text_to_image, upscale
 from seesr.studio.page.context import Page, shell
 from seesr.studio.page.filling import add_filling
 from seesr.studio.page.messages import Messages
@@ -20,6 +20,8 @@ TABS = (
     ("extras", extras.build),
     ("gallery", gallery.build),
     ("queue", queue.build),
+    ("models", models.build),
+    ("settings", settings.build),
 )
 """Name and builder of each tab; a tab's element has the id `tab-NAME`, which the script opens."""
 
@@ -29,6 +31,7 @@ def build_blocks(studio: Studio, words: Messages) -> gr.Blocks:
     page = Page(studio, words)
     with gr.Blocks(title="ButterVision", analytics_enabled=False, fill_width=True) as blocks:
         shell("header", "")
+        shell("welcome", "")
         with gr.Tabs(elem_id="tabs"):
             for name, build in TABS:
                 with gr.Tab(words(f"tab.{name}"), id=name, elem_id=f"tab-{name}", render_children=True):

@@ -12,9 +12,10 @@ import gradio as gr
 from gradio.components import Component
 
 from seesr.errors import InputError, OptionError, SeeSRError
+from seesr.jobs import GenerationRequest, UpscaleRequest
 from seesr.options import OptionModel
 from seesr.studio.page.messages import Messages
-from seesr.studio.records import User
+from seesr.studio.records import Job, User
 from seesr.studio.studio import Studio
 
 AnyComponent = TypeVar("AnyComponent", bound=Component)
@@ -52,6 +53,12 @@ class Page:
     forms: list[Form] = field(default_factory=list)
     help: dict[str, str] = field(default_factory=dict)
     """What each field means, by the id of its element: it is said on hover."""
+
+    def submit(self, user: User, request: UpscaleRequest | GenerationRequest) -> Job:
+        """As `Studio.submit`; pictures are written as the user prefers where the tab does not name a format."""
+        preferred = self.studio.preferences(user).saving
+        saving = preferred.model_copy(update={"format": request.saving.format or preferred.format})
+        return self.studio.submit(user, request.model_copy(update={"saving": saving}))
 
     def form(self, tab: str) -> Form:
         """The fields of a tab, which are remembered under its name."""

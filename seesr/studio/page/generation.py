@@ -13,7 +13,7 @@ from seesr.generation.controls import MAX_CONTROLS
 from seesr.generation.options import GenerationOptions
 from seesr.generation.samplers import SAMPLERS, SCHEDULES
 from seesr.generation.styles import read_styles
-from seesr.jobs import NEEDED, GenerationTask, JobRequest, parse_request
+from seesr.jobs import NEEDED, GenerationRequest, GenerationTask, parse_request
 from seesr.options import SaveOptions
 from seesr.studio.page.context import HIDDEN, FieldError, Form, Page, shell
 from seesr.studio.page.plot import add_plot
@@ -139,10 +139,10 @@ def submit_generation(page: Page, user: User, task: GenerationTask, values: dict
         InputError, OptionError: as `generation_request`.
         LimitError: as `Studio.submit`.
     """
-    return page.studio.submit(user, generation_request(page, task, values)).id
+    return page.submit(user, generation_request(page, task, values)).id
 
 
-def generation_request(page: Page, task: GenerationTask, values: dict[str, Any]) -> JobRequest:
+def generation_request(page: Page, task: GenerationTask, values: dict[str, Any]) -> GenerationRequest:
     """The job that the fields ask for.
 
     Raises:
@@ -168,7 +168,9 @@ def generation_request(page: Page, task: GenerationTask, values: dict[str, Any])
         "mask": values.get("mask") or None,
         "controls": _control_units(page, values.get("controls") or "[]"),
     }
-    return parse_request(request)
+    parsed = parse_request(request)
+    assert isinstance(parsed, GenerationRequest)
+    return parsed
 
 
 def _control_units(page: Page, text: str) -> list[dict[str, Any]]:

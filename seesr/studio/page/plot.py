@@ -14,7 +14,7 @@ import gradio as gr
 
 from seesr.errors import InputError, SeeSRError
 from seesr.generation.options import MAX_SEED
-from seesr.jobs import JobRequest
+from seesr.jobs import GenerationRequest
 from seesr.studio.page.axes import REPLACE, Axis, axis_names, check_name
 from seesr.studio.page.context import HIDDEN, MAX_SHOWN, Form, Page, newest_first, user_of
 from seesr.studio.records import User
@@ -70,7 +70,7 @@ class Plot:
         return json.dumps({"axes": axes, "jobs": jobs})
 
 
-def add_plot(page: Page, form: Form, has_picture: bool) -> Callable[[Callable[[dict[str, Any]], JobRequest]], None]:
+def add_plot(page: Page, form: Form, has_picture: bool) -> Callable[[Callable[[dict[str, Any]], GenerationRequest]], None]:
     """Draws the fields of a plot; returns what connects its button, to be called once all fields of the form are there.
 
     Args:
@@ -108,7 +108,7 @@ def add_plot(page: Page, form: Form, has_picture: bool) -> Callable[[Callable[[d
     for component in fields:
         component.change(tell, fields, count, trigger_mode="always_last", **HIDDEN)
 
-    def connect(request_of: Callable[[dict[str, Any]], JobRequest]) -> None:
+    def connect(request_of: Callable[[dict[str, Any]], GenerationRequest]) -> None:
         form_names, inputs = list(form.fields), [*form.fields.values()]
 
         def submit(request: gr.Request, *values: Any) -> tuple[Any, Any, str]:
@@ -130,7 +130,7 @@ def add_plot(page: Page, form: Form, has_picture: bool) -> Callable[[Callable[[d
     return connect
 
 
-def submit_cells(page: Page, user: User, requests: list[JobRequest]) -> list[str]:
+def submit_cells(page: Page, user: User, requests: list[GenerationRequest]) -> list[str]:
     """Puts all jobs into the queue, or none; returns their ids.
 
     Raises:
@@ -139,7 +139,7 @@ def submit_cells(page: Page, user: User, requests: list[JobRequest]) -> list[str
     ids = list[str]()
     try:
         for request in requests:
-            ids.append(page.studio.submit(user, request).id)
+            ids.append(page.submit(user, request).id)
     except SeeSRError:
         for id in ids:
             page.studio.cancel(user, id)

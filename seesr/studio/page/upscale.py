@@ -66,4 +66,4 @@ def submit_upscales(page: Page, user: User, values: dict[str, Any]) -> list[str]
     options = Options.make(values["preset"] or None, **given)
     saving = SaveOptions.make(format=values["format"] or None)
     requests = [UpscaleRequest(task="upscale", options=options, saving=saving, image=name) for name in names]
-    return [page.studio.submit(user, request).id for request in requests]
+    return [page.submit(user, request).id for request in requests]

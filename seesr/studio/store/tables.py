@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, DateTime, Dialect, Double, ForeignKey, Index, MetaData, String, UniqueConstraint
+from sqlalchemy import JSON, DateTime, Dialect, Double, ForeignKey, Index, MetaData, String, UniqueConstraint, false
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
@@ -203,6 +203,8 @@ class UserRow(Table):
     password_hash: Mapped[str | None]
     role: Mapped[Role]
     created: Mapped[datetime]
+    disabled: Mapped[bool] = mapped_column(server_default=false())
+    """May not log in."""
 
 
 class KeyRow(Table):

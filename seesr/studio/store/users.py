@@ -82,6 +82,25 @@ class UserStore(Database):
         with self._read() as session:
             return session.scalar(select(exists().select_from(UserRow))) or False
 
+    def change_user(self, name: str, role: Role | None = None, disabled: bool | None = None) -> User:
+        """Changes what is given of a user; the sessions of one who is disabled end.
+
+        Raises:
+            NotFoundError: there is no such user.
+            ConflictError: no admin would be left who may log in.
+        """
+        with self._write() as session:
+            lock_queue(session)
+            row = _row(session, name)
+            row.role = role or row.role
+            row.disabled = row.disabled if disabled is None else disabled
+            session.flush()
+            if not session.scalar(select(exists().where(UserRow.role == "admin", UserRow.disabled.is_(False)))):
+                raise ConflictError(f"{name!r} is the only admin who may log in; make another user one first.")
+            if row.disabled:
+                session.execute(delete(SessionRow).where(SessionRow.user == name))
+            return _user(row)
+
     def remove_user(self, name: str) -> list[PictureRecord]:
         """Removes a user with all jobs, pictures, uploads, keys, sessions and settings.
 
@@ -197,6 +216,12 @@ class UserStore(Database):
             else:
                 session.merge(SettingRow(user=user, name=name, value=value))
 
+    def forget_settings(self, user: str, prefix: str) -> None:
+        """Forgets the values of a user whose names begin so."""
+        with self._write() as session:
+            begins = SettingRow.name.startswith(prefix, autoescape=True)
+            session.execute(delete(SettingRow).where(SettingRow.user == user, begins))
+
 
 def _row(session: Session, name: str) -> UserRow:
     row = session.get(UserRow, name)
@@ -206,7 +231,7 @@ def _row(session: Session, name: str) -> UserRow:
 
 
 def _user(row: UserRow) -> User:
-    return User(name=row.name, role=row.role)
+    return User(name=row.name, role=row.role, disabled=row.disabled)
 
 
 def _key(row: KeyRow, user: UserRow) -> KeyRecord:

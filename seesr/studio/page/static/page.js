@@ -10,6 +10,8 @@
 // seesr-sheet                  the table of a plot
 // seesr-extras                 what a picture's file says, and its tags
 // seesr-gallery                finished pictures
+// seesr-models, seesr-preferences  what is fetched and removed; preferences, keys, users
+// seesr-welcome                which upscaling model is here, until it is dismissed
 
 import { get, put, set } from "./state.js";
 import { lastSeed } from "./view.js";
@@ -23,6 +25,8 @@ import "./prompt.js";
 import "./frame.js";
 import "./retry.js";
 import "./queue.js";
+import "./models.js";
+import "./preferences.js";
 import "./gallery.js";
 
 /** Fields that elements of ours write; the others' values come from Gradio. */
