@@ -121,6 +121,7 @@ class TagsRequest(BaseModel):
 
 JobRequest = Annotated[GenerationRequest | UpscaleRequest | TagsRequest, Field(discriminator="task")]
 """A job of any task: a full snapshot of its settings."""
+Task = Literal[GenerationTask, "upscale", "tags"]
 _REQUESTS: TypeAdapter[GenerationRequest | UpscaleRequest | TagsRequest] = TypeAdapter(JobRequest)
 
 
