@@ -14,6 +14,7 @@ import pytest
 from fastapi.routing import iter_route_contexts
 from hypothesis import given
 from hypothesis import strategies as st
+from stand_in_worker import picture as png
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 from studio_server import OWN, PASSWORD, ServedStudio, studio_app
@@ -381,7 +382,9 @@ def test_no_route_shows_or_changes_what_is_another_users(users_app: ServedStudio
     picture = bob.get(f"/api/v1/jobs/{job}").json()["pictures"][0]["id"]
     key = bob.post("/api/v1/me/keys", json={}).json()["key"].split("-")[1]
     board = bob.post("/api/v1/boards", json={"name": "his"}).json()["id"]
-    values = {"job": job, "picture": picture, "name": "bob", "key": key, "board": board}
+    upload = bob.post("/api/v1/uploads", files={"picture": ("a.png", png(8))}).json()["hash"]
+    values = {"job": job, "picture": picture, "name": "bob", "key": key, "board": board, "hash": upload}
+    nothing = dict.fromkeys(values, "nothing") | {"hash": "0" * 64}
     before = {path: bob.get(path).json() for path in ("/api/v1/jobs", "/api/v1/pictures", "/api/v1/me/keys")}
     walked = 0
     for method, path in routes(users_app):
@@ -399,8 +402,7 @@ def test_no_route_shows_or_changes_what_is_another_users(users_app: ServedStudio
         body = {"password": PASSWORD} if "password" in path else {}
         body |= {"priority": 0} if method == "PATCH" and "/jobs" in path else {}
         asked, unknown = (
-            eve.request(method, concrete(path, ids), json=body if method != "GET" else None)
-            for ids in (values, dict.fromkeys(values, "nothing"))
+            eve.request(method, concrete(path, ids), json=body if method != "GET" else None) for ids in (values, nothing)
         )
         assert asked.status_code == 404, (method, path, asked.status_code, asked.text)
         # Nor that there is such a thing.
