@@ -132,7 +132,8 @@ def test_an_admin_finds_fetches_and_removes_models(browser: Browser, served: Ser
     assert [model.name for model in manager.list_models("loras")] == ["water"]
     for job in served.studio.jobs(BEN, ["pending"]):
         served.studio.cancel(BEN, job.id)
-    assert [fault[-20:] for fault in tab.faults] == ["of 400 (Bad Request)", "s of 409 (Conflict)"]
+    assert re.findall(r"status of (\d+)", " ".join(tab.faults)) == ["400", "409"]
+    assert len(tab.faults) == 2
 
 
 def test_a_pull_that_failed_says_why_and_is_retried_and_one_that_lasts_is_cancelled(
@@ -153,7 +154,7 @@ def test_a_pull_that_failed_says_why_and_is_retried_and_one_that_lasts_is_cancel
     failed.get_by_role("button", name="Retry").click()
     again = models.locator("[data-pull]").filter(has_text="oil").first
     again.get_by_role("button", name="Cancel").click(timeout=30_000)
-    expect(again).to_contain_text(re.compile("cancelled|broke off"), timeout=70_000)
+    expect(again).to_contain_text(re.compile("cancelled|ended after"), timeout=70_000)
     states = [pull.state for pull in served.app.state.pulls.pulls() if "oil" in pull.source]
     assert states in (["failed", "cancelled"], ["failed", "failed"])
     assert "oil" not in [model.name for model in served.app.state.pulls.manager.list_models()]

@@ -32,13 +32,15 @@ export const choice = (pairs, value, properties = {}) => {
   return field;
 };
 
-/** Something to copy: its text, and a button. */
+/** Something to copy: its text, and a button, which selects it where browsers give pages no clipboard (plain HTTP). */
 export function copied(text, label, done) {
+  const code = make("code", {}, text);
   const press = button(label, async () => {
-    await navigator.clipboard?.writeText(text);
+    if (!navigator.clipboard) return getSelection().selectAllChildren(code);
+    await navigator.clipboard.writeText(text);
     press.textContent = done;
   });
-  return make("span", { className: "copy" }, make("code", {}, text), press);
+  return make("span", { className: "copy" }, code, press);
 }
 
 export function bytes(count) {

@@ -53,7 +53,7 @@ export async function ask(path, options = {}) {
   return body;
 }
 
-export const sentence = text => text.replace(/^./, letter => letter.toUpperCase());
+export const sentence = text => (/^https?:/.test(text) ? text : text.replace(/^./, letter => letter.toUpperCase()));
 
 /** Uploads a picture; returns its content hash. */
 export async function upload(file) {
