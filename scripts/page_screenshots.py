@@ -32,7 +32,7 @@ DRAWN = 1500
 """Milliseconds until a tab is drawn."""
 WAIT = 300_000
 """Milliseconds that the start of the studio, or a job, may take."""
-PROMPTS = ("a red apple, 3d", "a sailing boat, flat", "a cat, 3d")
+PROMPTS = ("balloon, 3d", "cactus, flat", "red apple, 3d")
 PHOTOS = Path(__file__).parents[1] / "tests" / "photos"
 WEBP_QUALITY = 80
 
@@ -90,11 +90,11 @@ def fill(browser: Browser, address: str, folder: Path) -> None:
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.4, steps=8)
     page.mouse.up()
-    page.locator("#inpaint-prompt textarea").fill("a blue ball, 3d")
+    page.locator("#inpaint-prompt textarea").fill("banana, 3d")
     submit(page, "inpaint")
     page.locator("seesr-view[tab=inpaint]").get_by_role("button", name="Image to image").click()
     expect(page.locator("seesr-drop[tab=image] figure")).to_have_count(1, timeout=WAIT)
-    page.locator("#image-prompt textarea").fill("a green apple, 3d")
+    page.locator("#image-prompt textarea").fill("carrot, 3d")
     submit(page, "image")
     open_tab(page, "upscale")
     old = folder / "old.png"  # small, and as hurt as an old photograph
@@ -107,7 +107,7 @@ def fill(browser: Browser, address: str, folder: Path) -> None:
     submit(page, "upscale")
     page.request.post(f"{address}/api/v1/queue/pause", data={"reason": "screenshots"}, headers={"origin": address})
     open_tab(page, "text")
-    for prompt in ("a house, flat", "a tree, 3d"):
+    for prompt in ("butterfly, flat", "fox, 3d"):
         page.locator("#text-prompt textarea").fill(prompt)
         page.locator("#text-submit").click()
         page.wait_for_timeout(DRAWN)
