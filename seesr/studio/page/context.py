@@ -69,6 +69,7 @@ class Form:
         self.page, self.tab = page, tab
         self.fields = dict[str, Component]()
         self.defaults = dict[str, Any]()
+        self.scripted = set[str]()
         self.error: gr.HTML
 
     @property
@@ -110,6 +111,7 @@ class Form:
     def hidden(self, name: str) -> gr.Textbox:
         """A value that the browser's script reads and writes: content hashes of pictures, ids of jobs."""
         box = gr.Textbox("", visible="hidden", elem_id=f"{self.tab}-{name}", label=f"{self.tab}-{name}")
+        self.scripted.add(name)
         box.change(None, box, None, js=f"value => seesr.set({json.dumps(self.tab)}, {json.dumps(name)}, value)", **HIDDEN)
         return self.add(name, box)
 
@@ -169,10 +171,15 @@ class Form:
 
     def _keep_changes(self, name: str, component: Component) -> None:
         def keep(request: gr.Request, value: Any) -> None:
-            self.keep(user_of(request), {name: value})
+            user = user_of(request)
+            kept = self.page.studio.setting(user, self.setting) or {}
+            if kept.get(name, self.defaults[name]) != value:
+                self.keep(user, {name: value})
 
-        # `input` is of the user alone: what the page itself sets is kept already.
-        component.input(keep, component, None, trigger_mode="always_last", **HIDDEN)  # pyright: ignore[reportAttributeAccessIssue]
+        # `input` is of the user alone: what the page itself sets is kept already. Gradio does not tell it of hidden fields.
+        changes: Any = component
+        listen = changes.change if name in self.scripted else changes.input
+        listen(keep, component, None, trigger_mode="always_last", **HIDDEN)
 
     def told(self, failure: SeeSRError) -> str:
         """The sentence, and the field that it is about, which the script marks."""

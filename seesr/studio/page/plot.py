@@ -64,9 +64,9 @@ class Plot:
                 changed = axis.apply(changed, value) if axis else changed
             yield changed
 
-    def as_json(self, labels: Callable[[str], str], jobs: list[str]) -> str:
-        """What the script draws the table from: names and values of the axes, and the jobs of the cells."""
-        axes = [{"name": labels(axis.name), "values": axis.values} if axis else None for axis in self.axes]
+    def as_json(self, labels: Callable[[str, str], str], jobs: list[str]) -> str:
+        """What the script draws the table from: the labels of each axis, and the jobs of the cells."""
+        axes = [[labels(axis.name, value) for value in axis.values] if axis else [""] for axis in self.axes]
         return json.dumps({"axes": axes, "jobs": jobs})
 
 
@@ -85,11 +85,11 @@ def add_plot(page: Page, form: Form, has_picture: bool) -> Callable[[Callable[[d
         for axis in AXES:
             with gr.Row():
                 name, values = f"plot_{axis}", f"plot_{axis}_values"
-                label = text("field.axis", axis=axis.upper())
-                kept = gr.Dropdown(known, value="", label=label, elem_id=f"{form.tab}-{name}", min_width=140)
-                label = text("field.axis_values", axis=axis.upper())
+                shown = text("field.axis", axis=axis.upper())
+                kept = gr.Dropdown(known, value="", label=shown, elem_id=f"{form.tab}-{name}", min_width=140)
+                shown = text("field.axis_values", axis=axis.upper())
                 written = gr.Textbox(
-                    "", label=label, placeholder=text("word.values"), elem_id=f"{form.tab}-{values}", min_width=140
+                    "", label=shown, placeholder=text("word.values"), elem_id=f"{form.tab}-{values}", min_width=140
                 )
                 fields += [form.add(name, kept), form.add(values, written)]
         count = gr.HTML("", elem_id=f"{form.tab}-plot-count", elem_classes="seesr-count")
@@ -108,6 +108,9 @@ def add_plot(page: Page, form: Form, has_picture: bool) -> Callable[[Callable[[d
     for component in fields:
         component.change(tell, fields, count, trigger_mode="always_last", **HIDDEN)
 
+    def label(name: str, value: str) -> str:
+        return value if name == REPLACE else f"{label_of(page, name)}: {value}"
+
     def connect(request_of: Callable[[dict[str, Any]], JobRequest]) -> None:
         form_names, inputs = list(form.fields), [*form.fields.values()]
 
@@ -119,7 +122,7 @@ def add_plot(page: Page, form: Form, has_picture: bool) -> Callable[[Callable[[d
                 ids = submit_cells(page, user, [request_of(cell) for cell in plot.cells(given)])
             except SeeSRError as failure:
                 return gr.skip(), gr.skip(), form.told(failure)
-            jobs, drawn = newest_first(ids, given["jobs"]), plot.as_json(lambda name: label_of(page, name), ids)
+            jobs, drawn = newest_first(ids, given["jobs"]), plot.as_json(label, ids)
             form.keep(user, given | {"jobs": jobs, "plot": drawn})
             return jobs, drawn, ""
 

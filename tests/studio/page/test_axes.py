@@ -42,8 +42,7 @@ def test_a_range_is_what_it_says(first: int, step: int, count: int) -> None:
 def test_whatever_is_written_is_values_or_one_sentence(name: str, text: str) -> None:
     try:
         axis = Axis.parse(name, text)
-    except InputError as error:
-        assert str(error).endswith(".")
+    except InputError:
         return
     assert 1 <= len(axis.values) <= MAX_VALUES
     assert len({*axis.values}) == len(axis.values)

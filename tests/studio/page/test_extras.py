@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from page_browser import Tab, open_page, ready
+from helpers import photograph
+from page_browser import Tab, log_in, open_page, ready
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from playwright.sync_api import Browser, expect
@@ -121,10 +122,12 @@ def test_what_has_no_field_is_named(browser: Browser, real: ServedStudio, tmp_pa
     assert tab.faults == []
 
 
-def test_the_tags_of_a_picture_become_a_prompt(browser: Browser, real: ServedStudio, photos: list[Path]) -> None:
+def test_the_tags_of_a_picture_become_a_prompt(browser: Browser, real: ServedStudio, tmp_path: Path) -> None:
+    cup = tmp_path / "cup.png"
+    photograph("coffee.png").resize((150, 100)).save(cup)
     tab = ready(open_page(browser, real, permissions=["clipboard-read", "clipboard-write"]))
     tab.open("Extras")
-    tab.page.locator("seesr-drop[tab=extras] input").set_input_files(photos[0])
+    tab.page.locator("seesr-drop[tab=extras] input").set_input_files(cup)
     tab.page.get_by_role("button", name="Find tags").click()
     tags = tab.page.get_by_label("Tags", exact=True)
     expect(tags.get_by_role("listitem").first).to_be_visible(timeout=60_000)
@@ -140,7 +143,49 @@ def test_the_tags_of_a_picture_become_a_prompt(browser: Browser, real: ServedStu
     tab.open("Extras")
     tab.page.get_by_role("button", name="Enlarge").click()
     expect(tab.page.locator("seesr-drop[tab=upscale] figure")).to_have_count(1)
-    assert real.studio.setting(ME, "page.upscale")["pictures"] == real.studio.upload(ME, photos[0].read_bytes())
+    assert real.studio.setting(ME, "page.upscale")["pictures"] == real.studio.upload(ME, cup.read_bytes())
+    assert tab.faults == []
+
+
+def test_a_plot_is_a_table_of_jobs_that_differ_by_its_axes(browser: Browser, shared: ServedStudio, tmp_path: Path) -> None:
+    tab = log_in(browser, shared, "ben")
+    tab.open("Text to image")
+    tab.field("text-prompt").fill("a cat")
+    tab.page.get_by_role("button", name="X/Y/Z plot").click()
+    for axis, option, values in (("x", "Steps", "2..4 by 2"), ("y", "Replace words", "cat, dog"), ("z", "Sampler", "Euler")):
+        tab.field(f"text-plot_{axis}").click()
+        tab.page.get_by_role("option", name=option, exact=True).click()
+        tab.field(f"text-plot_{axis}_values").fill(values)
+    expect(tab.page.locator("#text-plot-count")).to_have_text("4 pictures, each a job of its own.", timeout=WAIT)
+    tab.field("text-plot_x_values").fill("1-150")
+    expect(tab.page.locator("#text-plot-count")).to_contain_text("the limit is 200", timeout=WAIT)
+    tab.field("text-plot_x_values").fill("2..4 by 2")
+    expect(tab.page.locator("#text-plot-count")).to_contain_text("4 pictures", timeout=WAIT)
+    tab.page.get_by_role("button", name="Make the plot").click()
+    sheet = tab.page.locator("seesr-sheet[tab=text]")
+    expect(sheet.get_by_role("status")).to_have_text("4 of 4 pictures", timeout=60_000)
+    made = shared.studio.jobs(User(name="ben"))[3::-1]
+    requests: list[Any] = [job.request.options for job in made]
+    assert [(one.steps, one.prompt, one.sampler) for one in requests] == [
+        (steps, prompt, "Euler") for prompt in ("a cat", "a dog") for steps in (2, 4)
+    ]
+    assert len({one.seed for one in requests}) == 1
+    cells = sheet.locator("td img")
+    shown = [(cells.nth(place).get_attribute("src") or "").split("/")[-2] for place in range(4)]
+    assert shown == [job.pictures[0].id for job in made]
+    with tab.page.expect_download() as saved:
+        sheet.get_by_role("button", name="Download sheet").click()
+    saved.value.save_as(tmp_path / "sheet.png")
+    grey = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB")) == 128
+    assert grey.all(axis=2).sum() == pytest.approx(4 * 64 * 64, rel=0.01)
+    tab.page.reload()
+    ready(tab)
+    tab.open("Text to image")
+    expect(sheet.get_by_role("status")).to_have_text("4 of 4 pictures", timeout=WAIT)
+    sheet.get_by_role("button", name="dog").last.click()
+    assert tab.wait_for_picture("text") == made[-1].pictures[0].id
+    sheet.get_by_role("button", name="Close the plot").click()
+    expect(sheet).to_be_hidden()
     assert tab.faults == []
 
 

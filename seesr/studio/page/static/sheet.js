@@ -31,7 +31,7 @@ class Sheet extends HTMLElement {
     this.tables.replaceChildren();
     this.jobs = new Set(this.plot?.jobs);
     if (!this.plot) return;
-    const [x, y, z] = this.plot.axes.map(labels);
+    const [x, y, z] = this.plot.axes;
     this.tables.replaceChildren(...z.map((name, depth) => make("table", {},
       make("caption", {}, name),
       make("thead", {}, make("tr", {}, make("td"), ...x.map(label => make("th", { scope: "col" }, label)))),
@@ -65,7 +65,7 @@ class Sheet extends HTMLElement {
   /** Draws the tables into one PNG file, which the browser saves. */
   async download() {
     const images = await Promise.all(this.cells.map(({ id }) => loaded(known(id)?.pictures[0])));
-    const [x, y, z] = this.plot.axes.map(labels), font = 16;
+    const [x, y, z] = this.plot.axes, font = 16;
     const canvas = document.createElement("canvas"), pen = canvas.getContext("2d");
     pen.font = `${font}px sans-serif`;
     const margin = Math.ceil(Math.min(320, Math.max(0, ...y.map(label => pen.measureText(label).width)))) + 2 * GAP;
@@ -102,9 +102,6 @@ class Sheet extends HTMLElement {
     setTimeout(() => URL.revokeObjectURL(url), 60_000);
   }
 }
-
-/** What stands at the rows or columns of an axis; a single empty label where there is no axis. */
-const labels = axis => (axis ? axis.values.map(value => `${axis.name}: ${value}`) : [""]);
 
 function loaded(picture) {
   if (!picture) return null;
