@@ -142,7 +142,7 @@ class Cards extends HTMLElement {
       const isOther = Boolean(model.base && checkpoint && model.base !== checkpoint.base);
       classList.toggle("unfit", isOther || Boolean(model.problem));
       const named = checkpoint?.base ? `${checkpoint.name} (${checkpoint.base})` : checkpoint?.name;
-      children[1].textContent = model.problem ?? (isOther ? say("unfit", { base: model.base, checkpoint: named }) : model.base ?? say(`kind_${model.kind}`));
+      children[1].textContent = model.problem ?? (isOther ? say("unfit", { base: model.base, checkpoint: named }) : model.base ?? say(`card_${model.kind}`));
     }
   }
 }
