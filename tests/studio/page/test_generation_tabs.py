@@ -41,7 +41,7 @@ def drawing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedStudio]:
     """A studio on the embedded checkpoint, with LoRAs, an embedding, a ControlNet and a second checkpoint."""
     data, embedded = tmp_path_factory.mktemp("drawing"), beside_package("pictograms")
     models = data / "models"
-    unet = UNet2DConditionModel.from_pretrained(embedded / "unet")  # pyright: ignore[reportAttributeAccessIssue]
+    unet = UNet2DConditionModel.from_pretrained(embedded / "unet")
     layers = loras.kohya(loras.factors(unet, 1, ("attn1.to_q", "attn2.to_k")))
     loras.write(models / "loras" / "styles" / "ink.safetensors", layers, {"modelspec.trigger_phrase": "ink wash, paper"})
     Image.new("RGB", (60, 40), "teal").save(models / "loras" / "styles" / "ink.png")
