@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -205,7 +205,8 @@ def test_language_theme_and_defaults_are_kept_for_the_user(browser: Browser, ser
     expect(page.locator("seesr-drop[tab=upscale] figure")).to_have_count(1)
     page.locator("#upscale-submit").click()
     tab.wait_for_picture("upscale")
-    assert served.studio.jobs(CARL)[0].request.saving == SaveOptions(format="webp", metadata=False)
+    request: Any = served.studio.jobs(CARL)[0].request
+    assert request.saving == SaveOptions(format="webp", metadata=False)
     assert tab.faults == []
 
 
@@ -309,7 +310,7 @@ def test_admins_see_and_order_all_jobs_and_users_their_own(browser: Browser, que
 
     def order() -> list[str]:
         waiting = queue.studio.jobs(ANNA, ["pending"], of="ben")
-        return [job.request.options.prompt for job in sorted(waiting, key=lambda job: job.ahead or 0)]  # pyright: ignore
+        return [getattr(job.request.options, "prompt", "") for job in sorted(waiting, key=lambda job: job.ahead or 0)]
 
     def expect_order(*names: str) -> None:
         expect(rows.filter(has_text="ben · ").locator("strong")).to_have_text([*names])
