@@ -32,7 +32,7 @@ def drawn(real: ServedStudio, tmp_path_factory: pytest.TempPathFactory) -> Path:
         negative_prompt="a leaf, green",
         steps=3,
         guidance_scale=1.5,
-        sampler="Euler a",
+        sampler="DPM++ 2M",
         schedule="Karras",
         width=128,
         height=64,
