@@ -148,5 +148,5 @@ def generation_request(page: Page, task: GenerationTask, values: dict[str, Any])
             raise InputError(page.text("error.no_mask"))
         task = "image to image"  # what is added outside needs no mask
     saving = SaveOptions.make(format=values.get("format") or None)
-    models = {name: values.get(name) or None for name in ("checkpoint", "vae")}
+    models: dict[str, Any] = {name: values.get(name) or None for name in ("checkpoint", "vae")}
     return GenerationRequest(task=task, options=options, saving=saving, **pictures, **models)
