@@ -71,7 +71,7 @@ def test_cells_have_one_seed_and_one_picture_each() -> None:
     assert len({cell["seed"] for cell in cells}) == 1
     assert {(cell["batch_size"], cell["batch_count"]) for cell in cells} == {(1, 1)}
     with pytest.raises(InputError, match="does not hold"):
-        [*plot.cells(form | {"prompt": "a bird"})]
+        list(plot.cells(form | {"prompt": "a bird"}))
 
 
 def test_an_axis_of_seeds_has_its_own() -> None:
