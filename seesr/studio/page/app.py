@@ -41,7 +41,6 @@ def mount_page(app: FastAPI, studio: Studio) -> None:
             build_blocks(studio, words),
             f"/{code}",
             theme=page_theme(),
-            css_paths=STATIC / "page.css",
             head=_head(words),
             footer_links=[],
             run_history=False,
@@ -87,5 +86,5 @@ def _head(words: Messages) -> str:
     return (
         f"<script>window.seesr = {{words: {texts}, early: [], set: (...values) => seesr.early.push(values)}};"
         f'document.documentElement.lang = "{words.language}";</script>'
-        '<script type="module" src="../../page/page.js"></script>'
+        '<link rel="stylesheet" href="../../page/page.css"><script type="module" src="../../page/page.js"></script>'
     )

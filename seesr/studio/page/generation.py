@@ -40,14 +40,15 @@ def build_generation(page: Page, tab: str, task: GenerationTask) -> None:
     with gr.Row(elem_classes="seesr-work"):
         with gr.Column(scale=1, min_width=320, elem_classes="seesr-options"):
             form.hidden("jobs")
+            if "image" in NEEDED[task]:
+                form.hidden("pictures")
+                shell("drop", tab, label=text("drop.one"), mask=int("mask" in NEEDED[task]), field=f"{tab}-pictures")
             shell("tokens", tab, field="prompt")
             form.option(GenerationOptions, "prompt", lines=3, max_lines=8)
             form.tell("prompt")
             shell("cards", tab)
             form.option(GenerationOptions, "negative_prompt", lines=1, max_lines=4)
             if "image" in NEEDED[task]:
-                form.hidden("pictures")
-                shell("drop", tab, label=text("drop.one"), mask=int("mask" in NEEDED[task]), field=f"{tab}-pictures")
                 form.option(GenerationOptions, "strength")
             if "mask" in NEEDED[task]:
                 form.hidden("mask")

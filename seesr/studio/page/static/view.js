@@ -114,6 +114,7 @@ class View extends HTMLElement {
     else if (job.state === "pending") this.status.textContent = job.ahead ? say("waiting", { ahead: job.ahead }) : say("pending");
     else if (job.state === "running") this.status.textContent = progress ? told(progress) : say("running");
     else this.status.textContent = job.error ? `${job.error[0].toUpperCase()}${job.error.slice(1)}` : say(job.state);
+    this.empty.textContent = this.status.textContent || say("empty");
     if (isActive && progress?.steps) this.bar.value = progress.step / progress.steps;
     else this.bar.removeAttribute("value");
   }

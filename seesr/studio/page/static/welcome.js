@@ -30,7 +30,8 @@ customElements.define("seesr-welcome", class extends HTMLElement {
       this.replaceChildren();
       for (const note of document.querySelectorAll("seesr-models .note")) note.hidden = false;
     };
-    const note = make("section", { "aria-label": say("model_small") }, ...told(model), button(say("dismiss"), dismiss));
-    this.replaceChildren(note);
+    const [about, ...full] = told(model);
+    const more = make("details", {}, make("summary", {}, say("model_full_get")), ...full);
+    this.replaceChildren(make("section", { "aria-label": say("model_small") }, about, more, button(say("dismiss"), dismiss)));
   }
 });
