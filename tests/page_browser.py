@@ -12,7 +12,7 @@ DESKTOP: ViewportSize = {"width": 1280, "height": 800}
 PHONE: ViewportSize = {"width": 390, "height": 844}
 USERS = ("anna", "ben", "cleo")
 """Of the studio that several people share; anna is its admin."""
-TABS_WITH_FIELDS = ("upscale", "text", "image", "inpaint")
+TABS_WITH_FIELDS = ("upscale", "text", "image", "inpaint", "extras")
 WAIT = 60_000
 """Milliseconds that a picture may take on a slow machine."""
 

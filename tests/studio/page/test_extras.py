@@ -141,9 +141,11 @@ def test_the_tags_of_a_picture_become_a_prompt(browser: Browser, real: ServedStu
     tags.get_by_role("button", name="Send to prompt").click()
     expect(tab.field("text-prompt")).to_have_value(prompt)
     tab.open("Extras")
-    tab.page.get_by_role("button", name="Enlarge").click()
+    upload = real.studio.upload(ME, cup.read_bytes())
+    with tab.page.expect_response(lambda answer: upload in (answer.request.post_data or ""), timeout=WAIT):
+        tab.page.get_by_role("button", name="Enlarge").click()
     expect(tab.page.locator("seesr-drop[tab=upscale] figure")).to_have_count(1)
-    assert real.studio.setting(ME, "page.upscale")["pictures"] == real.studio.upload(ME, cup.read_bytes())
+    assert real.studio.setting(ME, "page.upscale")["pictures"] == upload
     assert tab.faults == []
 
 

@@ -27,6 +27,8 @@ export async function fetchJob(id) {
 }
 
 export function keep(job) {
+  // An answer that was overtaken by one that came later: a job that has ended stays as it is.
+  if (ENDED.includes(jobs.get(job.id)?.state) && !ENDED.includes(job.state)) return jobs.get(job.id);
   jobs.set(job.id, { ...job, live: jobs.get(job.id)?.live ?? {} });
   changed(job.id);
   return jobs.get(job.id);
@@ -39,7 +41,8 @@ function take(message) {
   const { job: id, kind, data, preview } = message;
   const job = jobs.get(id);
   if (!job) {
-    if (["started", "picture", "done"].includes(kind)) fetchJob(id);
+    // It may be asked for at this moment, with an answer from before this event.
+    if (["started", "picture", "done", "failed", "cancelled"].includes(kind)) fetchJob(id);
     return;
   }
   if (["started", "done", "failed", "cancelled"].includes(kind)) {
