@@ -12,7 +12,8 @@ export class Viewer extends HTMLElement {
     this.before = make("img", { alt: say("before"), draggable: false, className: "before", hidden: true });
     this.slider = make("input", { type: "range", min: 0, max: 100, step: 0.5, value: 50, hidden: true, "aria-label": say("compare"), oninput: () => this.place() });
     this.line = make("div", { className: "line", hidden: true });
-    this.field = make("div", { className: "field" }, this.after, this.before, this.line);
+    this.names = make("div", { className: "names", hidden: true, "aria-hidden": "true" }, make("span", {}, say("before")), make("span", {}, say("after")));
+    this.field = make("div", { className: "field" }, this.after, this.before, this.line, this.names);
     const button = (text, label, onclick) => make("button", { type: "button", onclick, title: label, "aria-label": label }, text);
     this.tools = make("div", { className: "zoom" },
       button("−", say("zoom_out"), () => this.zoomBy(1 / 1.5)),
@@ -40,7 +41,7 @@ export class Viewer extends HTMLElement {
   }
 
   compare(isOn) {
-    for (const part of [this.before, this.slider, this.line]) part.hidden = !isOn;
+    for (const part of [this.before, this.slider, this.line, this.names]) part.hidden = !isOn;
     this.place();
   }
 
@@ -73,6 +74,7 @@ export class Viewer extends HTMLElement {
 
   place() {
     if (!this.width) return;
+    this.field.classList.toggle("fitted", this.isFitted);
     const size = { width: `${this.width * this.scale}px`, height: `${this.height * this.scale}px`, transform: `translate(${this.x}px, ${this.y}px)` };
     Object.assign(this.after.style, size);
     Object.assign(this.before.style, size);
@@ -110,8 +112,7 @@ export class Viewer extends HTMLElement {
       } else if (isLine) {
         const left = Math.max(0, this.x), right = Math.min(box.width, this.x + this.width * this.scale);
         this.slider.value = ((event.clientX - box.left - left) / (right - left)) * 100;
-      } else {
-        this.isFitted = false;
+      } else if (!this.isFitted) {
         this.x += event.clientX - last.clientX;
         this.y += event.clientY - last.clientY;
       }

@@ -8,7 +8,10 @@ import { tabJobs } from "./view.js";
 let help = {};
 
 const tabButton = tab => document.querySelector(`#tab-${tab}-button`);
-export const openTab = tab => tabButton(tab)?.click();
+export function openTab(tab) {
+  tabButton(tab)?.click();
+  tabButton(tab)?.scrollIntoView({ block: "nearest", inline: "center" });
+}
 const visibleTab = () => document.querySelector('#tabs [role=tab][aria-selected=true]')?.id.replace(/^tab-|-button$/g, "");
 
 customElements.define("seesr-header", class extends HTMLElement {

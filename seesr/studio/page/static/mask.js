@@ -5,6 +5,8 @@ import { get, make, on, put, say, upload, uploadUrl } from "./state.js";
 const UNDO = 20;
 /** Pixels of the canvas; the mask of a larger picture is enlarged by the pipeline. */
 const MAX_SIDE = 2048;
+/** Milliseconds after a stroke. */
+const SAVED_AFTER = 1500;
 const COLOUR = [217, 70, 239];
 const PAINT = `rgb(${COLOUR})`;
 
@@ -22,7 +24,7 @@ export class Mask {
     this.tools = make("div", { className: "tools" }, this.brush, this.eraser, this.size,
       button("undo", () => this.undo()), button("invert", () => this.invert()), button("clear", () => { this.remember(); this.clear(); }),
       make("label", { className: "button" }, this.file, say("upload_mask")));
-    this.element = make("div", { className: "mask", hidden: true }, make("div", { className: "paper" }, this.picture, this.canvas), this.tools);
+    this.element = make("div", { className: "mask", hidden: true }, make("p", {}, say("paint")), make("div", { className: "paper" }, this.picture, this.canvas), this.tools);
     this.undone = [];
     this.choose(false);
     this.picture.addEventListener("load", () => this.fit());
@@ -85,7 +87,12 @@ export class Mask {
       if (last === null || !this.canvas.hasPointerCapture(event.pointerId)) return;
       for (const part of event.getCoalescedEvents?.() ?? [event]) stroke(part);
     });
-    this.canvas.addEventListener("pointerup", () => { last = null; });
+    this.canvas.addEventListener("pointerup", () => {
+      last = null;
+      // So that a closed tab loses nothing.
+      clearTimeout(this.saving);
+      this.saving = setTimeout(() => this.upload().catch(() => { this.isChanged = true; }), SAVED_AFTER);
+    });
   }
 
   remember() {

@@ -30,6 +30,7 @@ export async function send(picture, tab) {
   await drawn(tab, "pictures");
   if (tab === "inpaint") put(tab, "mask", "");
   put(tab, "pictures", hash);
+  document.querySelector(`seesr-drop[tab=${tab}]`)?.scrollIntoView({ block: "nearest" });
 }
 
 class View extends HTMLElement {
@@ -55,6 +56,9 @@ class View extends HTMLElement {
   async load() {
     this.chosen = null;
     this.draw();
+    // On a phone the result lies above what was pressed.
+    if (this.isLoaded && this.offsetParent) this.scrollIntoView({ block: "nearest", behavior: "smooth" });
+    this.isLoaded ||= tabJobs(this.tab).length > 0;
     await Promise.all(tabJobs(this.tab).slice(0, 60).filter(id => !known(id)).map(fetchJob));
     this.draw();
   }
@@ -115,7 +119,7 @@ class View extends HTMLElement {
     else if (job.state === "running") this.status.textContent = progress ? told(progress) : say("running");
     else this.status.textContent = job.error ? `${job.error[0].toUpperCase()}${job.error.slice(1)}` : say(job.state);
     this.empty.textContent = this.status.textContent || say("empty");
-    if (isActive && progress?.steps) this.bar.value = progress.step / progress.steps;
+    if (isActive && progress?.steps > 1) this.bar.value = progress.step / progress.steps;
     else this.bar.removeAttribute("value");
   }
 
