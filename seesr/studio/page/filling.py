@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from seesr.errors import OptionError
+from seesr.generation.checkpoint_facts import known_checkpoints
 from seesr.generation.infotext import Infotext
+from seesr.generation.library import MODELS, VAES, model_folders, model_places
 from seesr.generation.like import KEYS, values_from_infotext, values_from_settings
 from seesr.generation.options import GenerationOptions
 from seesr.generation.samplers import parse_sampler
@@ -60,7 +64,7 @@ def filling_of(settings: dict[str, Any] | None, infotext: str | None) -> Filling
     if settings is not None:
         _take(filling, GenerationOptions, values_from_settings(settings))
         models = {
-            "checkpoint": settings.get("weights"),
+            "checkpoint": re.sub(r" \((embedded|cache)\)$", "", str(settings.get("weights") or "")),
             "vae": settings.get("vae_name"),
             "controls": settings.get("controls"),
         }
@@ -87,16 +91,19 @@ def add_filling(page: Page) -> None:
     tab = gr.Textbox("", visible="hidden", elem_id="fill-tab", label="fill")
     forms = {form.tab: form for form in page.forms if form.tab in TABS.values()}
     fields = [component for form in forms.values() for component in [*form.fields.values(), form.error]]
+    models = page.studio.files.root / MODELS
 
     def fill(request: gr.Request, text: str) -> list[Any]:
         given = json.loads(text)
         filling = filling_of(given.get("settings"), given.get("infotext"))
         if filling is None:
             return ["", *(gr.skip() for _ in fields)]
+        unknown = _leave_out_unknown_models(filling, models)
         answer, opened = list[Any](), TABS[filling.task]
         for form in forms.values():
             if form.tab == opened:
                 values, missing = _for_form(form, filling, given)
+                missing += [f"{_label(form, name)} {value}" for name, value in unknown]
                 form.keep(user_of(request), values)
                 answer += [values.get(name, gr.skip()) for name in form.fields] + [_told(page, missing)]
             else:
@@ -106,6 +113,20 @@ def add_filling(page: Page) -> None:
     box.change(fill, box, [tab, *fields], trigger_mode="always_last", **HIDDEN).then(
         None, tab, None, js="tab => seesr.filled(tab)", **HIDDEN
     )
+
+
+def _leave_out_unknown_models(filling: Filling, models: Path) -> list[tuple[str, str]]:
+    """Takes away the checkpoint and the VAE that are not here, and returns their fields and names.
+
+    Args:
+        models: the folder `models` of the data folder.
+    """
+    vaes = {place.name for folder in model_folders(VAES, models) for place in model_places(folder)}
+    known = {"checkpoint": {place.name for place in known_checkpoints(models)}, "vae": vaes}
+    unknown = [(name, str(filling.values[name])) for name in known if filling.values.get(name, "") not in {"", *known[name]}]
+    for name, _ in unknown:
+        del filling.values[name]
+    return unknown
 
 
 def _take(filling: Filling, model: type[OptionModel], given: Mapping[str, Any]) -> None:
@@ -138,7 +159,7 @@ def _for_form(form: Form, filling: Filling, given: Mapping[str, Any]) -> tuple[d
     model = Options if filling.task == "upscale" else GenerationOptions
     for name, value in filling.values.items():
         has_effect = name not in model.model_fields or value != model.model_fields[name].default
-        if name not in form.fields and has_effect and name != "checkpoint":
+        if name not in form.fields and has_effect:
             missing.append(_label(form, name))
     needed = {"image"} if filling.task in ("upscale", "tags") else NEEDED[filling.task]
     for name, picture in {"pictures": "image", "mask": "mask"}.items():

@@ -84,6 +84,8 @@ def test_the_fields_filled_from_a_file_make_its_picture_again(
     tab.page.locator("#text-submit").click()
     picture = tab.wait_for_picture("text")
     assert (pixels(file(real, picture)) == pixels(drawn.read_bytes())).all()
+    request: Any = real.studio.job(ME, real.studio.picture(ME, picture).job or "").request
+    assert request.checkpoint in ((None,) if of_a1111 else ("pictograms",))
     assert tab.faults == []
 
 

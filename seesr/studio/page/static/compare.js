@@ -20,9 +20,11 @@ export class Viewer extends HTMLElement {
       button(say("fit"), say("fit"), () => this.fit()),
       button("1:1", "1:1", () => this.zoomTo(1 / devicePixelRatio)),
       button("+", say("zoom_in"), () => this.zoomBy(1.5)));
-    this.replaceChildren(this.field, this.slider, this.tools);
+    this.replaceChildren(this.field, this.slider, this.tools, this.missing);
     this.after.addEventListener("load", () => { this.measure(); this.isFitted ? this.fit() : this.place(); });
     this.before.addEventListener("error", () => this.compare(false));
+    this.missing = make("p", { className: "missing", role: "alert", hidden: true }, say("file_missing"));
+    this.after.addEventListener("error", () => { this.after.hidden = !(this.missing.hidden = false); });
     new ResizeObserver(() => (this.isFitted ? this.fit() : this.place())).observe(this.field);
     this.isFitted = true;
     this.scale = 1;
@@ -34,7 +36,8 @@ export class Viewer extends HTMLElement {
   show(after, before = null) {
     if (this.shown === `${after} ${before}`) return;
     this.shown = `${after} ${before}`;
-    this.isFitted = true;
+    this.isFitted = this.missing.hidden = true;
+    this.after.hidden = false;
     this.after.src = after;
     if (before) this.before.src = before;
     this.compare(Boolean(before));
@@ -50,12 +53,14 @@ export class Viewer extends HTMLElement {
     this.height = this.after.naturalHeight;
   }
 
+  /** The scale at which all of the picture is seen. A small one is not blown up beyond twice its pixels. */
+  fitted() { return Math.min(this.field.clientWidth / this.width, this.field.clientHeight / this.height, 2); }
+
   fit() {
     if (!this.width) return;
     this.isFitted = true;
     const { clientWidth: width, clientHeight: height } = this.field;
-    // A small picture is not blown up beyond twice its pixels.
-    this.scale = Math.min(width / this.width, height / this.height, 2);
+    this.scale = this.fitted();
     this.x = (width - this.width * this.scale) / 2;
     this.y = (height - this.height * this.scale) / 2;
     this.place();
@@ -90,9 +95,13 @@ export class Viewer extends HTMLElement {
     const pointers = new Map();
     let isLine = false;
     this.field.addEventListener("wheel", event => {
+      // A fitted picture does not become smaller: the page is scrolled.
+      const factor = Math.exp(-event.deltaY / 400);
+      if (this.isFitted && factor < 1) return;
       event.preventDefault();
+      if (this.scale * factor <= this.fitted()) return this.fit();
       const box = this.field.getBoundingClientRect();
-      this.zoomBy(Math.exp(-event.deltaY / 400), event.clientX - box.left, event.clientY - box.top);
+      this.zoomBy(factor, event.clientX - box.left, event.clientY - box.top);
     }, { passive: false });
     this.field.addEventListener("pointerdown", event => {
       const at = this.line.getBoundingClientRect();

@@ -14,6 +14,20 @@ export function openTab(tab) {
 }
 const visibleTab = () => document.querySelector('#tabs [role=tab][aria-selected=true]')?.id.replace(/^tab-|-button$/g, "");
 
+// The address names the open tab, so that a reload and the browser's way back find it.
+const HASH = /^#tab=(\w+)$/;
+document.addEventListener("click", event => {
+  const tab = event.target.closest?.("#tabs [role=tab]")?.id.replace(/^tab-|-button$/g, "");
+  if (tab && location.hash !== `#tab=${tab}`) history.pushState(history.state, "", `#tab=${tab}`);
+});
+async function follow() {
+  const tab = location.hash ? HASH.exec(location.hash)?.[1] : "upscale";
+  for (let tries = 0; tab && tries < 200 && !visibleTab(); tries++) await new Promise(done => setTimeout(done, 50));
+  if (tab && visibleTab() !== tab) openTab(tab);
+}
+addEventListener("popstate", follow);
+if (HASH.test(location.hash)) follow();
+
 customElements.define("seesr-header", class extends HTMLElement {
   connectedCallback() {
     this.replaceChildren(make("strong", {}, "ButterVision"));
@@ -42,7 +56,8 @@ customElements.define("seesr-footer", class extends HTMLElement {
 
   async draw() {
     if (!online()) return this.replaceChildren(make("span", { role: "status" }, say("offline")));
-    const queue = await ask("queue");
+    const queue = await ask("queue").catch(() => null);
+    if (!queue) return;
     const count = queue.paused ? say("paused", { reason: queue.reason ?? "" }) : say("queue_count", queue);
     this.replaceChildren(
       make("span", {}, count),

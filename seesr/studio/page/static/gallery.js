@@ -32,7 +32,7 @@ class Gallery extends HTMLElement {
     this.notice = make("div", { className: "notice" });
     this.all = make("a", { className: "button", download: "" }, say("download_all"));
     this.replaceChildren(
-      make("div", { className: "find" }, this.search.words, this.search.fold, this.all, this.fresh),
+      make("div", { className: "find" }, this.search.words, this.search.fold, this.search.reset, this.all, this.fresh),
       this.search.fields, this.search.chips, this.empty, this.grid, this.end, this.bar, this.notice, this.details.element);
     this.stop = watch(id => this.changed(id));
     this.pager = new IntersectionObserver(entries => { if (entries.at(-1).isIntersecting) this.more(); }, { rootMargin: `${AHEAD}px` });
@@ -298,7 +298,7 @@ class Gallery extends HTMLElement {
   }
 
   closed(picture) {
-    if (LINK.test(location.hash)) history.replaceState(history.state, "", location.pathname + location.search);
+    if (LINK.test(location.hash)) history.replaceState(history.state, "", "#tab=gallery");
     this.append(this.notice);
     if (picture && this.isSeen && this.tiles.has(picture.id)) this.focus(this.items.findIndex(one => one.id === picture.id));
   }
@@ -406,7 +406,7 @@ class Gallery extends HTMLElement {
 
 function tileOf(picture) {
   const tile = make("li", { "data-picture": picture.id },
-    make("button", { type: "button", className: "open", tabIndex: -1 }, make("img", { src: thumbnailUrl(picture.id), alt: "", loading: "lazy", draggable: false })),
+    make("button", { type: "button", className: "open", tabIndex: -1 }, make("img", { src: thumbnailUrl(picture.id), alt: "", loading: "lazy", onerror: event => event.target.classList.add("gone"), draggable: false })),
     make("label", { className: "check" }, make("input", { type: "checkbox", tabIndex: -1, "aria-label": say("gallery_select") })),
     make("button", { type: "button", className: "star", tabIndex: -1, "aria-label": say("gallery_favour") }));
   mark(tile, picture);

@@ -32,6 +32,7 @@ export class GallerySearch {
       field("gallery_since", this.since), field("gallery_until", this.until));
     this.fold = make("button", { type: "button", "aria-expanded": "false", onclick: () => this.toggle() }, say("gallery_filters"));
     this.chips = make("div", { className: "chips", role: "group", "aria-label": say("gallery_boards") });
+    this.reset = make("button", { type: "button", className: "quiet", hidden: true, onclick: () => this.clear() }, say("gallery_clear"));
     this.clearTerms();
   }
 
@@ -41,6 +42,9 @@ export class GallerySearch {
 
   /** The search as the API takes it. */
   query(more = {}) {
+    const used = [...this.fields.querySelectorAll("input, select")].filter(field => field.value).length;
+    this.fold.textContent = used ? `${say("gallery_filters")} (${used})` : say("gallery_filters");
+    this.reset.hidden = !used && !this.words.value;
     const query = new URLSearchParams(more);
     const add = (name, value) => { if (value) query.append(name, value); };
     add("words", this.words.value.trim());

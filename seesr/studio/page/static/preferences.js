@@ -6,7 +6,7 @@ import { button, careful, choice, copied, labelled, ticked } from "./parts.js";
 
 const THEMES = ["", "light", "dark"], ROLES = ["user", "admin"];
 const LIMITS = ["queue_length", "user_queue_length", "jobs_per_hour", "megapixels_per_hour", "pixels", "steps", "seconds", "quota_bytes", "retention_days", "trash_days"];
-const HERE = "#settings";
+const HERE = "#tab=settings";
 
 const login = () => location.replace(new URL("../login", import.meta.url));
 /** The page anew, in the user's language and theme, with this tab open. */
@@ -200,14 +200,3 @@ class Preferences extends HTMLElement {
 }
 
 customElements.define("seesr-preferences", Preferences);
-
-// After the page was opened anew from here.
-if (location.hash === HERE) {
-  const tabs = new MutationObserver(() => {
-    if (!document.querySelector("#tab-settings-button")) return;
-    tabs.disconnect();
-    history.replaceState(history.state, "", location.pathname + location.search);
-    openTab("settings");
-  });
-  tabs.observe(document.documentElement, { childList: true, subtree: true });
-}

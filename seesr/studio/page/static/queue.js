@@ -1,6 +1,6 @@
 // The user's jobs, and for admins those of all: those that run and wait in their order, then those that have ended.
 
-import { ask, make, say, sentence, thumbnailUrl } from "./state.js";
+import { ask, make, say, sentence, thumbnailUrl, uploadUrl } from "./state.js";
 import { cancel, ENDED, keep, watch } from "./jobs.js";
 import { choice, labelled } from "./parts.js";
 
@@ -102,7 +102,7 @@ class Queue extends HTMLElement {
     const picture = job.pictures[0];
     const facts = [of === "*" && job.user, say(job.state), sentence(job.request.task), job.error].filter(Boolean).join(" · ");
     const row = make("li", { "data-state": job.state, "data-job": job.id },
-      picture ? make("img", { src: thumbnailUrl(picture.id), alt: "", loading: "lazy" }) : make("span", { className: "blank" }),
+      picture ? make("a", { href: `#picture=${picture.id}`, title: say("gallery_open"), "aria-label": say("gallery_open") }, make("img", { src: thumbnailUrl(picture.id), alt: "", loading: "lazy", onerror: event => event.target.classList.add("gone") })) : job.request.image ? make("img", { src: uploadUrl(job.request.image), alt: "" }) : make("span", { className: "blank" }),
       make("div", {},
         make("strong", {}, job.request.options?.prompt || sentence(job.request.task)),
         make("span", { className: job.error ? "wrong" : "" }, facts)),

@@ -24,7 +24,9 @@ export function lastSeed(tab) {
 
 /** Gives a picture of the gallery to a tab as its input, and opens it. */
 export async function send(picture, tab) {
-  const file = await (await fetch(pictureUrl(picture))).blob();
+  const answer = await fetch(pictureUrl(picture));
+  if (!answer.ok) throw new Error(say("file_missing"));
+  const file = await answer.blob();
   const hash = await upload(new File([file], "picture"));
   openTab(tab);
   await drawn(tab, "pictures");
@@ -85,7 +87,7 @@ class View extends HTMLElement {
 
   draw() {
     const [newest = [], ...older] = groups(this.tab);
-    const items = this.items(newest), past = this.items(older.flat()).filter(item => item.picture);
+    const items = this.items(newest), past = this.items(older.flat()).filter(item => item.picture || !ENDED.includes(item.job.state));
     const active = items.find(item => !item.picture && item.job.state === "running");
     const finished = items.filter(item => item.picture);
     const item = [...items, ...past].find(one => one.key === this.chosen) ?? active ?? finished[0] ?? items[0];
@@ -140,7 +142,7 @@ class View extends HTMLElement {
       }
       tools.push(make("span", { className: "label" }, say("send")));
       for (const tab of RECEIVERS.filter(tab => tab !== this.tab))
-        tools.push(make("button", { type: "button", onclick: () => send(picture.id, tab) }, say(tab)));
+        tools.push(make("button", { type: "button", onclick: () => this.send(picture.id, tab) }, say(tab)));
       tools.push(make("button", { type: "button", onclick: event => copy(event.target, JSON.stringify(picture.settings, null, 2)) }, say("copy")));
     }
     this.tools.replaceChildren(...tools);
@@ -165,6 +167,15 @@ class View extends HTMLElement {
       const label = item.picture ? say("picture", { picture: index + 1, pictures: shown.length }) : say(item.job.state);
       return make("button", { type: "button", onclick: choose, "aria-label": label, "aria-pressed": `${item.key === chosen?.key}` }, inside);
     }));
+  }
+
+  async send(picture, tab) {
+    try {
+      await send(picture, tab);
+    } catch (error) {
+      this.status.textContent = error.message;
+      this.status.classList.add("wrong");
+    }
   }
 
   async retry(id) {
