@@ -1,7 +1,6 @@
 // The user's own settings; for admins users and limits.
 
 import { ask, make, say } from "./state.js";
-import { openTab } from "./frame.js";
 import { button, careful, choice, copied, labelled, ticked } from "./parts.js";
 
 const THEMES = ["", "light", "dark"], ROLES = ["user", "admin"];
