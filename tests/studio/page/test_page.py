@@ -245,5 +245,5 @@ def test_all_tabs_together_weigh_little_and_speak_the_browsers_language(browser:
         page.wait_for_load_state("load")
         page.wait_for_timeout(1000)
     assert page.locator("html").get_attribute("lang") == "es"
-    assert page.url.endswith("/ui/es/")
+    assert page.url.endswith("/ui/es/#tab=settings")
     assert 100_000 < sum(sizes) < 2_000_000

@@ -159,7 +159,7 @@ def test_logging_out_ends_it_everywhere_in_the_browser(browser: Browser, shared:
     tab.page.get_by_role("button", name="Log out").click()
     expect(tab.page).to_have_url(f"{shared.address}/login", timeout=WAIT)
     other.open("Queue")
-    expect(other.page).to_have_url(f"{shared.address}/login", timeout=WAIT)
+    expect(other.page).to_have_url(f"{shared.address}/login#tab=queue", timeout=WAIT)
     tab.page.context.add_cookies(cookies)  # a stolen one is of no use either
     tab.page.goto(f"{shared.address}/")
     expect(tab.page).to_have_url(f"{shared.address}/login")

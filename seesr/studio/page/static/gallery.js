@@ -208,6 +208,7 @@ class Gallery extends HTMLElement {
     const favourite = !pictures.every(picture => picture.favourite);
     return this.act(async () => {
       this.update(await Promise.all(pictures.map(picture => ask(`pictures/${picture.id}`, { method: "PATCH", json: { favourite } }))));
+      if (favourite && this.search.place === "favourites") await this.reload();  // opened meanwhile
     });
   }
 

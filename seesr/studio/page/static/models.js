@@ -159,10 +159,12 @@ class Models extends HTMLElement {
   async poll() {
     clearTimeout(this.timer);
     const pulls = await ask("models/pulls");
-    const wasActive = this.hasActive;
     this.hasActive = pulls.some(pull => ACTIVE.includes(pull.state));
     for (const pull of pulls) this.drawPull(pull);
-    if (wasActive && !this.hasActive) this.load();
+    const ended = pulls.filter(pull => !ACTIVE.includes(pull.state)).map(pull => `${pull.id} ${pull.sequence}`).join();
+    const isNew = this.ended !== undefined && ended !== this.ended;
+    this.ended = ended;
+    if (isNew) this.load();
     else if (this.hasActive && this.offsetParent) this.timer = setTimeout(() => this.poll().catch(() => {}), POLL);
   }
 
