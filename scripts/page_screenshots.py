@@ -32,7 +32,7 @@ DRAWN = 1500
 """Milliseconds until a tab is drawn."""
 WAIT = 300_000
 """Milliseconds that the start of the studio, or a job, may take."""
-PROMPTS = ("balloon, 3d", "cactus, flat", "red apple, 3d")
+PROMPTS = ("umbrella, flat", "cactus, flat", "strawberry, flat")
 PHOTOS = Path(__file__).parents[1] / "tests" / "photos"
 WEBP_QUALITY = 80
 
@@ -90,7 +90,7 @@ def fill(browser: Browser, address: str, folder: Path) -> None:
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.4, steps=8)
     page.mouse.up()
-    page.locator("#inpaint-prompt textarea").fill("banana, 3d")
+    page.locator("#inpaint-prompt textarea").fill("sunflower, flat")
     submit(page, "inpaint")
     page.locator("seesr-view[tab=inpaint]").get_by_role("button", name="Image to image").click()
     expect(page.locator("seesr-drop[tab=image] figure")).to_have_count(1, timeout=WAIT)
@@ -111,6 +111,7 @@ def fill(browser: Browser, address: str, folder: Path) -> None:
         page.locator("#text-prompt textarea").fill(prompt)
         page.locator("#text-submit").click()
         page.wait_for_timeout(DRAWN)
+    page.get_by_role("button", name="Do not show this again").click()
     page.context.close()
 
 

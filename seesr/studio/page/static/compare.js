@@ -20,10 +20,10 @@ export class Viewer extends HTMLElement {
       button(say("fit"), say("fit"), () => this.fit()),
       button("1:1", "1:1", () => this.zoomTo(1 / devicePixelRatio)),
       button("+", say("zoom_in"), () => this.zoomBy(1.5)));
+    this.missing = make("p", { className: "missing", role: "alert", hidden: true }, say("file_missing"));
     this.replaceChildren(this.field, this.slider, this.tools, this.missing);
     this.after.addEventListener("load", () => { this.measure(); this.isFitted ? this.fit() : this.place(); });
     this.before.addEventListener("error", () => this.compare(false));
-    this.missing = make("p", { className: "missing", role: "alert", hidden: true }, say("file_missing"));
     this.after.addEventListener("error", () => { this.after.hidden = !(this.missing.hidden = false); });
     new ResizeObserver(() => (this.isFitted ? this.fit() : this.place())).observe(this.field);
     this.isFitted = true;
