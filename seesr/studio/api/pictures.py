@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path as FilePath
 from typing import Annotated, Any
 
@@ -16,6 +17,8 @@ from seesr.studio.api.schemas import PictureChange, PicturePage
 from seesr.studio.records import PictureRecord
 
 router = APIRouter(tags=["pictures"])
+MAX_WORDS = 48
+"""Characters of a prompt in a file's name."""
 IfNoneMatch = Annotated[str | None, Header()]
 FILE_ANSWERS: dict[int | str, dict[str, Any]] = {
     **FAILURES_OF_FILES,
@@ -43,9 +46,9 @@ def picture(studio: AnyStudio, user: AnyUser, picture: Id) -> PictureRecord:
 
 @router.get("/pictures/{picture}/file", response_class=FileResponse, responses=FILE_ANSWERS)
 def picture_file(studio: AnyStudio, user: AnyUser, picture: Id, if_none_match: IfNoneMatch = None) -> Response:
-    """The file of a picture, as it was saved."""
+    """The file of a picture, as it was saved; its name begins with the first words of the prompt."""
     record, path = studio.picture_content(user, picture)
-    return _file(path, record.media_type, record.digest, if_none_match)
+    return _file(path, record.media_type, record.digest, if_none_match, download_name(record, path))
 
 
 @router.get("/pictures/{picture}/thumbnail", response_class=FileResponse, responses=FILE_ANSWERS)
@@ -55,8 +58,16 @@ def thumbnail(studio: AnyStudio, user: AnyUser, picture: Id, if_none_match: IfNo
     return _file(path, "image/webp", f"{record.digest}-thumbnail", if_none_match)
 
 
-def _file(path: FilePath, media_type: str, version: str, if_none_match: str | None) -> Response:
-    """The answer with a file, unless the client has this version of it."""
+def download_name(picture: PictureRecord, path: FilePath) -> str:
+    """How a picture's file is called where a user saves it: by the words of the prompt, or its size without, and the id."""
+    # What is enlarged has a prompt of tags and words for quality, and the user's own `words`.
+    prompt = str(picture.settings.get("words", picture.settings.get("prompt")) or f"{picture.width}x{picture.height}")
+    words = "-".join(re.findall(r"\w+", prompt.lower()))[:MAX_WORDS].rstrip("-")
+    return f"{words}-{picture.id[:8]}{path.suffix}".lstrip("-")
+
+
+def _file(path: FilePath, media_type: str, version: str, if_none_match: str | None, name: str | None = None) -> Response:
+    """The answer with a file, called `name` or as it is, unless the client has this version of it."""
     etag = f'"{version}"'
     headers = {
         "ETag": etag,
@@ -67,7 +78,7 @@ def _file(path: FilePath, media_type: str, version: str, if_none_match: str | No
     }
     if if_none_match is not None and etag in (tag.strip().removeprefix("W/") for tag in if_none_match.split(",")):
         return Response(status_code=304, headers=headers)
-    return FileResponse(path, media_type=media_type, filename=path.name, headers=headers)
+    return FileResponse(path, media_type=media_type, filename=name or path.name, headers=headers)
 
 
 @router.patch("/pictures/{picture}")
