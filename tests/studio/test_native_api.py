@@ -141,7 +141,7 @@ def test_a_file_is_served_so_that_a_browser_only_shows_it(ben: httpx.Client) -> 
     assert content_hash(answer.content) == picture["digest"]
     assert answer.headers["content-type"] == "image/png"
     assert answer.headers["x-content-type-options"] == "nosniff"
-    assert answer.headers["content-disposition"] == f'attachment; filename="grey-{picture["id"][:8]}.png"'
+    assert answer.headers["content-disposition"] == f'attachment; filename="a-cat-{picture["id"][:8]}.png"'
     assert "sandbox" in answer.headers["content-security-policy"]
     assert answer.headers["cache-control"].startswith("private")
     assert answer.headers["etag"] == f'"{picture["digest"]}"'
