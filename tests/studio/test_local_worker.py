@@ -64,13 +64,13 @@ def test_a_job_is_reported_from_its_start_to_its_end(make: Callable[..., LocalWo
     [
         ("crash", "interrupted", "the worker ended while it ran this job (exit status 3); retry it."),
         ("killed", "interrupted", "the system ended the worker, most likely because memory ran out"),
-        ("hang", "failed", "the job took longer than 1 seconds, which is all that is allowed;"),
+        ("hang", "failed", "the job took longer than 3 seconds, which is all that is allowed;"),
     ],
 )
 def test_a_job_that_ends_or_holds_up_its_worker_is_over_and_the_next_one_runs_in_a_new_process(
     make: Callable[..., LocalWorker], prompt: str, state: str, sentence: str
 ) -> None:
-    worker = make(seconds=1 if prompt == "hang" else None, cancel_seconds=0.5)
+    worker = make(seconds=3 if prompt == "hang" else None, cancel_seconds=0.5)
     run(worker, "grey")
     before = worker.process_id
     last = run(worker, prompt)[-1]

@@ -358,7 +358,8 @@ def test_lists_name_what_is_in_the_folders_and_no_folder(tmp_path: Path) -> None
         assert api.controlnet_module_list() == ["none", "canny", "depth"]
         assert api.controlnet_detect([RED], module="canny").image.size == RED.size
         unit = webuiapi.ControlNetUnit(image=RED, module="canny", model="edges", weight=0.5)
-        api.txt2img(prompt="a cat", controlnet_units=[unit], styles=["ink"])
+        # webuiapi keeps the units in the default value of `alwayson_scripts`, for all calls that come later.
+        api.txt2img(prompt="a cat", controlnet_units=[unit], styles=["ink"], alwayson_scripts={})
         request = served.studio.jobs(User(name=LOCAL), count=1)[0].request
         assert isinstance(request, GenerationRequest)
         assert (request.controls[0].name, request.controls[0].weight, request.options.styles) == ("edges", 0.5, ("ink",))

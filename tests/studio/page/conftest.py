@@ -18,9 +18,9 @@ from seesr.job_runner import JobRunner, WorkerSettings
 from seesr.studio.records import LOCAL, User
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """Chromium, without a window."""
+    """Chromium, without a window; while it is open, an event loop runs in which other files' tests could start none."""
     path = need_program("chromium")
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])

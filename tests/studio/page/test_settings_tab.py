@@ -133,6 +133,7 @@ def test_an_admin_finds_fetches_and_removes_models(browser: Browser, served: Ser
     assert [model.name for model in manager.list_models("loras")] == ["water"]
     for job in served.studio.jobs(BEN, ["pending"]):
         served.studio.cancel(BEN, job.id)
+    served.studio.resume(ANNA)
     assert re.findall(r"status of (\d+)", " ".join(tab.faults)) == ["400", "409"]
     assert len(tab.faults) == 2
 
@@ -163,6 +164,7 @@ def test_a_pull_that_failed_says_why_and_is_retried_and_one_that_lasts_is_cancel
 
 
 def test_a_user_reads_models_and_has_own_settings_alone(browser: Browser, served: ServedStudio) -> None:
+    (served.studio.files.root / "models" / "loras" / "ink.safetensors").write_bytes(LORA)
     tab = log_in(browser, served, "ben", size=PHONE, has_touch=True)
     models = tab.open("Models").locator("seesr-models")
     expect(models.locator("[data-model=ink]")).to_be_visible()

@@ -1,6 +1,6 @@
 // The tab Extras: the picture, what its file says, and its tags, which a job finds.
 
-import { ask, drawn, get, make, on, put, say, uploadUrl } from "./state.js";
+import { ask, drawn, get, make, on, put, putWhenDrawn, say, uploadUrl } from "./state.js";
 import { ENDED, fetchJob, keep, known, watch } from "./jobs.js";
 import { openTab } from "./frame.js";
 import { factsOf, fillFrom } from "./settings.js";
@@ -19,8 +19,7 @@ async function give(tab, hash) {
 
 async function sendPrompt(text) {
   openTab("text");
-  await drawn("text", "prompt");
-  put("text", "prompt", text);
+  await putWhenDrawn("text", "prompt", text);
 }
 
 async function copy(event, text) {

@@ -42,6 +42,16 @@ export function put(tab, name, value) {
   set(tab, name, value);
 }
 
+/** As `put`, into a field that may just be drawn: Gradio gives it its first value at a moment of its own. */
+export async function putWhenDrawn(tab, name, value) {
+  await drawn(tab, name);
+  for (let stays = 0, tries = 0; stays < 3 && tries < 50; tries++) {
+    stays = fieldOf(tab, name)?.value === value ? stays + 1 : 0;
+    if (!stays) put(tab, name, value);
+    await new Promise(done => setTimeout(done, 100));
+  }
+}
+
 /** An answer of the API; an Error with its sentence when it is refused. */
 export async function ask(path, options = {}) {
   if (options.json !== undefined)
