@@ -8,16 +8,14 @@ import { tabJobs } from "./view.js";
 let help = {};
 
 const tabButton = tab => document.querySelector(`#tab-${tab}-button`);
-export function openTab(tab) {
-  tabButton(tab)?.click();
-  tabButton(tab)?.scrollIntoView({ block: "nearest", inline: "center" });
-}
+export const openTab = tab => tabButton(tab)?.click();
 const visibleTab = () => document.querySelector('#tabs [role=tab][aria-selected=true]')?.id.replace(/^tab-|-button$/g, "");
 
 // The address names the open tab, so that a reload and the browser's way back find it.
 const HASH = /^#tab=(\w+)$/;
 document.addEventListener("click", event => {
   const tab = event.target.closest?.("#tabs [role=tab]")?.id.replace(/^tab-|-button$/g, "");
+  if (tab) tabButton(tab).scrollIntoView({ block: "nearest", inline: "center" });
   if (tab && location.hash !== `#tab=${tab}`) history.pushState(history.state, "", `#tab=${tab}`);
 });
 async function follow() {
