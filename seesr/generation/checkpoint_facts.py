@@ -13,6 +13,7 @@ from seesr.generation.library import (
     FULL,
     PICTOGRAMS,
     ModelPlace,
+    matching,
     missing_file,
     model_folders,
     model_places,
@@ -58,7 +59,7 @@ def known_checkpoints(models: Path) -> Iterator[ModelPlace]:
 def default_checkpoint(models: Path) -> ModelPlace:
     """That of jobs that name none: `SEESR_CHECKPOINT`, else the first of `known_checkpoints`."""
     places, name = [*known_checkpoints(models)], os.environ.get(CHECKPOINT_VARIABLE) or ""
-    found = next((place for place in places if name in (place.name, place.name.rpartition("/")[2])), None)
+    found = next(iter(matching(places, name)), None)
     if found is None and name and Path(name).exists():
         return ModelPlace(Path(name).name, Path(name))
     return found or places[0]

@@ -37,7 +37,7 @@ def test_a_folder_of_transformers_5_has_them_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [{"vocab": {"a": 0}}, {"merges": ["a b c"]}, {"merges": 3}, {"vocab": {"a": "x"}}])
-def test_a_damaged_tokenizer_is_told_in_a_sentence(tmp_path: Path, change: dict[str, object]) -> None:
+def test_a_damaged_tokenizer_is_an_error_in_one_sentence(tmp_path: Path, change: dict[str, object]) -> None:
     THEIRS[0].save_pretrained(tmp_path)
     path = tmp_path / "tokenizer.json"
     values = json.loads(path.read_text())

@@ -19,7 +19,7 @@ from seesr.generation.checkpoint_facts import (
     native_side,
     read_checkpoint_defaults,
 )
-from seesr.generation.library import EMBEDDINGS, MODELS, Library, ModelPlace, model_folders
+from seesr.generation.library import EMBEDDINGS, MODELS, Library, ModelPlace, matching, model_folders
 from seesr.generation.model_file import readable
 from seesr.generation.token_count import CHUNK, count_tokens, embedding_vectors
 from seesr.lru_cache import LRUCache
@@ -78,9 +78,8 @@ def tokens(
 
 
 def _known(models: Path, name: str) -> ModelPlace:
-    for place in known_checkpoints(models):
-        if name in (place.name, place.name.rpartition("/")[2]):
-            return place
+    for place in matching([*known_checkpoints(models)], name):
+        return place
     raise NotFoundError(f"unknown checkpoint {name[:100]!r}; GET /checkpoints lists them.")
 
 

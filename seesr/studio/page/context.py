@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -59,6 +59,22 @@ class Page:
         preferred = self.studio.preferences(user).saving
         saving = preferred.model_copy(update={"format": request.saving.format or preferred.format})
         return self.studio.submit(user, request.model_copy(update={"saving": saving}))
+
+    def submit_all(self, user: User, requests: Iterable[UpscaleRequest | GenerationRequest]) -> list[str]:
+        """Puts all jobs into the queue, or none; returns their ids.
+
+        Raises:
+            InputError, LimitError: as `Studio.submit`.
+        """
+        ids = list[str]()
+        try:
+            for request in requests:
+                ids.append(self.submit(user, request).id)
+        except SeeSRError:
+            for id in ids:
+                self.studio.cancel(user, id)
+            raise
+        return ids
 
     def form(self, tab: str) -> Form:
         """The fields of a tab, which are remembered under its name."""
@@ -146,16 +162,19 @@ class Form:
         kept = self.page.studio.setting(user, self.setting) or {}
         self.page.studio.set_setting(user, self.setting, kept | dict(values))
 
-    def place_for_errors(self) -> gr.HTML:
-        """Where the tab tells of an error, in one sentence."""
+    def place_for_errors(self) -> None:
+        """Draws where the tab tells of an error, in one sentence."""
         self.error = gr.HTML("", elem_id=f"{self.tab}-error", elem_classes="seesr-error")
-        return self.error
 
-    def connect(self, submit: gr.Button, error: gr.HTML, make: Callable[[User, dict[str, Any]], list[str]]) -> None:
+    @property
+    def collect(self) -> str:
+        """JavaScript of an event whose inputs are all fields: the values, with what is still being uploaded."""
+        return f"async (...values) => seesr.collect({json.dumps(self.tab)}, {json.dumps([*self.fields])}, values)"
+
+    def connect(self, submit: gr.Button, make: Callable[[User, dict[str, Any]], list[str]]) -> None:
         """Lets the values be kept as they change, and the button put jobs into the queue.
 
         Args:
-            error: of `place_for_errors`.
             make: is given the values by name, and returns the ids of the new jobs.
         """
         names, inputs = list(self.fields), [*self.fields.values()]
@@ -170,10 +189,8 @@ class Form:
             self.keep(user, given | {"jobs": jobs})
             return jobs, ""
 
-        collect = f"async (...values) => seesr.collect({json.dumps(self.tab)}, {json.dumps(names)}, values)"
-        submit.click(
-            submit_jobs, inputs, [self.fields["jobs"], error], js=collect, concurrency_limit=None, **HIDDEN
-        )  # fmt: skip
+        outputs = [self.fields["jobs"], self.error]
+        submit.click(submit_jobs, inputs, outputs, js=self.collect, concurrency_limit=None, **HIDDEN)
         self.keep_changes()
 
     def keep_changes(self) -> None:

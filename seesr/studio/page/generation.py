@@ -73,10 +73,10 @@ def build_generation(page: Page, tab: str, task: GenerationTask) -> None:
                 reset = gr.Button(text("button.reset"), size="sm")
             connect_plot = None if "mask" in NEEDED[task] else add_plot(page, form, "image" in NEEDED[task])
             with gr.Row(elem_classes="seesr-actions"):
-                error = form.place_for_errors()
+                form.place_for_errors()
                 submit = gr.Button(text("button.generate"), variant="primary", elem_id=f"{tab}-submit")
                 shell("cancel", tab)
-            form.connect(submit, error, lambda user, values: [submit_generation(page, user, task, values)])
+            form.connect(submit, lambda user, values: [submit_generation(page, user, task, values)])
             form.add_reset(reset)
             if connect_plot is not None:
                 connect_plot(lambda values: generation_request(page, task, values))

@@ -17,7 +17,6 @@ from seesr.generation.options import MAX_SEED
 from seesr.jobs import GenerationRequest
 from seesr.studio.page.axes import REPLACE, Axis, axis_names, check_name
 from seesr.studio.page.context import HIDDEN, MAX_SHOWN, Form, Page, newest_first, user_of
-from seesr.studio.records import User
 
 AXES = ("x", "y", "z")
 WITHOUT_PICTURE = {"strength"}
@@ -119,35 +118,17 @@ def add_plot(page: Page, form: Form, has_picture: bool) -> Callable[[Callable[[d
             try:
                 plot = Plot.of(given)
                 _check_count(page, plot.count)
-                ids = submit_cells(page, user, [request_of(cell) for cell in plot.cells(given)])
+                ids = page.submit_all(user, [request_of(cell) for cell in plot.cells(given)])
             except SeeSRError as failure:
                 return gr.skip(), gr.skip(), form.told(failure)
             jobs, drawn = newest_first(ids, given["jobs"]), plot.as_json(label, ids)
             form.keep(user, given | {"jobs": jobs, "plot": drawn})
             return jobs, drawn, ""
 
-        collect = f"async (...values) => seesr.collect({json.dumps(form.tab)}, {json.dumps(form_names)}, values)"
         outputs = [form.fields["jobs"], form.fields["plot"], form.error]
-        button.click(submit, inputs, outputs, js=collect, concurrency_limit=None, **HIDDEN)
+        button.click(submit, inputs, outputs, js=form.collect, concurrency_limit=None, **HIDDEN)
 
     return connect
-
-
-def submit_cells(page: Page, user: User, requests: list[GenerationRequest]) -> list[str]:
-    """Puts all jobs into the queue, or none; returns their ids.
-
-    Raises:
-        InputError, LimitError: as `Studio.submit`.
-    """
-    ids = list[str]()
-    try:
-        for request in requests:
-            ids.append(page.submit(user, request).id)
-    except SeeSRError:
-        for id in ids:
-            page.studio.cancel(user, id)
-        raise
-    return ids
 
 
 def label_of(page: Page, name: str) -> str:

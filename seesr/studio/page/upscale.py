@@ -39,17 +39,17 @@ def build(page: Page) -> None:
                 form.option(SaveOptions, "format")
                 reset = gr.Button(text("button.reset"), size="sm")
             with gr.Row(elem_classes="seesr-actions"):
-                error = form.place_for_errors()
+                form.place_for_errors()
                 submit = gr.Button(text("button.upscale"), variant="primary", elem_id="upscale-submit")
                 shell("cancel", "upscale")
-            form.connect(submit, error, lambda user, values: submit_upscales(page, user, values))
+            form.connect(submit, lambda user, values: submit_upscales(page, user, values))
             form.add_reset(reset)
         with gr.Column(scale=2, min_width=360, elem_classes="seesr-result"):
             shell("view", "upscale", compare=1)
 
 
 def submit_upscales(page: Page, user: User, values: dict[str, Any]) -> list[str]:
-    """Puts a job for each picture into the queue.
+    """Puts a job for each picture into the queue, all or none.
 
     Raises:
         InputError: there is no picture, or too many.
@@ -66,4 +66,4 @@ def submit_upscales(page: Page, user: User, values: dict[str, Any]) -> list[str]
     options = Options.make(values["preset"] or None, **given)
     saving = SaveOptions.make(format=values["format"] or None)
     requests = [UpscaleRequest(task="upscale", options=options, saving=saving, image=name) for name in names]
-    return [page.submit(user, request).id for request in requests]
+    return page.submit_all(user, requests)

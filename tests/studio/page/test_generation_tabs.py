@@ -167,7 +167,7 @@ def test_a_checkpoint_says_what_empty_fields_are_and_is_found_again(browser: Bro
     assert page.faults == []
 
 
-def test_a_controlnet_steers_and_what_it_lacks_is_told_at_its_place(
+def test_a_controlnet_steers_and_what_it_lacks_stands_at_its_place(
     browser: Browser, drawing: ServedStudio, photo: Path
 ) -> None:
     page, panel = open_tab(browser, drawing, "text")

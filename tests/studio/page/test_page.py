@@ -170,7 +170,7 @@ def test_a_closed_tab_loses_nothing_and_escape_cancels(browser: Browser, shared:
     assert not shared.studio.setting(anna, "page.text")
 
 
-def test_a_refused_value_is_told_once_and_marked(browser: Browser, shared: ServedStudio) -> None:
+def test_a_refused_value_is_an_error_once_and_marked(browser: Browser, shared: ServedStudio) -> None:
     tab = log_in(browser, shared, "anna")
     before = len(shared.studio.jobs(User(name="anna")))
     tab.open("Text to image")

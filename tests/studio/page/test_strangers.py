@@ -131,7 +131,7 @@ def test_a_page_of_another_origin_starts_nothing_and_reads_nothing(
     assert page.evaluate(ASK.replace("fetch(url)", "fetch(url, {mode: 'no-cors'})"), []) == []
 
 
-def test_who_is_not_let_in_is_told_so(browser: Browser, shared: ServedStudio) -> None:
+def test_who_is_not_let_in_sees_a_sentence(browser: Browser, shared: ServedStudio) -> None:
     tab = open_page(browser, shared, extra_http_headers={"X-Forwarded-For": "203.0.113.7"})
     expect(tab.page).to_have_url(f"{shared.address}/login")
     told = tab.page.get_by_role("alert")
