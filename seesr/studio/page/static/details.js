@@ -2,6 +2,7 @@
 
 import { ask, make, pictureUrl, say, sentence, thumbnailUrl, uploadUrl, words } from "./state.js";
 import { fetchJob, known } from "./jobs.js";
+import { button } from "./parts.js";
 import { fillFromPicture } from "./settings.js";
 import { copy, RECEIVERS, send } from "./view.js";
 import "./compare.js";
@@ -25,13 +26,13 @@ export class Details {
     this.viewer = document.createElement("seesr-viewer");
     this.small = make("img", { alt: "", hidden: true });
     this.panel = make("div", { className: "panel" });
-    const button = (text, key, onclick, className) => make("button", { type: "button", className, title: say(key), "aria-label": say(key), onclick }, text);
-    this.previous = button("‹", "gallery_previous", () => this.walk(-1), "previous");
-    this.next = button("›", "gallery_next", () => this.walk(1), "next");
+    const sign = (text, key, onclick, className) => make("button", { type: "button", className, title: say(key), "aria-label": say(key), onclick }, text);
+    this.previous = sign("‹", "gallery_previous", () => this.walk(-1), "previous");
+    this.next = sign("›", "gallery_next", () => this.walk(1), "next");
     this.stage = make("div", { className: "stage" }, this.viewer, this.small, this.previous, this.next);
     this.element = make("dialog",
       { className: "details", "aria-label": say("gallery_details"), onkeydown: event => this.key(event), onclose: () => this.closed() },
-      this.stage, this.panel, button("×", "gallery_close", () => this.element.close(), "close"));
+      this.stage, this.panel, sign("×", "gallery_close", () => this.element.close(), "close"));
   }
 
   get isOpen() { return this.element.open; }
@@ -91,7 +92,6 @@ export class Details {
 
   draw() {
     const { picture, job, gallery } = this, { settings } = picture;
-    const button = (label, onclick, more = {}) => make("button", { type: "button", onclick, ...more }, label);
     const group = (...children) => make("div", { className: "tools" }, ...children);
     this.previous.hidden = !gallery.next(picture, -1);
     this.next.hidden = !gallery.next(picture, 1);

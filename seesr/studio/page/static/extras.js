@@ -1,40 +1,26 @@
 // The tab Extras: the picture, what its file says, and its tags, which a job finds.
 
-import { ask, drawn, get, make, on, put, putWhenDrawn, say, uploadUrl } from "./state.js";
+import { ask, get, make, on, put, putWhenDrawn, say, uploadUrl } from "./state.js";
 import { ENDED, fetchJob, keep, known, watch } from "./jobs.js";
 import { openTab } from "./frame.js";
 import { factsOf, fillFrom } from "./settings.js";
+import { copy, give } from "./view.js";
+import { named } from "./parts.js";
 import "./compare.js";
 
 const TAB = "extras";
 const hashOf = () => get(TAB, "pictures").split(" ")[0];
-const button = (key, onclick) => make("button", { type: "button", onclick }, say(key));
-
-async function give(tab, hash) {
-  openTab(tab);
-  await drawn(tab, "pictures");
-  if (tab === "inpaint") put(tab, "mask", "");
-  put(tab, "pictures", hash);
-}
-
 async function sendPrompt(text) {
   openTab("text");
   await putWhenDrawn("text", "prompt", text);
 }
 
-async function copy(event, text) {
-  const pressed = event.target, label = pressed.textContent;
-  await navigator.clipboard.writeText(text);
-  pressed.textContent = say("copied");
-  setTimeout(() => { pressed.textContent = label; }, 1500);
-}
-
 customElements.define("seesr-extras-tools", class extends HTMLElement {
   connectedCallback() {
     this.told = make("p", { className: "seesr-error", role: "alert" });
-    this.tags = button("find_tags", () => this.findTags());
-    this.buttons = [button("enlarge", () => give("upscale", hashOf())), this.tags];
-    const others = ["image", "inpaint"].map(tab => button(tab, () => give(tab, hashOf())));
+    this.tags = named("find_tags", () => this.findTags());
+    this.buttons = [named("enlarge", () => give(hashOf(), "upscale")), this.tags];
+    const others = ["image", "inpaint"].map(tab => named(tab, () => give(hashOf(), tab)));
     this.buttons.push(...others);
     this.replaceChildren(
       make("div", { className: "tools" }, ...this.buttons.slice(0, 2)),
@@ -99,7 +85,7 @@ customElements.define("seesr-extras", class extends HTMLElement {
         ? make("ul", { className: "chips" }, ...found.map(([tag, score]) => make("li", {}, tag, make("small", {}, ` ${score.toFixed(2)}`))))
         : make("p", { role: "status" }, say("tags_none")),
       ...(found.length ? [make("div", { className: "tools" },
-        button("copy_prompt", event => copy(event, prompt)), button("send_prompt", () => sendPrompt(prompt)))] : []));
+        named("copy_prompt", event => copy(event.target, prompt)), named("send_prompt", () => sendPrompt(prompt)))] : []));
   }
 
   drawFacts(facts) {
@@ -117,8 +103,8 @@ customElements.define("seesr-extras", class extends HTMLElement {
       make("h3", {}, say("settings")),
       ...(text ? [] : [make("p", { role: "status" }, say("settings_none"))]),
       ...(text ? [make("div", { className: "tools" },
-        ...(facts.task ? [button("use_settings", () => fillFrom(facts.settings, facts.infotext))] : []),
-        button("copy", event => copy(event, text)))] : []),
+        ...(facts.task ? [named("use_settings", () => fillFrom(facts.settings, facts.infotext))] : []),
+        named("copy", event => copy(event.target, text)))] : []),
       ...(facts.infotext ? [make("pre", { tabIndex: 0, "aria-label": say("infotext") }, facts.infotext)] : []),
       list(rows),
       ...(texts.length ? [make("details", {}, make("summary", {}, say("texts", { count: texts.length })), list(texts))] : []));

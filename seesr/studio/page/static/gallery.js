@@ -1,6 +1,7 @@
 // The gallery: a grid of finished pictures with endless paging, by mouse, finger or keyboard.
 
 import { api, ask, make, say, thumbnailUrl } from "./state.js";
+import { named } from "./parts.js";
 import { known, online, watch } from "./jobs.js";
 import { openTab } from "./frame.js";
 import { Details, titleOf } from "./details.js";
@@ -379,22 +380,21 @@ class Gallery extends HTMLElement {
   /** The tools for what is selected. */
   drawBar() {
     const pictures = this.chosen(), board = this.search.board;
-    const button = (key, onclick, more = {}) => make("button", { type: "button", onclick, ...more }, say(key));
     const tools = [];
     if (this.search.isTrash) {
-      if (pictures.length) tools.push(button("gallery_restore", () => this.restore(pictures)));
-      if (this.items.length) tools.push(button("gallery_empty_trash", () => this.emptyTrash()));
+      if (pictures.length) tools.push(named("gallery_restore", () => this.restore(pictures)));
+      if (this.items.length) tools.push(named("gallery_empty_trash", () => this.emptyTrash()));
     } else if (pictures.length) {
       const query = pictures.map(picture => `id=${picture.id}`).join("&");
       tools.push(
         pictures.length > ARCHIVED
-          ? button("download", () => this.failed(new Error(say("gallery_many", { count: pictures.length, limit: ARCHIVED }))))
+          ? named("download", () => this.failed(new Error(say("gallery_many", { count: pictures.length, limit: ARCHIVED }))))
           : make("a", { href: new URL(`archive?${query}`, api).href, download: "", className: "button" }, say("download")),
-        button("gallery_favour", () => this.favour(pictures)),
-        button("gallery_add", () => this.addToBoard(pictures)),
-        ...(board ? [button("gallery_take", () => this.takeOff(pictures, board))] : []),
-        button("gallery_compare", () => this.details.compare(pictures.toReversed()), { disabled: pictures.length !== 2 }),
-        button("gallery_delete", () => this.remove(pictures)));
+        named("gallery_favour", () => this.favour(pictures)),
+        named("gallery_add", () => this.addToBoard(pictures)),
+        ...(board ? [named("gallery_take", () => this.takeOff(pictures, board))] : []),
+        named("gallery_compare", () => this.details.compare(pictures.toReversed()), { disabled: pictures.length !== 2 }),
+        named("gallery_delete", () => this.remove(pictures)));
     }
     if (pictures.length)
       tools.unshift(

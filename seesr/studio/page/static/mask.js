@@ -1,6 +1,7 @@
 // The mask, painted on a picture by mouse, pen or finger. It is uploaded as a PNG that is white where the picture is painted anew.
 
 import { get, make, on, put, say, upload, uploadUrl } from "./state.js";
+import { named } from "./parts.js";
 
 const UNDO = 20;
 /** Pixels of the canvas; the mask of a larger picture is enlarged by the pipeline. */
@@ -17,12 +18,11 @@ export class Mask {
     this.canvas = make("canvas", { "aria-label": say("brush"), role: "img" });
     this.pen = this.canvas.getContext("2d", { willReadFrequently: true });
     this.size = make("input", { type: "range", min: 2, max: 50, value: 12, "aria-label": say("size"), title: say("size") });
-    const button = (key, onclick) => make("button", { type: "button", onclick }, say(key));
-    this.brush = button("brush", () => this.choose(false));
-    this.eraser = button("eraser", () => this.choose(true));
+    this.brush = named("brush", () => this.choose(false));
+    this.eraser = named("eraser", () => this.choose(true));
     this.file = make("input", { type: "file", accept: "image/*", "aria-label": say("upload_mask"), onchange: () => this.load(this.file.files[0]) });
     this.tools = make("div", { className: "tools" }, this.brush, this.eraser, this.size,
-      button("undo", () => this.undo()), button("invert", () => this.invert()), button("clear", () => { this.remember(); this.clear(); }),
+      named("undo", () => this.undo()), named("invert", () => this.invert()), named("clear", () => { this.remember(); this.clear(); }),
       make("label", { className: "button" }, this.file, say("upload_mask")));
     this.element = make("div", { className: "mask", hidden: true }, make("p", {}, say("paint")), make("div", { className: "paper" }, this.picture, this.canvas), this.tools);
     this.undone = [];

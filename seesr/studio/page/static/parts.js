@@ -1,8 +1,11 @@
 // Small parts of the tabs that are lists: buttons that ask once more, labelled fields, sizes.
 
-import { make } from "./state.js";
+import { make, say } from "./state.js";
 
 export const button = (label, work, more = {}) => make("button", { type: "button", onclick: work, ...more }, label);
+
+/** A button whose label is the message `key`. */
+export const named = (key, work, more = {}) => button(say(key), work, more);
 
 /** A button that asks `question` in its place, and then does its work; the focus is on what changes nothing. */
 export function careful(label, question, yes, no, work) {

@@ -27,7 +27,11 @@ export async function send(picture, tab) {
   const answer = await fetch(pictureUrl(picture));
   if (!answer.ok) throw new Error(say("file_missing"));
   const file = await answer.blob();
-  const hash = await upload(new File([file], "picture"));
+  await give(await upload(new File([file], "picture")), tab);
+}
+
+/** Opens a tab with an upload as its input. */
+export async function give(hash, tab) {
   openTab(tab);
   await drawn(tab, "pictures");
   if (tab === "inpaint") put(tab, "mask", "");
