@@ -67,7 +67,7 @@ def open_page(browser: Browser, served: ServedStudio | str, size: ViewportSize =
 
 def ready(tab: Tab) -> Tab:
     """The page, once its script and its fields are there."""
-    tab.page.locator("#upscale-submit").wait_for(timeout=WAIT)
+    tab.page.locator("#upscale-submit").wait_for(state="attached", timeout=WAIT)  # hidden, if the address names another tab
     tab.page.wait_for_function("window.seesr?.collect !== undefined")
     tab.page.wait_for_timeout(500)
     return tab

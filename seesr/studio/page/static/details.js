@@ -85,6 +85,8 @@ export class Details {
   }
 
   closed() {
+    // Chromium tells of a closing with the next frame: it may have been opened again by then.
+    if (this.isOpen) return;
     const picture = this.picture;
     this.picture = this.others = this.job = null;
     this.gallery.closed(picture);

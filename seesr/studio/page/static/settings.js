@@ -3,10 +3,6 @@
 import { ask, make, on, put, say, upload } from "./state.js";
 import { openTab } from "./frame.js";
 
-/** Milliseconds after which settings are written once more, since Gradio may miss a change while it draws. */
-const ANSWERED_AFTER = 5000;
-let waiting = 0;
-
 /** What the file of an upload says of how it was made (`GET /uploads/HASH/facts`). */
 export const factsOf = hash => ask(`uploads/${hash}/facts`);
 
@@ -19,13 +15,8 @@ export const factsOf = hash => ask(`uploads/${hash}/facts`);
 export function fillFrom(settings, infotext = null, inputs = {}) {
   // What was imported with an infotext alone has no task of its own.
   if (settings?.infotext && !settings.version) [settings, infotext] = [null, settings.infotext];
-  const write = tries => {
-    // The time tells the same settings apart that are taken once more.
-    put("fill", "settings", JSON.stringify({ settings, infotext, ...inputs, time: Date.now() }));
-    clearTimeout(waiting);
-    if (tries) waiting = setTimeout(() => write(tries - 1), ANSWERED_AFTER);
-  };
-  write(2);
+  // The time tells the same settings apart that are taken once more.
+  put("fill", "settings", JSON.stringify({ settings, infotext, ...inputs, time: Date.now() }));
 }
 
 /** As `fillFrom`, of a picture of the gallery, with the pictures that its job was given. */
@@ -37,7 +28,6 @@ export async function fillFromPicture(picture) {
 
 /** Called when the server has filled the fields of a tab. */
 export function filled(tab) {
-  clearTimeout(waiting);
   if (tab) openTab(tab);
 }
 
