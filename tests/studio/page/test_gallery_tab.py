@@ -258,6 +258,7 @@ def test_a_link_opens_a_picture_with_its_settings_and_the_keyboard_walks_on(
     expect(details.locator("seesr-viewer img").first).to_have_attribute("src", file_of(served, pictures[2]))
     expect(details.get_by_role("row", name="Seed")).to_contain_text("2")
     expect(details.get_by_role("row", name="Steps")).to_contain_text("2")
+    expect(details.get_by_role("button", name="Next")).to_be_visible()
     tab.page.keyboard.press("ArrowRight")
     expect(details.locator(".prompt")).to_have_text("a green boat")
     assert tab.page.url.endswith(f"#picture={pictures[1]}")

@@ -99,6 +99,8 @@ class Gallery extends HTMLElement {
   take(page) {
     this.isEnd = page.next === null;
     this.insert(page.pictures, this.items.length);
+    // What a link opened may be shown before its neighbours are known.
+    if (this.details.picture) this.details.draw();
     // Asks again at once where the end is still near.
     this.pager.unobserve(this.end);
     if (!this.isEnd) this.pager.observe(this.end);
@@ -285,7 +287,10 @@ class Gallery extends HTMLElement {
 
   // One that is shown.
 
-  next(picture, step) { return this.items[this.items.findIndex(one => one.id === picture.id) + step]; }
+  next(picture, step) {
+    const at = this.items.findIndex(one => one.id === picture.id);
+    return at < 0 ? undefined : this.items[at + step];
+  }
 
   show(picture) {
     // The way back closes what was opened.
