@@ -40,6 +40,12 @@ def low_quality(high: Image.Image, rng: np.random.Generator) -> Image.Image:
     return _second_order(high, rng) if manner == "second order" else _web(high, rng)
 
 
+def spoilt(high: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """As `low_quality`, but neither plain nor as a camera does it."""
+    second_order, web = SHARES["second order"], SHARES["web"]
+    return (_second_order if rng.random() * (second_order + web) < second_order else _web)(high, rng)
+
+
 def tone(high: Image.Image, rng: np.random.Generator) -> Image.Image:
     """One picture in six as faded, dark, grey or brownish as an old print: what the cleaner is to leave so."""
     if rng.random() > 1 / 6:

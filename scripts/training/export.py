@@ -49,7 +49,8 @@ def export(
     shutil.copytree(work / "tokenizer", base / "tokenizer", dirs_exist_ok=True)
     for part in ("ram", CLEANER):
         shutil.copytree(work / part, output / part, dirs_exist_ok=True)
-    # In bfloat16 so small networks with one group a norm leave blotches of colour; of borders the losses leave MARGIN out.
-    write_json(output / DEFAULTS_FILE, {"dtype": "float32", "margin": MARGIN // LATENT_SIDE})
+    # In bfloat16 so small networks with one group a norm leave blotches of colour; of borders the losses leave MARGIN out; a
+    # second step gains nothing.
+    write_json(output / DEFAULTS_FILE, {"dtype": "float32", "margin": MARGIN // LATENT_SIDE, "steps": 1})
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
     print(f"{output}: sr after {trained['step']} steps, {size / 2**20:.1f} MiB")

@@ -24,6 +24,23 @@ MIN_SIDE = 256
 """Of a photograph, in pixels; one for `cleaner` and `sr`, so that both hold out the same ones."""
 
 
+Reduce = Callable[[Image.Image, np.random.Generator], tuple[Image.Image, bool]]
+"""A photograph reduced to a quarter, and whether plainly so."""
+
+
+def low_resolution(high: Image.Image, rng: np.random.Generator) -> tuple[Image.Image, bool]:
+    """A photograph reduced, and whether plainly so; else it goes the real way, once, or twice as in Real-ESRGAN's
+    second-order model, each time by half the scale."""
+    plain = rng.random() < PLAIN
+    return downscale_bicubic(high, SCALE) if plain else _as_in_the_world(high, rng), plain
+
+
+def _as_in_the_world(high: Image.Image, rng: np.random.Generator) -> Image.Image:
+    if rng.random() < 0.7:
+        return degrade(high, rng, SCALE)
+    return degrade(degrade(high, rng, 2), rng, SCALE // 2)
+
+
 class Photographs:
     """Photographs held in memory as uint8 RGB, with crops drawn from them and their degraded versions."""
 
@@ -46,14 +63,20 @@ class Photographs:
         self.images = [image for number, image in enumerate(self.images) if number not in chosen]
         return taken
 
-    def crops(self, size: int, per_image: int, prepare: Callable[[Image.Image], Image.Image] = lambda low: low) -> Draw:
+    def crops(
+        self,
+        size: int,
+        per_image: int,
+        prepare: Callable[[Image.Image], Image.Image] = lambda low: low,
+        reduce: Reduce = low_resolution,
+    ) -> Draw:
         """Draws crops of one photograph: high resolution; low resolution, prepared and enlarged by bicubic; whether that is
         plain bicubic; the photograph's index."""
 
         def draw(rng: np.random.Generator) -> list[Crop]:
             index = int(rng.integers(len(self.images)))
             high = self.images[index]
-            low, plain = low_resolution(high, rng)
+            low, plain = reduce(high, rng)
             enlarged = prepare(low).resize(high.size, Image.Resampling.BICUBIC)
             return [(*crop_pair(high, enlarged, rng, size), np.bool_(plain), np.int64(index)) for _ in range(per_image)]
 
@@ -64,19 +87,6 @@ def read_split(folder: Path, crop_side: int) -> tuple[Photographs, Photographs]:
     """The photographs to train on, and those held out; of each a crop of that many pixels a side can be taken."""
     photographs = Photographs(folder, max(MIN_SIDE, crop_side), MIN_COUNT)
     return photographs, photographs.split_off(HELD_OUT)
-
-
-def low_resolution(high: Image.Image, rng: np.random.Generator) -> tuple[Image.Image, bool]:
-    """A photograph reduced, and whether plainly so; else it goes the real way, once, or twice as in Real-ESRGAN's
-    second-order model, each time by half the scale."""
-    plain = rng.random() < PLAIN
-    return downscale_bicubic(high, SCALE) if plain else _as_in_the_world(high, rng), plain
-
-
-def _as_in_the_world(high: Image.Image, rng: np.random.Generator) -> Image.Image:
-    if rng.random() < 0.7:
-        return degrade(high, rng, SCALE)
-    return degrade(degrade(high, rng, 2), rng, SCALE // 2)
 
 
 def crop_pair(high: Image.Image, low: Image.Image, rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:

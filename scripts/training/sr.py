@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from scripts.training.batches import batches, one_batch, to_pixels
 from scripts.training.configs import SCHEDULER_CONFIG
+from scripts.training.degradations import spoilt
 from scripts.training.device import autocast, training_device
 from scripts.training.files import copy_once, save_picture
 from scripts.training.identity_start import smooth_upsampling
@@ -32,7 +33,7 @@ from scripts.training.losses import (
 )
 from scripts.training.networks import Networks, networks_to_train
 from scripts.training.options import Images, Work, require
-from scripts.training.photographs import EXAMPLES, HELD_OUT, read_split
+from scripts.training.photographs import EXAMPLES, HELD_OUT, Reduce, low_resolution, read_split
 from scripts.training.run import Run
 from scripts.training.taggings import tag_photographs
 from scripts.training.tokenizer import train_tokenizer
@@ -81,6 +82,9 @@ def sr(
     start: Annotated[
         Path | None, typer.Option(help="Weights folder to begin with, instead of from nothing.", exists=True)
     ] = None,
+    bad: Annotated[
+        float, typer.Option(help="Share of the inputs that are as bad as most that the cleaner is taught on.")
+    ] = 0.0,
     checkpointing: Annotated[bool, typer.Option(help="Computes activations twice, to save memory.")] = False,
     seed: int = 0,
 ) -> None:
@@ -93,7 +97,7 @@ def sr(
         direction_weight=direction_weight,
         sharpness_weight=sharpness_weight,
     )
-    _check_options(size, steady, balance)
+    _check_options(size, steady, bad, balance)
     torch.manual_seed(seed)
     device = training_device()
     photographs, held_out = read_split(images, size)
@@ -121,6 +125,7 @@ def sr(
         "photographs": len(photographs.images),
         **asdict(balance),
         "start": start and str(start),
+        "bad": bad,
         "beta_start": SCHEDULER_CONFIG["beta_start"],
         "seed": seed,
     }
@@ -135,8 +140,8 @@ def sr(
         settings=settings,
         snapshot_every=SNAPSHOT_EVERY,
     )
-    drawn = batches(photographs.crops(size, 4, prepare), batch, seed, run.step)
-    *shown, _, shown_indices = one_batch(held_out.crops(size, 1, prepare), HELD_OUT, seed)
+    drawn = batches(photographs.crops(size, 4, prepare, _reducing(bad)), batch, seed, run.step)
+    *shown, _, shown_indices = one_batch(held_out.crops(size, 1, prepare, _reducing(bad)), HELD_OUT, seed)
     shown_high, shown_low = (to_pixels(crops, device) for crops in shown)
     while run.step < steps:
         torch.manual_seed(seed + run.step)
@@ -167,7 +172,7 @@ def sr(
                 save_picture(work / f"sr_{run.step:06d}.png", shown_low, enlarged, shown_high)
 
 
-def _check_options(size: int, steady: float, balance: Balance) -> None:
+def _check_options(size: int, steady: float, bad: float, balance: Balance) -> None:
     """Raises typer.BadParameter where something is missing or options do not fit together."""
     require(STLPIPS.is_installed(), INSTALL_HINT)
     longest, margin = max(GRID_PERIODS.values()), 2 * MARGIN
@@ -178,6 +183,7 @@ def _check_options(size: int, steady: float, balance: Balance) -> None:
     has_time = full <= latest or not (balance.direction_weight or balance.sharpness_weight)
     require(has_time, f"{no_time}, or both weights 0")
     require(0 <= steady < 1, f"--steady {steady} is not from 0 to less than 1")
+    require(0 <= bad <= 1, f"--bad {bad} is not from 0 to 1")
 
 
 def _losses(decoded: Tensor, low: Tensor, high: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
@@ -210,6 +216,15 @@ def _without_border(pixels: Tensor) -> Tensor:
 def _math_attention(device: torch.device) -> AbstractContextManager[object]:
     """Attention that is not fused on a CPU, where the backward pass of the fused one takes a fifth of a training step."""
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
+
+
+def _reducing(bad: float) -> Reduce:
+    """As `low_resolution` does it; a share of the photographs as for the cleaner."""
+
+    def reduce(high: Image.Image, rng: np.random.Generator) -> tuple[Image.Image, bool]:
+        return (spoilt(high, rng), False) if bad and rng.random() < bad else low_resolution(high, rng)
+
+    return reduce
 
 
 def _cleaning_by(cleaner: Cleaner) -> Callable[[Image.Image], Image.Image]:

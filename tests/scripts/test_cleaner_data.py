@@ -10,7 +10,7 @@ from helpers import photograph
 from PIL import Image
 
 from scripts.training.cleaner import grow
-from scripts.training.degradations import SHARES, blur_kernel, gaussian, low_quality, sinc_kernel, tone
+from scripts.training.degradations import SHARES, blur_kernel, gaussian, low_quality, sinc_kernel, spoilt, tone
 from scripts.training.drawings import drawing
 from seesr.cleaner import Cleaner
 from seesr.evaluation.degradation import downscale_bicubic
@@ -35,6 +35,13 @@ def test_bad_pictures_range_from_untouched_to_very_bad(photo: Image.Image) -> No
     shifts = [(np.asarray(low, dtype=float) - np.asarray(plain)).mean(axis=(0, 1)) for low in lows]
     assert np.abs(shifts).max() < 8, "brightness and colours stay nearly as they are: the cleaner does not change them"
     assert lows[3].tobytes() == low_quality(photo, np.random.default_rng(3)).tobytes()
+
+
+def test_spoilt_pictures_are_never_good(photo: Image.Image) -> None:
+    plain = downscale_bicubic(photo)
+    errors = [error(spoilt(photo, np.random.default_rng(seed)), plain) for seed in range(60)]
+    assert min(errors) > 0.5
+    assert np.median(errors) > 6
 
 
 def test_an_old_tone_is_rare_and_loses_contrast_or_colour(photo: Image.Image) -> None:
