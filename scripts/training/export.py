@@ -12,7 +12,7 @@ import typer
 from scripts.training.configs import CONTROLNET_CONFIG, SCHEDULER_CONFIG, UNET_CONFIG, VAE_CONFIG
 from scripts.training.files import write_json, write_model
 from scripts.training.losses import LATENT_SIDE
-from scripts.training.networks import build_networks
+from scripts.training.networks import build_networks, load_networks
 from scripts.training.options import Work, require
 from scripts.training.run import snapshot_name
 from scripts.training.sr import MARGIN
@@ -23,15 +23,28 @@ def export(
     work: Work,
     output: Annotated[Path, typer.Option(help="Folder to write, e.g. weights/tiny.")],
     step: Annotated[int | None, typer.Option(help="Of `sr`, a multiple of 500, instead of where it is now.")] = None,
+    blend: Annotated[
+        Path | None, typer.Option(help="Weights folder to meet, as a rule the `--start` of `sr`.", exists=True)
+    ] = None,
+    share: Annotated[float, typer.Option(help="Of the way from those of `--blend`, 0 to 1.")] = 0.5,
 ) -> None:
-    """Writes the trained models in the published folder layout, in float16."""
+    """Writes the trained models in the published folder layout, in float16.
+
+    With `blend` they are on the straight line between two weights (Wortsman et al., CVPR 2022): between what one does better
+    and what the other does better.
+    """
+    require(0 <= share <= 1, f"--share {share} is not from 0 to 1")
     checkpoint = "sr.pt" if step is None else snapshot_name("sr", step)
     for part in (checkpoint, "tokenizer", "ram", CLEANER):
         require((work / part).exists(), f"{work / part} does not exist: train all parts first")
     networks = build_networks(work / "tokenizer")
     trained = torch.load(work / checkpoint, map_location="cpu", weights_only=True)
+    others = load_networks(blend)._asdict() if blend else {}
     for name, network in networks._asdict().items():
-        network.load_state_dict(trained["average"][name])
+        state = trained["average"][name]
+        if name in others:
+            state = {key: tensor.lerp(state[key], share) for key, tensor in others[name].state_dict().items()}
+        network.load_state_dict(state)
     base, seesr = (output / part for part in ("sd-turbo", "seesr"))
 
     unet = networks.denoiser.unet.state_dict()
