@@ -488,14 +488,14 @@ def test_a_threshold_is_the_lowest_that_is_right_often_enough() -> None:
     assert wrong == [thresholds.NEVER] * 3
 
 
-def test_the_cleaner_takes_back_blur(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_cleaner_takes_back_noise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Image.open(PHOTOS / "chelsea.png").save(tmp_path / "cat.png")
     check_model.cleaner(tmp_path, str(beside_package(TINY)))
     rows = {
         row[1].strip(): row[2] for row in (line.split("│") for line in capsys.readouterr().out.splitlines()) if len(row) > 3
     }
     assert rows.keys() == check_model.DAMAGES.keys()
-    before, after = (float(number) for number in rows["blurred by 0.8 pixels"].split(","))
+    before, after = (float(number) for number in rows["noise of 12 levels"].split(","))
     assert after < 0.7 * before
 
 
