@@ -13,6 +13,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from helpers import hooked, photograph
+from PIL import Image
 
 from seesr import Upscaler, WeightsError
 from seesr.generation.generator import Generator
@@ -30,6 +31,13 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(shutil.copytree(beside_package("tiny"), tmp_path_factory.mktemp("weights") / "full"))
 
 
+def assert_same(first: Image.Image, second: Image.Image) -> None:
+    """But for float32's rounding, which depends on how other networks lie in memory: seldom, a value is one level off."""
+    difference = np.abs(np.asarray(first, dtype=int) - np.asarray(second, dtype=int))
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 1e-3
+
+
 def test_one_base_serves_both(weights: Path) -> None:
     upscaler = Upscaler.load(weights, device="cpu")
     before = upscaler.upscale(PHOTO, scale=2, seed=1).image
@@ -40,7 +48,7 @@ def test_one_base_serves_both(weights: Path) -> None:
     with hooked(networks["controlnet"], lambda *_: calls.append("controlnet")):
         (shared,) = generator.text_to_image("a cat", **QUICK)
     assert not calls, "generation needs no ControlNet"
-    assert shared.image.tobytes() == alone.text_to_image("a cat", **QUICK)[0].image.tobytes()
+    assert_same(shared.image, alone.text_to_image("a cat", **QUICK)[0].image)
     assert shared.steps == 1
     assert shared.guidance_scale == 1
     assert upscaler.upscale(PHOTO, scale=2, seed=1).image.tobytes() == before.tobytes()
@@ -88,7 +96,7 @@ def test_the_base_is_never_loaded_twice(weights: Path) -> None:
     assert larger.size == (128, 128)
     assert generator.engine is generator.upscaler.engine
     assert {weight.device.type for weight in unet.parameters()} == {"meta"}, "let go of before the upscaler was loaded"
-    assert generator.text_to_image("a cat", **QUICK)[0].image.tobytes() == first.tobytes()
+    assert_same(generator.text_to_image("a cat", **QUICK)[0].image, first)
 
     generator.unload()
     assert not generator.engine.components.networks
