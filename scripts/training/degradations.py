@@ -6,13 +6,13 @@ camera's model of `seesr/evaluation/degradation.py`, a share has noise or JPEG a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image, ImageFilter
 
-from scripts.training.photographs import SCALE
-from seesr.evaluation.degradation import add_noise, degrade, downscale_bicubic, grain, jpeg
+from scripts.training.photographs import SCALE, as_cameras_do
+from seesr.evaluation.degradation import add_noise, downscale_bicubic, grain, jpeg
 
 SHARES = {"plain": 0.24, "camera": 0.22, "second order": 0.26, "web": 0.28}
 """How often an input is degraded in each manner; plain is bicubic reduction alone, which the cleaner is to leave alone."""
@@ -30,20 +30,15 @@ MAX_NOISE = 30.0
 """Largest standard deviation of noise, in grey levels."""
 
 
-def low_quality(high: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """`high` (RGB, sides multiples of 4) reduced to a quarter, and degraded in one of the manners of `SHARES`."""
-    manner = rng.choice(list(SHARES), p=list(SHARES.values()))
+def low_quality(high: Image.Image, rng: np.random.Generator, manners: Sequence[str] = tuple(SHARES)) -> Image.Image:
+    """`high` (RGB, sides multiples of 4) reduced to a quarter, and degraded in one of `manners`, by their `SHARES`."""
+    shares = np.array([SHARES[manner] for manner in manners])
+    manner = rng.choice(manners, p=shares / shares.sum())
     if manner == "plain":
         return downscale_bicubic(high, SCALE)
     if manner == "camera":
-        return _camera(high, rng)
+        return as_cameras_do(high, rng)
     return _second_order(high, rng) if manner == "second order" else _web(high, rng)
-
-
-def spoilt(high: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """As `low_quality`, but neither plain nor as a camera does it."""
-    second_order, web = SHARES["second order"], SHARES["web"]
-    return (_second_order if rng.random() * (second_order + web) < second_order else _web)(high, rng)
 
 
 def tone(high: Image.Image, rng: np.random.Generator) -> Image.Image:
@@ -58,13 +53,6 @@ def tone(high: Image.Image, rng: np.random.Generator) -> Image.Image:
     black, white = rng.uniform(0, 0.3), rng.uniform(0.7, 1)
     pixels = black + (white - black) * pixels.clip(0, 1) ** rng.uniform(0.7, 1.4)
     return _to_image(255 * pixels)
-
-
-def _camera(high: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """As for the other stages: once, or twice, each time by half the scale."""
-    if rng.random() < 0.7:
-        return degrade(high, rng, SCALE)
-    return degrade(degrade(high, rng, 2), rng, SCALE // 2)
 
 
 def _second_order(high: Image.Image, rng: np.random.Generator) -> Image.Image:

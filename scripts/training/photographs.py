@@ -29,13 +29,13 @@ Reduce = Callable[[Image.Image, np.random.Generator], tuple[Image.Image, bool]]
 
 
 def low_resolution(high: Image.Image, rng: np.random.Generator) -> tuple[Image.Image, bool]:
-    """A photograph reduced, and whether plainly so; else it goes the real way, once, or twice as in Real-ESRGAN's
-    second-order model, each time by half the scale."""
+    """A photograph reduced, plainly or as `as_cameras_do`; and whether plainly."""
     plain = rng.random() < PLAIN
-    return downscale_bicubic(high, SCALE) if plain else _as_in_the_world(high, rng), plain
+    return downscale_bicubic(high, SCALE) if plain else as_cameras_do(high, rng), plain
 
 
-def _as_in_the_world(high: Image.Image, rng: np.random.Generator) -> Image.Image:
+def as_cameras_do(high: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Reduced and degraded once, or twice as in Real-ESRGAN's second-order model, each time by half the scale."""
     if rng.random() < 0.7:
         return degrade(high, rng, SCALE)
     return degrade(degrade(high, rng, 2), rng, SCALE // 2)

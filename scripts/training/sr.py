@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from scripts.training.batches import batches, one_batch, to_pixels
 from scripts.training.configs import SCHEDULER_CONFIG
-from scripts.training.degradations import spoilt
+from scripts.training.degradations import low_quality
 from scripts.training.device import autocast, training_device
 from scripts.training.files import copy_once, save_picture
 from scripts.training.identity_start import smooth_upsampling
@@ -51,6 +51,8 @@ MARGIN = 8
 """Pixels at the border of a crop that no loss looks at."""
 PLAIN_FACTOR, DEGRADED_FACTOR = 0.5, 2.0
 """Weights of the perceptual loss for plain bicubic inputs, whose pixels are known better, and for degraded ones."""
+BAD = ("second order", "web")
+"""What `--bad` is a share of: how inputs of the cleaner are degraded that are neither plain nor a camera's."""
 SNAPSHOT_EVERY = 500
 """Steps after which the average of weights is kept for `export --step`."""
 
@@ -103,7 +105,7 @@ def sr(
     photographs, held_out = read_split(images, size)
     copy_once(ram, work / "ram")
     copy_once(cleaner, work / CLEANER)
-    prepare = _cleaning_by(load_cleaner(work / CLEANER))
+    prepare, reduce = _cleaning_by(load_cleaner(work / CLEANER)), _reducing(bad)
     taggings, held_out_taggings = (tag_photographs(some, work / "ram", device) for some in (photographs, held_out))
     schedule = NoiseSchedule.from_config(SCHEDULER_CONFIG)
     tokenizer = work / "tokenizer"
@@ -140,8 +142,8 @@ def sr(
         settings=settings,
         snapshot_every=SNAPSHOT_EVERY,
     )
-    drawn = batches(photographs.crops(size, 4, prepare, _reducing(bad)), batch, seed, run.step)
-    *shown, _, shown_indices = one_batch(held_out.crops(size, 1, prepare, _reducing(bad)), HELD_OUT, seed)
+    drawn = batches(photographs.crops(size, 4, prepare, reduce), batch, seed, run.step)
+    *shown, _, shown_indices = one_batch(held_out.crops(size, 1, prepare, reduce), HELD_OUT, seed)
     shown_high, shown_low = (to_pixels(crops, device) for crops in shown)
     while run.step < steps:
         torch.manual_seed(seed + run.step)
@@ -219,10 +221,10 @@ def _math_attention(device: torch.device) -> AbstractContextManager[object]:
 
 
 def _reducing(bad: float) -> Reduce:
-    """As `low_resolution` does it; a share of the photographs as for the cleaner."""
+    """As `low_resolution` does it; a share `bad` of the photographs in the `BAD` manners of the cleaner's."""
 
     def reduce(high: Image.Image, rng: np.random.Generator) -> tuple[Image.Image, bool]:
-        return (spoilt(high, rng), False) if bad and rng.random() < bad else low_resolution(high, rng)
+        return (low_quality(high, rng, BAD), False) if bad and rng.random() < bad else low_resolution(high, rng)
 
     return reduce
 

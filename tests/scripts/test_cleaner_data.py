@@ -10,8 +10,9 @@ from helpers import photograph
 from PIL import Image
 
 from scripts.training.cleaner import grow
-from scripts.training.degradations import SHARES, blur_kernel, gaussian, low_quality, sinc_kernel, spoilt, tone
+from scripts.training.degradations import SHARES, blur_kernel, gaussian, low_quality, sinc_kernel, tone
 from scripts.training.drawings import drawing
+from scripts.training.sr import BAD
 from seesr.cleaner import Cleaner
 from seesr.evaluation.degradation import downscale_bicubic
 
@@ -37,9 +38,9 @@ def test_bad_pictures_range_from_untouched_to_very_bad(photo: Image.Image) -> No
     assert lows[3].tobytes() == low_quality(photo, np.random.default_rng(3)).tobytes()
 
 
-def test_spoilt_pictures_are_never_good(photo: Image.Image) -> None:
+def test_bad_manners_leave_no_picture_good(photo: Image.Image) -> None:
     plain = downscale_bicubic(photo)
-    errors = [error(spoilt(photo, np.random.default_rng(seed)), plain) for seed in range(60)]
+    errors = [error(low_quality(photo, np.random.default_rng(seed), BAD), plain) for seed in range(60)]
     assert min(errors) > 0.5
     assert np.median(errors) > 6
 

@@ -13,6 +13,7 @@ import torch
 import typer
 from helpers import PHOTOS
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
@@ -307,6 +308,14 @@ def test_training_the_whole_and_exporting_it(photographs: Path, tmp_path: Path, 
         sr(images=photographs, work=work, steps=2, batch=1, ram=shipped / CLEANER)
     export(work, tmp_path / "earlier", step=2)
     export(work, output)
+    export(work, tmp_path / "between", blend=tmp_path / "earlier", share=0.25)
+    earlier, between, last = (
+        load_file(folder / "sd-turbo" / "unet" / "diffusion_pytorch_model.safetensors")
+        for folder in (tmp_path / "earlier", tmp_path / "between", output)
+    )
+    assert any(not torch.equal(earlier[key], last[key]) for key in last)
+    for key, tensor in between.items():
+        assert torch.allclose(tensor.float(), 0.75 * earlier[key].float() + 0.25 * last[key].float(), rtol=2e-3, atol=1e-6)
     schedule = Path("sd-turbo", "scheduler", "scheduler_config.json")
     assert (output / schedule).read_bytes() == (shipped / schedule).read_bytes(), "the shipped weights are of this script"
     picture = Image.open(photographs / "00.png")
@@ -320,7 +329,7 @@ def test_training_the_whole_and_exporting_it(photographs: Path, tmp_path: Path, 
     assert errors[0] < 2 * errors[1], "fresh weights let the picture through, though not all of it"
 
     # Another seed draws another text encoder, were these weights not taken.
-    train(work=tmp_path / "further", steps=1, seed=1, start=output, checkpointing=True)
+    train(work=tmp_path / "further", steps=1, seed=1, start=output, checkpointing=True, bad=1.0)
     begun = load_prompt_encoder(output / "sd-turbo").state_dict()
     state = torch.load(tmp_path / "further" / "sr.pt", weights_only=True)
     for key, tensor in state["models"]["text"].items():

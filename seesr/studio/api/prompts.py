@@ -78,9 +78,10 @@ def tokens(
 
 
 def _known(models: Path, name: str) -> ModelPlace:
-    for place in matching([*known_checkpoints(models)], name):
-        return place
-    raise NotFoundError(f"unknown checkpoint {name[:100]!r}; GET /checkpoints lists them.")
+    found = matching([*known_checkpoints(models)], name)
+    if not found:
+        raise NotFoundError(f"unknown checkpoint {name[:100]!r}; GET /checkpoints lists them.")
+    return found[0]
 
 
 def _facts(place: ModelPlace, is_default: bool) -> CheckpointFacts:
