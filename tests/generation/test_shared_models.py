@@ -32,7 +32,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def assert_same(first: Image.Image, second: Image.Image) -> None:
-    """But for float32's rounding, which depends on how other networks lie in memory: seldom, a value is one level off."""
+    """But for float32's rounding: the upscaler's VAE and transformers are modules of ours, with sums in another order than
+    diffusers', which a base by itself is made of. Seldom, a value is one level off."""
     difference = np.abs(np.asarray(first, dtype=int) - np.asarray(second, dtype=int))
     assert difference.max() <= 1
     assert (difference > 0).mean() < 1e-3
