@@ -1,10 +1,13 @@
-"""The pictures that `pictograms` learns from, and what may be said of them."""
+"""The pictograms that `pictograms` learns from: where they come from, their names, their pixels with transparency."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
-from collections.abc import Iterator
+import shutil
+import subprocess
+import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +23,22 @@ THINGS = Path(__file__).with_name("pictograms.txt")
 """What is drawn."""
 STYLES = {"lobehub-fluent-emoji-3d": "3d", "iconify-json-fluent-emoji-flat": "flat", "iconify-json-noto": "drawn"}
 """The style word of each package, by how its folder's name begins."""
+LINES = "iconify-json-fluent-emoji-high-contrast"
+"""The package of black-and-white line drawings, which an adapter (LoRA) is trained on."""
 NAMES = "emojibase-data"
 """How the folder's name begins of the package with names and keywords."""
+WITHOUT_PICTOGRAMS = (2, 9)
+"""Groups of emojibase-data: parts of others, and flags."""
 KEYWORDS = 3
 """At most so many keywords of each thing are learnt."""
+PACKAGES = {
+    "@lobehub/fluent-emoji-3d@1.1.0": "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58",
+    "@iconify-json/fluent-emoji-flat@1.2.6": "7d064769dee690815f823bc5bcc511d957198caf9f5edd8dd9c1aa48a6aeb175",
+    "@iconify-json/noto@1.2.9": "3e918d88fc945c0bb3d468dbace6f88caef67f01c9f0e7bcae0915a042e8f1ad",
+    "@iconify-json/fluent-emoji-high-contrast@1.2.6": "0b92d48c90d2200bd499e3cdd09a127ca6a8c8ddefd34c35eb5a1e4994012ae0",
+    "emojibase-data@17.0.0": "d01d0e2ca4e22cb402679532155342c71e2e871f25c32223c013b8b166ebdf5a",
+}
+"""What is fetched from npm, with the SHA-256 of each package's file."""
 
 
 @dataclass(frozen=True)
@@ -36,61 +51,104 @@ class Pictogram:
     style: str
     """One of the words in `STYLES`."""
     pixels: np.ndarray
-    """uint8 `(SIDE, SIDE, 3)`, on white."""
+    """uint8 `(SIDE, SIDE, 4)`, RGBA; black where nothing is seen."""
+
+    @property
+    def thing(self) -> str:
+        """What it shows, by its usual name."""
+        return self.names[0]
 
 
-def caption(pictogram: Pictogram, rng: np.random.Generator) -> str:
-    """What is said of a picture this time: nothing once in ten, for guidance; else a name, mostly its style, at times
-    keywords, in changing order."""
-    chance = rng.random(3)
-    if chance[0] < 0.1:
-        return ""
-    parts = [str(rng.choice(pictogram.names))]
-    if chance[1] < 0.8:
-        parts.insert(int(rng.integers(2)), pictogram.style)
-    if chance[2] < 0.2 and pictogram.keywords:
-        parts.append(str(rng.choice(pictogram.keywords)))
-    return (", " if rng.random() < 0.7 else " ").join(parts)
+def fetch_packages(folder: Path) -> None:
+    """Fetches `PACKAGES` with npm and unpacks them in `folder`; what is there already is not fetched again.
+
+    Prints the licence that each states.
+
+    Raises:
+        typer.BadParameter: npm is missing or fails, or a package is not the one that was trained on.
+    """
+    npm = shutil.which("npm")
+    folder.mkdir(parents=True, exist_ok=True)
+    for package, digest in PACKAGES.items():
+        name, _, version = package.rpartition("@")
+        packed = folder / f"{name.removeprefix('@').replace('/', '-')}-{version}.tgz"
+        if not packed.exists():
+            require(
+                npm is not None, f"npm is needed to fetch {package}: install Node.js, or put {packed.name} into {folder}"
+            )
+            done = subprocess.run([str(npm), "pack", package], cwd=folder, capture_output=True, text=True, check=False)
+            require(done.returncode == 0, f"npm could not fetch {package}: {done.stderr.strip()[-300:]}")
+        require(
+            hashlib.sha256(packed.read_bytes()).hexdigest() == digest, f"{packed} is not the package that was trained on"
+        )
+        unpacked = folder / packed.stem
+        if not unpacked.exists():
+            with tarfile.open(packed) as archive:
+                archive.extractall(folder / f"{packed.stem}.tmp", filter="data")
+            (folder / f"{packed.stem}.tmp" / "package").rename(unpacked)
+            (folder / f"{packed.stem}.tmp").rmdir()
+        print(f"{package}: licence {_json(unpacked / 'package.json').get('license')}", flush=True)
 
 
-def words(pictograms: list[Pictogram]) -> list[str]:
-    """All that captions are made of, each once, in the order in which it comes first."""
-    said = [(*pictogram.names, *pictogram.keywords, pictogram.style) for pictogram in pictograms]
-    return list(dict.fromkeys(word for part in said for word in part))
+def vocabulary() -> list[list[str]]:
+    """The things of `THINGS`, each with its names."""
+    lines = [line for line in THINGS.read_text().splitlines() if line and not line.startswith("#")]
+    return [[name.strip() for name in line.split(":")] for line in lines]
 
 
-def read_pictograms(packages: Path) -> list[Pictogram]:
-    """The things of `THINGS` in all styles, of a folder in which the unpacked npm packages lie.
+def drawable_things(packages: Path) -> list[list[str]]:
+    """Everything that has a picture in all styles, variants of tone and flags apart."""
+    folders = [_package(packages, package) for package in STYLES]
+    drawn = [
+        set(_json(f / "chars.json")) if (f / "icons.json").exists() else {p.stem for p in (f / "assets").iterdir()}
+        for f in folders
+    ]
+    entries = _json(_package(packages, NAMES) / "en" / "data.json")
+    return [
+        [entry["label"]]
+        for entry in entries
+        if entry.get("group") not in (None, *WITHOUT_PICTOGRAMS) and all(_codes(entry) & codes for codes in drawn)
+    ]
+
+
+def read_pictograms(packages: Path, styles: dict[str, str] = STYLES, everything: bool = False) -> list[Pictogram]:
+    """The vocabulary, or everything, in all styles, of a folder in which the unpacked npm packages lie.
 
     Raises:
         typer.BadParameter: a package is missing, or has no picture of a thing.
     """
     described = {entry["label"]: entry for entry in _json(_package(packages, NAMES) / "en" / "data.json")}
-    folders = {style: _package(packages, package) for package, style in STYLES.items()}
+    folders = {style: _package(packages, package) for package, style in styles.items()}
     drawings = {style: _Drawings(folder) for style, folder in folders.items() if (folder / "icons.json").exists()}
     pictograms = list[Pictogram]()
-    for label, *others in _things():
+    for label, *others in drawable_things(packages) if everything else vocabulary():
         entry = described[label]
         keywords = _keywords(entry["tags"], [label, *others])
-        code = entry["hexcode"].lower()
+        codes = sorted(_codes(entry))
         for style, folder in folders.items():
-            codes = (code, code.replace("-fe0f", ""), f"{code}-fe0f")
             found = [drawings[style].pixels(c) if style in drawings else _asset(folder, c) for c in codes]
             pixels = next((picture for picture in found if picture is not None), None)
-            require(pixels is not None, f"{folder} has no picture of {label} ({code})")
+            if pixels is None and len(styles) == 1:  # line drawings, of which some things have none
+                continue
+            require(pixels is not None, f"{folder} has no picture of {label} ({codes[0]})")
             names = tuple(name.lower() for name in (label, *others))
             pictograms.append(Pictogram(names, keywords, style, np.asarray(pixels)))
     return pictograms
 
 
-def cached_pictograms(packages: Path | None, cache: Path) -> list[Pictogram]:
+def cached_pictograms(
+    packages: Path | None,
+    cache: Path,
+    styles: dict[str, str] = STYLES,
+    everything: bool = False,
+) -> list[Pictogram]:
     """Those of `cache`, a file; if there is none yet, it is made of `packages`."""
     if not cache.exists():
         require(
             packages is not None and packages.is_dir(), f"{cache} does not exist yet: give --packages, an existing folder"
         )
         assert packages is not None
-        made = read_pictograms(packages)
+        made = read_pictograms(packages, styles, everything)
         told = json.dumps([[p.names, p.keywords, p.style] for p in made])
         cache.parent.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(cache, pixels=np.stack([p.pixels for p in made]), told=np.array(told))
@@ -119,24 +177,26 @@ class _Drawings:
         icon = self.icons["icons"][name]
         width, height = (icon.get(side, self.icons[side]) for side in ("width", "height"))
         svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">{icon["body"]}</svg>'
-        return _on_white(Image.open(io.BytesIO(resvg_py.svg_to_bytes(svg, width=SIDE, height=SIDE))))
+        return _transparent(Image.open(io.BytesIO(resvg_py.svg_to_bytes(svg, width=SIDE, height=SIDE))))
 
 
 def _asset(folder: Path, code: str) -> np.ndarray | None:
     path = folder / "assets" / f"{code}.webp"
-    return _on_white(Image.open(path)) if path.exists() else None
+    return _transparent(Image.open(path)) if path.exists() else None
 
 
-def _on_white(picture: Image.Image) -> np.ndarray:
+def _transparent(picture: Image.Image) -> np.ndarray:
     # Reduced with its colours multiplied by alpha, which Pillow does for RGBA by itself: no dark rims.
     picture = picture.convert("RGBA").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-    return np.asarray(Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB"))
+    pixels = np.array(picture)
+    pixels[pixels[..., 3] == 0] = 0
+    return pixels
 
 
-def _things() -> Iterator[list[str]]:
-    for line in THINGS.read_text().splitlines():
-        if line and not line.startswith("#"):
-            yield [name.strip() for name in line.split(":")]
+def _codes(entry: dict[str, Any]) -> set[str]:
+    """How packages may write a character, in hexadecimal."""
+    code = entry["hexcode"].lower()
+    return {code, code.replace("-fe0f", ""), f"{code}-fe0f"}
 
 
 def _keywords(tags: list[str], names: list[str]) -> tuple[str, ...]:

@@ -1,12 +1,14 @@
-"""Command `pictograms`: a small text-to-image checkpoint of Stable Diffusion's kind that draws pictograms on white.
+"""Command `pictograms`: a small text-to-image checkpoint of Stable Diffusion's kind that draws pictograms.
 
 Its autoencoder is the embedded upscaler's with four latent channels in place of sixteen, its text encoder and its UNet begin
-at random. The UNet predicts v (Salimans and Ho, 2022). Its errors weigh alike at high noise, where the prompt decides, and
-less at low noise: as min-SNR weighting (Hang et al., 2023), which gives high noise next to no weight, with SNR + 1 for SNR.
+at random. They learn from scenes that are drawn by lot, of which a pool is encoded once. The UNet predicts v (Salimans and
+Ho, 2022). Its errors weigh alike at high noise, where the prompt decides, and less at low noise: as min-SNR weighting (Hang
+et al., 2023), which gives high noise next to no weight, with SNR + 1 for SNR.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,37 +21,40 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from scripts.training.device import training_device
+from scripts.training.device import autocast, training_device
 from scripts.training.files import save_picture, write_json, write_model
 from scripts.training.options import Work, require
-from scripts.training.pictogram_pictures import SIDE, Pictogram, cached_pictograms, caption, words
+from scripts.training.pictogram_pictures import SIDE, Pictogram, cached_pictograms, fetch_packages
+from scripts.training.pictogram_scenes import Scene, Scenes, caption, draw, words
 from scripts.training.run import Run, short_digest
 from scripts.training.tokenizer import train_tokenizer
 from seesr.autoencoder.vae import load_vae
 from seesr.diffusion.text import PromptEncoder
+from seesr.files import atomic_write
+from seesr.generation.checkpoints import WORDS
 from seesr.machine.device import to_device
 
 LATENT_CHANNELS, LATENT_SIDE = 4, SIDE // 4
-LEARNT_PIECES = 1536
+LEARNT_PIECES = 4096
 """Of the vocabulary, at most."""
 TEXT_CONFIG = {
-    "hidden_size": 96,
-    "intermediate_size": 192,
+    "hidden_size": 192,
+    "intermediate_size": 512,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "max_position_embeddings": 77,
-    "projection_dim": 96,
+    "projection_dim": 192,
     "hidden_act": "gelu",
 }
 UNET_CONFIG: dict[str, Any] = {
     "sample_size": LATENT_SIDE,
     "in_channels": LATENT_CHANNELS,
     "out_channels": LATENT_CHANNELS,
-    "down_block_types": ["DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"],
-    "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"],
-    "block_out_channels": [24, 48, 88],
+    "down_block_types": ["DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"],
+    "block_out_channels": [32, 96, 160, 160],
     "layers_per_block": 1,
-    "norm_num_groups": 8,
+    "norm_num_groups": 16,
     "cross_attention_dim": TEXT_CONFIG["hidden_size"],
     "attention_head_dim": 4,
     "use_linear_projection": True,
@@ -57,7 +62,9 @@ UNET_CONFIG: dict[str, Any] = {
 SCHEDULER_CONFIG: dict[str, Any] = {
     "_class_name": "DDIMScheduler",
     "beta_start": 0.00085,
-    "beta_end": 0.012,
+    # Twice Stable Diffusion's: of a picture 0.8 % is left at the highest noise level. With nothing left (zero terminal SNR,
+    # Lin et al., 2024) half of the samplers could not begin.
+    "beta_end": 0.024,
     "beta_schedule": "scaled_linear",
     "num_train_timesteps": 1000,
     "prediction_type": "v_prediction",
@@ -74,27 +81,53 @@ LATENT_NOISE = 0.1
 """Added to latents, whose deviation is about one, when the decoder is trained: those that a UNet makes are not exact."""
 DEFAULTS = {"dtype": "float32", "steps": 20, "guidance_scale": 5.0, "largest_side": SIDE}
 """Of seesr.json, for `seesr generate`."""
-SHOWN = ("fox", "pizza", "red apple", "rocket", "owl", "sunflower", "snowman", "guitar")
+SHOWN = (
+    "fox",
+    "pizza",
+    "rocket",
+    "owl",
+    "snowman, blue background",
+    "fox and pizza",
+    "purple apple",
+    "small guitar at the top",
+)
 """What the pictures show that are drawn during training, in two styles each."""
+POOL = 40_000
+"""Composed scenes that are encoded once."""
+PLAIN = 0.5
+"""Share of what is learnt from that is one pictogram as it was drawn, on white."""
+UNTOLD = {"a", "an", "and", "at", "in", "no", "of", "on", "or", "the", "to", "up", "with", "without"}
+"""Words of names that say nothing of a thing."""
+HELD_OUT = "held_out.json"
+"""A file of the checkpoint: what training never showed it."""
 
 
 def pictograms(
     work: Work,
     output: Annotated[Path, typer.Option(help="Folder to write, e.g. weights/pictograms.", file_okay=False)],
     packages: Annotated[
-        Path | None, typer.Option(help="Folder of the unpacked npm packages; not needed once WORK has the pictures.")
+        Path | None,
+        typer.Option(help="Folder for the npm packages, fetched unless they are there; WORK/packages unless given."),
     ] = None,
-    autoencoder: Annotated[Path, typer.Option(help="Folder of the AutoencoderKL to begin with.")] = Path(
-        "weights/tiny/sd-turbo/vae"
-    ),
+    autoencoder: Annotated[
+        Path, typer.Option(help="Folder of the AutoencoderKL to begin with; its latents are reduced to four channels.")
+    ] = Path("weights/tiny/sd-turbo/vae"),
+    start: Annotated[
+        Path | None, typer.Option(help="A checkpoint of this command: its autoencoder is kept, the rest goes on from it.")
+    ] = None,
     autoencoder_steps: int = 400,
     steps: int = 3000,
-    batch: int = 16,
+    batch: int = 32,
+    pool: Annotated[int, typer.Option(help="Composed scenes.")] = POOL,
+    learning_rate: float = 1e-3,
     seed: int = 0,
 ) -> None:
     """The text-to-image checkpoint that draws pictograms."""
+    if not (work / "pictures.npz").exists():
+        packages = packages or work / "packages"
+        fetch_packages(packages)
     pictures = cached_pictograms(packages, work / "pictures.npz")
-    train_pictograms(pictures, work, output, autoencoder, autoencoder_steps, steps, batch, seed)
+    train_pictograms(pictures, work, output, autoencoder, autoencoder_steps, steps, batch, seed, pool, learning_rate, start)
 
 
 def train_pictograms(
@@ -106,65 +139,80 @@ def train_pictograms(
     steps: int,
     batch: int,
     seed: int,
+    pool: int = POOL,
+    learning_rate: float = 1e-3,
+    start: Path | None = None,
 ) -> None:
     """Trains the autoencoder, then the text encoder and the UNet, and writes all as a folder that stock diffusers loads.
 
     Both go on where they were when they are run again with the same `work`.
     """
     require(0 < batch <= 1024 and steps > 0 and autoencoder_steps > 0, "--batch and the numbers of steps must be positive")
-    pixels = torch.from_numpy(np.stack([picture.pixels for picture in pictures]))
-    vae, factor = _train_autoencoder(pixels, work, autoencoder, autoencoder_steps, seed)
-    latents = factor * _encode_all(vae, pixels)
-    print(
-        f"{len(pictures)} pictures, latents scaled by {factor:.4f}, deviations {latents.std(dim=(0, 2, 3)).tolist()}",
-        flush=True,
-    )
-    train_tokenizer(words(pictures), work / "tokenizer", LEARNT_PIECES)
-    torch.manual_seed(seed)
-    tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
-    text, unet = _text_encoder(tokenizer), UNet2DConditionModel(**UNET_CONFIG)
+    require(pool > 0, f"--pool must be positive, not {pool}")
+    scenes = Scenes(pictures)
+    plain = scenes.plain()
+    learnt = [*plain, *(scenes.composed(np.random.default_rng([seed, index])) for index in range(pool))]
+    if start is None:
+        vae, factor = _train_autoencoder(learnt, work, autoencoder, autoencoder_steps, seed)
+        train_tokenizer(words(pictures), work / "tokenizer", LEARNT_PIECES)
+        tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
+        torch.manual_seed(seed)
+        text, unet = _text_encoder(tokenizer), UNet2DConditionModel(**UNET_CONFIG)
+    else:
+        vae = load_vae(start / "vae")
+        factor = float(vae.config.scaling_factor)
+        tokenizer = CLIPTokenizer.from_pretrained(start / "tokenizer")
+        text = CLIPTextModel.from_pretrained(start / "text_encoder").float()
+        unet = UNet2DConditionModel.from_pretrained(start / "unet").float()
     device = training_device()
+    to_device(vae, device)
+    latents = _encoded_pool(vae, learnt, work, factor)
+    print(f"{len(learnt)} scenes, {len(plain)} plain, latents scaled by {factor:.4f}", flush=True)
     prompts = PromptEncoder(tokenizer, text).to(device)
     unet.to(device)
-    said = short_digest(repr([(p.names, p.keywords, p.style) for p in pictures]).encode(), pixels.numpy().tobytes())
-    settings = {"batch": batch, "seed": seed, "autoencoder_steps": autoencoder_steps, "pictures": said}
+    said = short_digest(repr([(p.names, p.keywords, p.style) for p in pictures]).encode(), pictures[0].pixels.tobytes())
+    settings = {"batch": batch, "seed": seed, "autoencoder_steps": autoencoder_steps, "pictures": said, "pool": pool}
     models = {"text": text, "unet": unet}
-    run = Run("pictograms", work, models, steps, learning_rate=1e-3, weight_decay=1e-3, steady=0.6, settings=settings)
+    run = Run("pictograms", work, models, steps, learning_rate, weight_decay=1e-3, steady=0.5, settings=settings)
     noise_levels = DDIMScheduler.from_config(SCHEDULER_CONFIG).alphas_cumprod.to(device)
     while run.step < steps:
-        loss = _step_loss(pictures, latents.to(device), prompts, unet, noise_levels, batch, [seed, run.step])
+        rng = np.random.default_rng([seed, run.step])
+        chosen = np.where(
+            rng.random(batch) < PLAIN, rng.integers(len(plain), size=batch), rng.integers(len(learnt), size=batch)
+        )
+        clean = torch.from_numpy(latents[chosen]).to(device).float()
+        captions = [caption(learnt[int(i)], rng) for i in chosen]
+        loss = _step_loss(clean, captions, prompts, unet, noise_levels, rng)
         run.optimize(loss, {"loss": loss})
-        if run.is_due(250):
+        if run.is_due(1000):
             with run.averaged():
-                _export(work / "checkpoint", tokenizer, text, unet, vae, factor)
+                _export(work / "checkpoint", tokenizer, text, unet, vae, factor, scenes)
             _draw(work / "checkpoint", work / f"pictograms_{run.step:06d}.png")
     run.take_average()
-    _export(output, tokenizer, text, unet, vae, factor)
+    _export(output, tokenizer, text, unet, vae, factor, scenes)
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
     print(f"{output}: after {run.step} steps, {size / 1e6:.2f} MB")
 
 
 def _step_loss(
-    pictures: list[Pictogram],
-    latents: Tensor,
+    clean: Tensor,
+    captions: list[str],
     prompts: PromptEncoder,
     unet: UNet2DConditionModel,
     noise_levels: Tensor,
-    batch: int,
-    seed: list[int],
+    rng: np.random.Generator,
 ) -> Tensor:
-    """The weighted loss of one batch, which `seed` alone decides, at timesteps that are spread evenly."""
-    rng = np.random.default_rng(seed)
-    chosen = rng.integers(len(pictures), size=batch)
+    """The weighted loss of one batch of latents, which `rng` alone decides, at timesteps that are spread evenly."""
+    batch = len(clean)
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    noise = torch.randn((batch, *latents.shape[1:]), generator=generator).to(latents.device)
+    noise = torch.randn(clean.shape, generator=generator).to(clean)
     timesteps = torch.from_numpy(((np.arange(batch) + rng.random(batch)) / batch * len(noise_levels)).astype(np.int64))
-    timesteps = timesteps.to(latents.device)
-    clean = latents[torch.from_numpy(chosen).to(latents.device)]
+    timesteps = timesteps.to(clean.device)
     kept = noise_levels[timesteps].view(-1, 1, 1, 1)
     noisy, truth = kept.sqrt() * clean + (1 - kept).sqrt() * noise, kept.sqrt() * noise - (1 - kept).sqrt() * clean
-    prompt_embeds = prompts([caption(pictures[i], rng) for i in chosen])
-    errors = (unet(noisy, timesteps, prompt_embeds).sample - truth).square().mean(dim=(1, 2, 3))
+    with autocast(clean.device):
+        predicted = unet(noisy, timesteps, prompts(captions)).sample
+    errors = (predicted.float() - truth).square().mean(dim=(1, 2, 3))
     # 1 / (1 - kept) is one more than the signal-to-noise ratio: what an error of v weighs as an error of the picture.
     return (errors * (MAX_WEIGHT * (1 - kept)).clamp(max=1).flatten()).mean()
 
@@ -180,32 +228,34 @@ def _text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     return CLIPTextModel(CLIPTextConfig(**TEXT_CONFIG, **special))
 
 
-def _train_autoencoder(pixels: Tensor, work: Path, start: Path, steps: int, seed: int) -> tuple[AutoencoderKL, float]:
-    """An autoencoder of `LATENT_CHANNELS`, trained on crops of uint8 pictures `(N, H, W, 3)`, and the factor that brings its
-    latents to a deviation of one."""
+def _train_autoencoder(scenes: list[Scene], work: Path, start: Path, steps: int, seed: int) -> tuple[AutoencoderKL, float]:
+    """An autoencoder of `LATENT_CHANNELS`, trained on crops of scenes, and the factor that gives its latents deviation 1."""
     device = training_device()
-    vae = narrow_autoencoder(load_vae(start), _in_range(pixels[:: max(1, len(pixels) // 64)]))
-    to_device(vae, device)
+    shown = _in_range(np.stack([draw(scene) for scene in scenes[:: max(1, len(scenes) // 256)]]))
+    vae = load_vae(start)
+    if vae.config.latent_channels != LATENT_CHANNELS:
+        vae = narrow_autoencoder(vae, shown[::4])
+    to_device(vae.requires_grad_(True), device)
     run = Run("autoencoder", work, {"vae": vae}, steps, learning_rate=5e-4, steady=0.3, settings={"seed": seed})
     while run.step < steps:
         rng = np.random.default_rng([seed, run.step])
         torch.manual_seed(int(rng.integers(2**62)))
-        chosen = torch.from_numpy(rng.integers(len(pixels), size=8))
+        pixels = np.stack([draw(scenes[int(i)]) for i in rng.integers(len(scenes), size=8)])
         left, top = (4 * int(rng.integers((SIDE - CROP) // 4 + 1)) for _ in range(2))
-        truth = _in_range(pixels[chosen, top : top + CROP, left : left + CROP]).to(device)
-        latents = vae.encode(truth).latent_dist.mode()
-        errors = vae.decode(latents + LATENT_NOISE * torch.randn_like(latents)).sample - truth
-        loss = F.smooth_l1_loss(errors, torch.zeros_like(errors), beta=0.2)
+        truth = _in_range(pixels[:, top : top + CROP, left : left + CROP]).to(device)
+        with autocast(device):
+            latents = vae.encode(truth).latent_dist.mode()
+            made = vae.decode(latents + LATENT_NOISE * torch.randn_like(latents)).sample
+        loss = F.smooth_l1_loss(made.float(), truth, beta=0.2)
         run.optimize(loss, {"loss": loss, "deviation": latents.std()})
     run.take_average()
-    _centre(vae, _encode_all(vae, pixels).mean(dim=(0, 2, 3)).to(device))
-    latents = _encode_all(vae, pixels)
+    _centre(vae, _encode(vae, shown).mean(dim=(0, 2, 3)).to(device))
+    latents = _encode(vae, shown)
     with torch.no_grad():
-        shown = slice(None, None, max(1, len(pixels) // 64))
-        truth, made = _in_range(pixels[shown]), vae.decode(latents[shown].to(device)).sample.clamp(-1, 1).cpu()
-    psnr = -10 * ((made - truth) / 2).square().mean(dim=(1, 2, 3)).log10().mean()
+        made = torch.cat([vae.decode(part.to(device)).sample.clamp(-1, 1).cpu() for part in latents.split(32)])
+    psnr = -10 * ((made - shown) / 2).square().mean(dim=(1, 2, 3)).log10().mean()
     print(f"autoencoder: {psnr:.2f} dB", flush=True)
-    save_picture(work / "autoencoder.png", truth[:8], made[:8])
+    save_picture(work / "autoencoder.png", shown[::32], made[::32])
     return vae, 1 / latents.std().item()
 
 
@@ -253,15 +303,31 @@ def _centre(vae: AutoencoderKL, mean: Tensor) -> None:
 
 
 @torch.no_grad()
-def _encode_all(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
-    """Latents `(N, C, H / 4, W / 4)`, not scaled."""
+def _encode(vae: AutoencoderKL, pictures: Tensor) -> Tensor:
+    """Latents `(N, C, H / 4, W / 4)`, not scaled, of pictures `(N, 3, H, W)` in -1..1."""
     device = training_device()
-    return torch.cat([vae.encode(_in_range(part).to(device)).latent_dist.mode().cpu() for part in pixels.split(32)])
+    return torch.cat([vae.encode(part.to(device)).latent_dist.mode().float().cpu() for part in pictures.split(32)])
 
 
-def _in_range(pixels: Tensor) -> Tensor:
+def _encoded_pool(vae: AutoencoderKL, scenes: list[Scene], work: Path, factor: float) -> np.ndarray:
+    """The scaled latents of all scenes, float16 `(N, C, H / 4, W / 4)`, kept in `work` for this autoencoder."""
+    digest = short_digest(*(tensor.cpu().numpy().tobytes() for tensor in vae.state_dict().values()))
+    path = work / f"pool_{digest}_{len(scenes)}.npy"
+    if not path.exists():
+        pool = np.empty((len(scenes), LATENT_CHANNELS, LATENT_SIDE, LATENT_SIDE), dtype=np.float16)
+        for first in range(0, len(scenes), 64):
+            part = scenes[first : first + 64]
+            with autocast(training_device()):
+                latents = _encode(vae, _in_range(np.stack([draw(scene) for scene in part])))
+            pool[first : first + len(part)] = (factor * latents).numpy()
+        with atomic_write(path) as temporary, temporary.open("wb") as file:
+            np.save(file, pool)
+    return np.load(path)
+
+
+def _in_range(pixels: np.ndarray) -> Tensor:
     """`(B, 3, H, W)` in -1..1 of uint8 `(B, H, W, 3)`."""
-    return pixels.movedim(-1, 1).float() / 127.5 - 1
+    return torch.from_numpy(pixels).movedim(-1, 1).float() / 127.5 - 1
 
 
 def _export(
@@ -271,9 +337,19 @@ def _export(
     unet: UNet2DConditionModel,
     vae: AutoencoderKL,
     factor: float,
+    scenes: Scenes,
 ) -> None:
     """Writes the folder of a `StableDiffusionPipeline`, in float16."""
     write_json(folder / "seesr.json", DEFAULTS)
+    things = {word for p in scenes.shown for name in (*p.names, *p.keywords) for word in re.findall(r"\w+", name.lower())}
+    (folder / WORDS).write_text("\n".join(sorted(things - UNTOLD)) + "\n")
+    held_out = scenes.held_out
+    told = {
+        "pictures": sorted(f"{thing}, {style}" for thing, style in held_out.pictures),
+        "pairs": sorted(" and ".join(sorted(pair)) for pair in held_out.pairs),
+        "colours": sorted(f"{colour} {thing}" for colour, thing in held_out.colours),
+    }
+    write_json(folder / HELD_OUT, told)
     index = {
         "_class_name": "StableDiffusionPipeline",
         "scheduler": ["diffusers", "DDIMScheduler"],

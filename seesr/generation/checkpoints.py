@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -45,6 +46,8 @@ from seesr.weights.manifest import beside_package
 from seesr.weights.resolve import TINY, folder_digest
 from seesr.weights.state_dict import load_network
 
+WORDS = "words.txt"
+"""The file of a checkpoint's folder with the words for what it can draw, one a line, where these are few."""
 CLASSES = {
     "model_index.json": ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline"),
     "unet/config.json": ("UNet2DConditionModel",),
@@ -68,6 +71,19 @@ class Checkpoint:
     def notes(self) -> Sequence[str]:
         """What the user should know of it with every picture."""
         return ()
+
+    def notes_on(self, prompt: str) -> Sequence[str]:
+        """What the user should know of a prompt: that it has none of the `words`."""
+        said = set(re.findall(r"\w+", prompt.lower()))
+        if not said or not self.words or said & self.words:
+            return ()
+        return (f"{self.name} knows no word of the prompt: what it draws is left to chance",)
+
+    @cached_property
+    def words(self) -> frozenset[str]:
+        """For what the checkpoint can draw, in lower case, from `words.txt`; none if the folder has no such file."""
+        path = self.root / WORDS
+        return frozenset(path.read_text(encoding="utf-8").split()) if path.is_file() else frozenset()
 
     @property
     def is_base(self) -> bool:

@@ -386,7 +386,7 @@ class Generator:
                 together = list(alike)
                 made = self.passes.make(recipe, together, watch)
                 for picture, (output, execution) in zip(together, made, strict=True):
-                    output.notes.add(*notes, *execution.notes)
+                    output.notes.add(*notes, *self.checkpoint.notes_on(recipe.prompt), *execution.notes)
                     began = time.perf_counter()
                     finished = self._finish(recipe, picture, canvas, output, watch)
                     enlarging = time.perf_counter() - began

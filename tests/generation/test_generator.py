@@ -331,6 +331,18 @@ def test_a_schedule_that_a_sampler_lacks_is_said(generator: Generator) -> None:
     assert made.notes == ["the sampler Euler a has no schedule Karras; its own was used"]
 
 
+@pytest.mark.parametrize(("prompt", "is_known"), [("a FOX, qwzx", True), ("qwzx, 3d", False), ("foxes", False), ("", True)])
+def test_a_prompt_without_a_known_word_is_drawn_and_said(
+    checkpoint: Path, tmp_path: Path, prompt: str, is_known: bool
+) -> None:
+    folder = tmp_path / "few words"
+    shutil.copytree(checkpoint, folder)
+    (folder / "words.txt").write_text("cat\nfox\n")
+    made = Generator.load(folder, device="cpu").text_to_image(prompt, steps=1, seed=1)[0]
+    sentence = "few words knows no word of the prompt: what it draws is left to chance"
+    assert made.notes == ([] if is_known else [sentence])
+
+
 def test_what_is_no_checkpoint_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"is not a checkpoint in diffusers' folder layout: unet/config\.json is missing"):
         Generator.load(tmp_path)

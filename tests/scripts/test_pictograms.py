@@ -1,7 +1,8 @@
-"""Training the text-to-image checkpoint: what is said of pictures, and that stock diffusers loads what is written."""
+"""Training the text-to-image checkpoint: scenes, what is said of them and held out, and that stock diffusers loads it."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -13,38 +14,105 @@ from diffusers import StableDiffusionPipeline
 from helpers import ROOT
 from PIL import Image, ImageDraw
 
-from scripts.training.pictogram_pictures import SIDE, STYLES, Pictogram, cached_pictograms, caption, words
+from scripts.check_pictograms import Judge, background_colour, check_pictograms, seen_hue
+from scripts.training import pictogram_pictures
+from scripts.training.pictogram_pictures import SIDE, STYLES, Pictogram, cached_pictograms, fetch_packages
+from scripts.training.pictogram_scenes import COLOURS, HUES, Scene, Scenes, caption, draw, hold_out, main_hue, words
 from scripts.training.pictograms import LATENT_CHANNELS, narrow_autoencoder, train_pictograms
 from seesr.autoencoder.vae import load_vae
 
 pytestmark = pytest.mark.training
 
 VAE = ROOT / "weights" / "tiny" / "sd-turbo" / "vae"
-COLOURS = ("red", "green", "blue")
+SHAPES = ("disc", "square", "bar", "cross", "ring", "dot")
 
 
-def drawn(colour: str, style: str) -> Pictogram:
-    """A disc, or a square if it is flat."""
-    picture = Image.new("RGB", (SIDE, SIDE), "white")
-    draw = ImageDraw.Draw(picture)
-    (draw.rectangle if style == "flat" else draw.ellipse)((24, 24, 104, 104), fill=colour)
-    return Pictogram((f"{colour} thing", colour), ("shape", "paint"), style, np.asarray(picture))
+def drawn(shape: str, style: str) -> Pictogram:
+    """A shape, red if it is flat, yellow if it is 3d, else green."""
+    picture = Image.new("RGBA", (SIDE, SIDE))
+    pen, colour = ImageDraw.Draw(picture), {"flat": "red", "3d": "gold"}.get(style, "green")
+    if shape in ("disc", "dot"):
+        inset = 24 if shape == "disc" else 52
+        pen.ellipse((inset, inset, SIDE - inset, SIDE - inset), fill=colour)
+    elif shape == "ring":
+        pen.ellipse((16, 16, 112, 112), outline=colour, width=12)
+    else:
+        if shape in ("square", "bar"):
+            pen.rectangle((24, 24 if shape == "square" else 52, 104, 104 if shape == "square" else 76), fill=colour)
+        if shape == "cross":
+            pen.rectangle((56, 16, 72, 112), fill=colour)
+            pen.rectangle((16, 56, 112, 72), fill=colour)
+    return Pictogram((f"{shape} thing", shape), ("shape", "paint"), style, np.asarray(picture))
 
 
-PICTURES = [drawn(colour, style) for colour in COLOURS for style in ("flat", "3d")]
+PICTURES = [drawn(shape, style) for shape in SHAPES for style in ("flat", "3d", "drawn")]
 
 
-def test_captions_name_the_thing_and_at_times_its_style_its_keywords_or_nothing() -> None:
-    pictogram, rng = PICTURES[0], np.random.default_rng(0)
-    said = [caption(pictogram, rng) for _ in range(4000)]
+def test_captions_name_the_things_and_at_times_style_and_keywords_or_nothing() -> None:
+    scene, rng = Scene((PICTURES[0],)), np.random.default_rng(0)
+    said = [caption(scene, rng) for _ in range(4000)]
     assert 0.08 < said.count("") / len(said) < 0.12, "one in ten is empty, for guidance"
     spoken = [one for one in said if one]
-    assert all("red" in one for one in spoken)
     assert 0.7 < sum("flat" in one for one in spoken) / len(spoken) < 0.9
-    assert 0.1 < sum("shape" in one or "paint" in one for one in spoken) / len(spoken) < 0.3
-    assert {"flat, red thing", "red thing flat", "red, shape", "red thing"} <= set(spoken)
+    assert 0.03 < sum("shape" in one or "paint" in one for one in spoken) / len(spoken) < 0.1
+    assert {"flat, disc thing", "disc thing flat", "a disc, flat", "disc"} <= set(spoken)
+    both = {caption(Scene((PICTURES[0], PICTURES[3]), background="blue"), rng) for _ in range(400)}
+    assert {"disc and square, flat, blue background", "disc on the left and square on the right, flat, on blue"} <= both
+    turned = {caption(Scene((PICTURES[0],), colour="blue"), rng) for _ in range(200)}
+    assert {"blue disc, flat", "blue disc thing, flat"} <= turned
     allowed = set(" ".join(words(PICTURES)).split())
-    assert all(word in allowed for one in spoken for word in one.replace(",", "").split())
+    rng = np.random.default_rng(1)
+    scenes = Scenes(PICTURES)
+    for _ in range(500):
+        assert set(caption(scenes.composed(rng), rng).replace(",", "").split()) <= allowed
+
+
+def test_what_is_held_out_is_in_no_scene() -> None:
+    scenes, rng = Scenes(PICTURES * 1, held_out_seed=3), np.random.default_rng(0)
+    held_out = scenes.held_out
+    assert held_out == hold_out(PICTURES, 3) != hold_out(PICTURES, 4)
+    assert held_out.pictures
+    assert held_out.pairs
+    seen = [*scenes.plain(), *(scenes.composed(rng) for _ in range(2000))]
+    shown = {(p.thing, p.style) for scene in seen for p in scene.pictograms}
+    assert shown == {(p.thing, p.style) for p in PICTURES} - held_out.pictures
+    things = [frozenset(p.thing for p in scene.pictograms) for scene in seen]
+    assert not any(pair <= together for pair in held_out.pairs for together in things)
+    assert not {(scene.colour, scene.pictograms[0].thing) for scene in seen} & held_out.colours
+    assert {len(scene.pictograms) for scene in seen} == {1, 2, 3}
+    assert {scene.background for scene in seen} == set(COLOURS)
+
+
+def test_a_scene_looks_as_it_is_said() -> None:
+    disc, square = PICTURES[0], PICTURES[4]
+    both = draw(Scene((disc, square), background="blue"))
+    assert both[64, 32].tolist() == [255, 0, 0]
+    assert both[64, 96].tolist() == [255, 215, 0]
+    assert background_colour(both) == "blue"
+    halves = draw(Scene((disc,), background="black", other="pink", two_tone=True))
+    assert (halves[2, 2].tolist(), halves[2, 125].tolist()) == (list(COLOURS["black"]), list(COLOURS["pink"]))
+    gradient = draw(Scene((disc,), background="black", other="white"))
+    assert (gradient[0, 0] < 30).all()
+    assert (gradient[127, 0] > 250).all()
+    small = draw(Scene((disc,), size="small", place="at the top"))
+    assert (small[70:] == 255).all()
+    assert small[35, 64].tolist() == [255, 0, 0]
+    for colour, hue in HUES.items():
+        turned = draw(Scene((disc,), colour=colour))
+        assert seen_hue(turned) == pytest.approx(hue, abs=3) or (colour == "red" and seen_hue(turned) > 355)
+    assert main_hue(disc.pixels) == pytest.approx(0, abs=1)
+
+
+def test_packages_are_those_that_were_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "emojibase-data@17.0.0"
+    monkeypatch.setattr(pictogram_pictures, "PACKAGES", {name: hashlib.sha256(b"another").hexdigest()})
+    (tmp_path / "emojibase-data-17.0.0.tgz").write_bytes(b"this")
+    with pytest.raises(typer.BadParameter, match="is not the package that was trained on"):
+        fetch_packages(tmp_path)
+    (tmp_path / "emojibase-data-17.0.0.tgz").unlink()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(typer.BadParameter, match=r"install Node\.js, or put emojibase-data-17\.0\.0\.tgz into"):
+        fetch_packages(tmp_path)
 
 
 def test_pictures_are_read_from_packages_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,12 +137,13 @@ def test_pictures_are_read_from_packages_and_kept(tmp_path: Path, monkeypatch: p
     for pictogram in (made[0], again[0]):
         assert pictogram.names == ("hot beverage", "coffee")
         assert pictogram.keywords == ("tea", "steam"), "one word each, and not those of the name"
-        assert pictogram.pixels[0, 0].tolist() == [255, 255, 255]
-        assert pictogram.pixels[64, 64].tolist() == [200, 0, 0]
+        assert pictogram.pixels[0, 0].tolist() == [0, 0, 0, 0]
+        assert pictogram.pixels[64, 64].tolist() == [200, 0, 0, 255]
 
 
 def test_a_narrow_autoencoder_still_shows_the_picture() -> None:
-    pictures = torch.from_numpy(np.stack([picture.pixels for picture in PICTURES])).movedim(-1, 1).float() / 127.5 - 1
+    pixels = np.stack([draw(Scene((pictogram,))) for pictogram in PICTURES])
+    pictures = torch.from_numpy(pixels).movedim(-1, 1).float() / 127.5 - 1
     vae = load_vae(VAE)
     narrow = narrow_autoencoder(vae, pictures)
     with torch.no_grad():
@@ -87,10 +156,10 @@ def test_a_narrow_autoencoder_still_shows_the_picture() -> None:
     assert inside.square().mean().sqrt() < 0.1
 
 
-def test_what_is_written_is_loaded_by_stock_diffusers_and_draws(tmp_path: Path) -> None:
-    output = tmp_path / "pictograms"
-    train_pictograms(PICTURES, tmp_path / "work", output, VAE, autoencoder_steps=2, steps=2, batch=4, seed=0)
-    assert sum(path.stat().st_size for path in output.rglob("*") if path.is_file()) < 6e6
+def test_what_is_written_is_loaded_by_stock_diffusers_goes_on_and_is_judged(tmp_path: Path) -> None:
+    output, work = tmp_path / "pictograms", tmp_path / "work"
+    train_pictograms(PICTURES, work, output, VAE, autoencoder_steps=2, steps=2, batch=4, seed=0, pool=20)
+    assert sum(path.stat().st_size for path in output.rglob("*") if path.is_file()) < 30e6
     pipe = StableDiffusionPipeline.from_pretrained(output, local_files_only=True)
     pipe.set_progress_bar_config(disable=True)
     generator = torch.Generator().manual_seed(0)
@@ -98,5 +167,39 @@ def test_what_is_written_is_loaded_by_stock_diffusers_and_draws(tmp_path: Path) 
     assert picture.shape == (SIDE, SIDE, 3)
     assert np.isfinite(picture).all()
     assert pipe.scheduler.config.prediction_type == "v_prediction"
-    latents = pipe.vae.encode(torch.from_numpy(np.stack([p.pixels for p in PICTURES])).movedim(-1, 1).float() / 127.5 - 1)
-    assert (latents.latent_dist.mode() * pipe.vae.config.scaling_factor).std().item() == pytest.approx(1, abs=0.05)
+    assert pipe.scheduler.alphas_cumprod[-1].sqrt() < 0.01
+    assert sum(parameter.numel() for parameter in pipe.unet.parameters()) < 12e6
+    assert {"disc", "thing", "paint"} <= set((output / "words.txt").read_text().split())
+    held_out = json.loads((output / "held_out.json").read_text())
+    assert held_out["pictures"] == sorted(f"{thing}, {style}" for thing, style in hold_out(PICTURES, 0).pictures)
+
+    further = tmp_path / "further"
+    train_pictograms(PICTURES, tmp_path / "again", further, VAE, 2, steps=1, batch=4, seed=0, pool=20, start=output)
+    vae = "vae/diffusion_pytorch_model.safetensors"
+    assert (further / vae).read_bytes() == (output / vae).read_bytes()
+    assert json.loads((further / "vae" / "config.json").read_text()) == json.loads(
+        (output / "vae" / "config.json").read_text()
+    )
+
+    told = json.dumps([[p.names, p.keywords, p.style] for p in PICTURES])
+    for name in ("pictures.npz", "everything.npz"):
+        np.savez_compressed(work / name, pixels=np.stack([p.pixels for p in PICTURES]), told=np.array(told))
+    check_pictograms(work, tmp_path / "sheets", output, quick=True)
+    figures = json.loads((tmp_path / "sheets" / "figures.json").read_text())
+    assert [row[3] for row in figures if row[0].endswith("right thing first")] == ["100.0%"]
+    assert {path.stem for path in (tmp_path / "sheets").glob("*.png")} >= {
+        "known",
+        "held_out",
+        "guidance",
+        "nearest",
+        "nonsense",
+    }
+
+
+def test_the_judge_finds_what_a_picture_shows() -> None:
+    judge = Judge(PICTURES)
+    pictures = np.stack([draw(Scene((pictogram,))) for pictogram in PICTURES])
+    noise = np.random.default_rng(0).normal(0, 6, pictures.shape)
+    found = judge((pictures + noise).clip(0, 255).astype(np.uint8))
+    assert [verdict.pictograms[0].thing for verdict in found] == [pictogram.thing for pictogram in PICTURES]
+    assert [verdict.pictograms[0].style for verdict in found] == [pictogram.style for pictogram in PICTURES]
