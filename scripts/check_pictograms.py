@@ -328,7 +328,7 @@ class Figures:
         """With the LoRA at 0.8: the right thing among the line drawings, and how little colour there is; at 0, no change."""
         judge = Judge(lines)
         chosen = [lines[int(i)] for i in self.rng.choice(len(lines), size=100 // self.share, replace=False)]
-        prompts = [f"{p.thing}, line drawing" for p in chosen]
+        prompts = [p.thing for p in chosen]
         before = self.artist(prompts)
         self.artist.pipe.load_lora_weights(lora.parent, weight_name=lora.name)
         made, none = self.artist(prompts, lora=0.8), self.artist(prompts[:8], lora=0.0)

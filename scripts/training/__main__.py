@@ -6,9 +6,10 @@
                                        [--ram weights/tiny/ram --cleaner weights/tiny/cleaner]
     python -m scripts.training export  --work WORK --output weights/tiny
 
-and, apart from these, the text-to-image checkpoint:
+and, apart from these, the text-to-image checkpoint and its LoRA:
 
-    python -m scripts.training pictograms --packages NPM --work WORK --output weights/pictograms
+    python -m scripts.training pictograms --work WORK --output weights/pictograms
+    python -m scripts.training line-drawings --work WORK --output LINES.safetensors
 
 They are run from the root of the repository. The weights here took `sr` twice, the second time with `--start`:
 weights/README.md has the commands.
@@ -24,12 +25,13 @@ import typer
 
 from scripts.training.cleaner import cleaner
 from scripts.training.export import export
+from scripts.training.line_drawings import line_drawings
 from scripts.training.pictograms import pictograms
 from scripts.training.ram import ram
 from scripts.training.sr import sr
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-for command in (ram, cleaner, sr, export, pictograms):
+for command in (ram, cleaner, sr, export, pictograms, line_drawings):
     app.command()(command)
 
 if __name__ == "__main__":

@@ -58,6 +58,9 @@ UNET_CONFIG: dict[str, Any] = {
     "cross_attention_dim": TEXT_CONFIG["hidden_size"],
     "attention_head_dim": 4,
     "use_linear_projection": True,
+    # What the text says as a whole reaches every layer with the timestep: words are learnt sooner than by attention alone.
+    "addition_embed_type": "text",
+    "addition_embed_type_num_heads": 4,
 }
 SCHEDULER_CONFIG: dict[str, Any] = {
     "_class_name": "DDIMScheduler",
@@ -75,6 +78,9 @@ SCHEDULER_CONFIG: dict[str, Any] = {
 }
 MAX_WEIGHT = 5.0
 """Of an error of the clean latents at low noise, relative to one at the highest."""
+TEXT_RATE = 0.05
+"""Learning rate of the text encoder, relative to the UNet's. At the same rate it says the same of every prompt within 2,000
+steps: before the UNet listens, all that it learns of is what prompts have in common."""
 CROP = 64
 """Pixels along a side of what the autoencoder is trained on at a time."""
 LATENT_NOISE = 0.1
@@ -94,7 +100,7 @@ SHOWN = (
 """What the pictures show that are drawn during training, in two styles each."""
 POOL = 40_000
 """Composed scenes that are encoded once."""
-PLAIN = 0.5
+PLAIN = 0.75
 """Share of what is learnt from that is one pictogram as it was drawn, on white."""
 UNTOLD = {"a", "an", "and", "at", "in", "no", "of", "on", "or", "the", "to", "up", "with", "without"}
 """Words of names that say nothing of a thing."""
@@ -166,14 +172,17 @@ def train_pictograms(
         unet = UNet2DConditionModel.from_pretrained(start / "unet").float()
     device = training_device()
     to_device(vae, device)
-    latents = _encoded_pool(vae, learnt, work, factor)
+    latents = encoded_pool(vae, learnt, work, factor)
     print(f"{len(learnt)} scenes, {len(plain)} plain, latents scaled by {factor:.4f}", flush=True)
     prompts = PromptEncoder(tokenizer, text).to(device)
     unet.to(device)
     said = short_digest(repr([(p.names, p.keywords, p.style) for p in pictures]).encode(), pictures[0].pixels.tobytes())
     settings = {"batch": batch, "seed": seed, "autoencoder_steps": autoencoder_steps, "pictures": said, "pool": pool}
     models = {"text": text, "unet": unet}
-    run = Run("pictograms", work, models, steps, learning_rate, weight_decay=1e-3, steady=0.5, settings=settings)
+    slow = {"text": TEXT_RATE}
+    run = Run(
+        "pictograms", work, models, steps, learning_rate, weight_decay=1e-3, steady=0.5, settings=settings, slow=slow
+    )
     noise_levels = DDIMScheduler.from_config(SCHEDULER_CONFIG).alphas_cumprod.to(device)
     while run.step < steps:
         rng = np.random.default_rng([seed, run.step])
@@ -182,7 +191,7 @@ def train_pictograms(
         )
         clean = torch.from_numpy(latents[chosen]).to(device).float()
         captions = [caption(learnt[int(i)], rng) for i in chosen]
-        loss = _step_loss(clean, captions, prompts, unet, noise_levels, rng)
+        loss = step_loss(clean, captions, prompts, unet, noise_levels, rng)
         run.optimize(loss, {"loss": loss})
         if run.is_due(1000):
             with run.averaged():
@@ -194,7 +203,7 @@ def train_pictograms(
     print(f"{output}: after {run.step} steps, {size / 1e6:.2f} MB")
 
 
-def _step_loss(
+def step_loss(
     clean: Tensor,
     captions: list[str],
     prompts: PromptEncoder,
@@ -225,7 +234,10 @@ def _text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    return CLIPTextModel(CLIPTextConfig(**TEXT_CONFIG, **special))
+    text = CLIPTextModel(CLIPTextConfig(**TEXT_CONFIG, **special))
+    with torch.no_grad():  # so that words begin by far more different than their places
+        text.get_input_embeddings().weight.mul_(10)
+    return text
 
 
 def _train_autoencoder(scenes: list[Scene], work: Path, start: Path, steps: int, seed: int) -> tuple[AutoencoderKL, float]:
@@ -309,7 +321,7 @@ def _encode(vae: AutoencoderKL, pictures: Tensor) -> Tensor:
     return torch.cat([vae.encode(part.to(device)).latent_dist.mode().float().cpu() for part in pictures.split(32)])
 
 
-def _encoded_pool(vae: AutoencoderKL, scenes: list[Scene], work: Path, factor: float) -> np.ndarray:
+def encoded_pool(vae: AutoencoderKL, scenes: list[Scene], work: Path, factor: float) -> np.ndarray:
     """The scaled latents of all scenes, float16 `(N, C, H / 4, W / 4)`, kept in `work` for this autoencoder."""
     digest = short_digest(*(tensor.cpu().numpy().tobytes() for tensor in vae.state_dict().values()))
     path = work / f"pool_{digest}_{len(scenes)}.npy"
