@@ -103,6 +103,7 @@ class Draughtsman:
     """Draws prompts with a checkpoint."""
 
     folder: Path
+    steps: int = STEPS
 
     @cached_property
     def pipe(self) -> StableDiffusionPipeline:
@@ -113,7 +114,7 @@ class Draughtsman:
     def __call__(
         self,
         prompts: Sequence[str],
-        steps: int = STEPS,
+        steps: int | None = None,
         guidance: float = GUIDANCE,
         negative: str = "",
         first_seed: int = 0,
@@ -127,7 +128,7 @@ class Draughtsman:
             images = self.pipe(
                 part,
                 negative_prompt=[negative] * len(part),
-                num_inference_steps=steps,
+                num_inference_steps=steps or self.steps,
                 guidance_scale=guidance,
                 generator=seeds,
                 output_type="np",
@@ -143,6 +144,7 @@ def check_pictograms(
     checkpoint: Annotated[Path, typer.Option(help="Folder of the checkpoint.", exists=True)] = Path("weights/pictograms"),
     lora: Annotated[Path | None, typer.Option(help="The LoRA for line drawings; not judged unless given.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A quarter of the prompts.")] = False,
+    steps: int = STEPS,
     seed: int = 0,
 ) -> None:
     """The figures of a checkpoint, and its sheets."""
@@ -153,7 +155,7 @@ def check_pictograms(
     known = cached_pictograms(packages, work / "pictures.npz")
     everything = cached_pictograms(packages, work / "everything.npz", everything=True)
     share = 4 if quick else 1
-    figures = Figures(known, everything, Draughtsman(checkpoint), output, share, np.random.default_rng(seed))
+    figures = Figures(known, everything, Draughtsman(checkpoint, steps), output, share, np.random.default_rng(seed))
     figures.measure()
     if lora is not None:
         if not (work / "lines.npz").exists():
@@ -222,7 +224,12 @@ class Figures:
             self._share(judged[: len(few)], few, lambda v, p: v.is_near(p.thing)) for judged in (self.judge(fast), found)
         ]
         self.rows.append(
-            (f"8 steps (DPM++ 2M), {len(few)} prompts: within five", f"{both[0]:.0%}", f"20 steps: {both[1]:.0%}", "")
+            (
+                f"8 steps (DPM++ 2M), {len(few)} prompts: within five",
+                f"{both[0]:.0%}",
+                f"{self.artist.steps} steps: {both[1]:.0%}",
+                "",
+            )
         )
 
     def held_out_pictures(self) -> None:
@@ -315,7 +322,9 @@ class Figures:
         self.artist(["fox, 3d"])
         began = time.perf_counter()
         self.artist(["fox, 3d"])
-        self.rows.append(("one picture, 20 steps with guidance", f"{time.perf_counter() - began:.2f} s", "1.5 s", ""))
+        self.rows.append(
+            (f"one picture, {self.artist.steps} steps with guidance", f"{time.perf_counter() - began:.2f} s", "1.5 s", "")
+        )
 
     def nonsense(self) -> None:
         self._sheet(

@@ -81,6 +81,8 @@ MAX_WEIGHT = 5.0
 TEXT_RATE = 0.05
 """Learning rate of the text encoder, relative to the UNet's. At the same rate it says the same of every prompt within 2,000
 steps: before the UNet listens, all that it learns of is what prompts have in common."""
+WORD_DEVIATION = 0.2
+"""Of the text encoder's embeddings of words at its beginning: ten times CLIP's, so that they differ more than places do."""
 CROP = 64
 """Pixels along a side of what the autoencoder is trained on at a time."""
 LATENT_NOISE = 0.1
@@ -180,9 +182,7 @@ def train_pictograms(
     settings = {"batch": batch, "seed": seed, "autoencoder_steps": autoencoder_steps, "pictures": said, "pool": pool}
     models = {"text": text, "unet": unet}
     slow = {"text": TEXT_RATE}
-    run = Run(
-        "pictograms", work, models, steps, learning_rate, weight_decay=1e-3, steady=0.5, settings=settings, slow=slow
-    )
+    run = Run("pictograms", work, models, steps, learning_rate, weight_decay=1e-3, steady=0.5, settings=settings, slow=slow)
     noise_levels = DDIMScheduler.from_config(SCHEDULER_CONFIG).alphas_cumprod.to(device)
     while run.step < steps:
         rng = np.random.default_rng([seed, run.step])
@@ -235,8 +235,9 @@ def _text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
         "pad_token_id": tokenizer.pad_token_id,
     }
     text = CLIPTextModel(CLIPTextConfig(**TEXT_CONFIG, **special))
-    with torch.no_grad():  # so that words begin by far more different than their places
-        text.get_input_embeddings().weight.mul_(10)
+    embeddings = text.get_input_embeddings()
+    assert isinstance(embeddings, torch.nn.Embedding)
+    torch.nn.init.normal_(embeddings.weight, std=WORD_DEVIATION)
     return text
 
 
@@ -247,7 +248,8 @@ def _train_autoencoder(scenes: list[Scene], work: Path, start: Path, steps: int,
     vae = load_vae(start)
     if vae.config.latent_channels != LATENT_CHANNELS:
         vae = narrow_autoencoder(vae, shown[::4])
-    to_device(vae.requires_grad_(True), device)
+    vae.requires_grad_(requires_grad=True)
+    to_device(vae, device)
     run = Run("autoencoder", work, {"vae": vae}, steps, learning_rate=5e-4, steady=0.3, settings={"seed": seed})
     while run.step < steps:
         rng = np.random.default_rng([seed, run.step])

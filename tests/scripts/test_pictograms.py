@@ -183,7 +183,7 @@ def test_what_is_written_is_loaded_by_stock_diffusers_goes_on_and_is_judged(tmp_
     told = json.dumps([[p.names, p.keywords, p.style] for p in PICTURES])
     for name in ("pictures.npz", "everything.npz"):
         np.savez_compressed(work / name, pixels=np.stack([p.pixels for p in PICTURES]), told=np.array(told))
-    check_pictograms(work, tmp_path / "sheets", output, quick=True)
+    check_pictograms(work, tmp_path / "sheets", output, quick=True, steps=1)
     figures = json.loads((tmp_path / "sheets" / "figures.json").read_text())
     assert [row[3] for row in figures if row[0].endswith("right thing first")] == ["100.0%"]
     assert {path.stem for path in (tmp_path / "sheets").glob("*.png")} >= {
@@ -198,7 +198,6 @@ def test_what_is_written_is_loaded_by_stock_diffusers_goes_on_and_is_judged(tmp_
 def test_the_judge_finds_what_a_picture_shows() -> None:
     judge = Judge(PICTURES)
     pictures = np.stack([draw(Scene((pictogram,))) for pictogram in PICTURES])
-    noise = np.random.default_rng(0).normal(0, 2, pictures.shape)
-    found = judge((pictures + noise).clip(0, 255).astype(np.uint8))
+    found = judge(pictures - pictures // 40)  # a little darker
     assert [verdict.pictograms[0].thing for verdict in found] == [pictogram.thing for pictogram in PICTURES]
     assert [verdict.pictograms[0].style for verdict in found] == [pictogram.style for pictogram in PICTURES]
