@@ -67,7 +67,7 @@ def test_the_first_run_message_is_dismissed_for_good_and_models_tells_it_always(
 ) -> None:
     tab = log_in(browser, served, "ben")
     note = tab.page.get_by_role("region", name="The small model that comes with SeeSR is in use.")
-    expect(note).to_contain_text("pictograms of 610 things")
+    expect(note).to_contain_text("pictograms of 70 things")
     note.get_by_text("The full model", exact=True).click()
     expect(note).to_contain_text("17.3 GB")
     expect(note.get_by_role("link")).to_have_attribute("href", "https://huggingface.co/stabilityai/sd-turbo")
