@@ -40,9 +40,10 @@ def assert_same(first: Image.Image, second: Image.Image) -> None:
 
 
 def test_one_base_serves_both(weights: Path) -> None:
-    upscaler = Upscaler.load(weights, device="cpu")
+    upscaler = Upscaler.load(weights, device="cpu", dtype="float32")
     before = upscaler.upscale(PHOTO, scale=2, seed=1).image
-    generator, alone = Generator.sharing(upscaler), Generator.load(weights / "sd-turbo", device="cpu")
+    generator = Generator.sharing(upscaler)
+    alone = Generator.load(weights / "sd-turbo", device="cpu", dtype="float32")
     assert generator.engine.components is upscaler.engine.components
     calls = list[str]()
     networks = upscaler.engine.components.networks
@@ -90,7 +91,7 @@ def test_a_lora_never_reaches_upscaling(weights: Path, tmp_path: Path, monkeypat
 
 
 def test_the_base_is_never_loaded_twice(weights: Path) -> None:
-    generator = Generator.load(weights / "sd-turbo", device="cpu")
+    generator = Generator.load(weights / "sd-turbo", device="cpu", dtype="float32")
     first, before = generator.text_to_image("a cat", **QUICK)[0].image, generator.engine.components
     unet = before["unet"]
     larger = generator.text_to_image("a cat", upscale=2, **QUICK)[0].image
