@@ -16,10 +16,12 @@ from PIL import Image, ImageDraw
 
 from scripts.check_pictograms import Judge, background_colour, check_pictograms, seen_hue
 from scripts.training import pictogram_pictures
+from scripts.training.line_drawings import train_line_drawings
 from scripts.training.pictogram_pictures import SIDE, STYLES, Pictogram, cached_pictograms, fetch_packages
 from scripts.training.pictogram_scenes import COLOURS, HUES, Scene, Scenes, caption, draw, hold_out, main_hue, words
 from scripts.training.pictograms import LATENT_CHANNELS, narrow_autoencoder, train_pictograms
 from seesr.autoencoder.vae import load_vae
+from seesr.generation.generator import Generator
 
 pytestmark = pytest.mark.training
 
@@ -155,7 +157,9 @@ def test_a_narrow_autoencoder_still_shows_the_picture() -> None:
     assert inside.square().mean().sqrt() < 0.1
 
 
-def test_what_is_written_is_loaded_by_stock_diffusers_goes_on_and_is_judged(tmp_path: Path) -> None:
+def test_what_is_written_is_loaded_by_stock_diffusers_goes_on_and_is_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     output, work = tmp_path / "pictograms", tmp_path / "work"
     train_pictograms(PICTURES, work, output, VAE, autoencoder_steps=2, steps=2, batch=4, seed=0, pool=20)
     assert sum(path.stat().st_size for path in output.rglob("*") if path.is_file()) < 30e6
@@ -179,6 +183,18 @@ def test_what_is_written_is_loaded_by_stock_diffusers_goes_on_and_is_judged(tmp_
     assert json.loads((further / "vae" / "config.json").read_text()) == json.loads(
         (output / "vae" / "config.json").read_text()
     )
+
+    # The adapter for line drawings, which the generator reads as any other; at 0 it changes nothing.
+    lines = [drawn(shape, "line drawing") for shape in SHAPES]
+    monkeypatch.setenv("SEESR_DATA", str(tmp_path))
+    train_line_drawings(lines, work, tmp_path / "models" / "loras" / "lines.safetensors", output, steps=2, batch=4, seed=0)
+    assert (tmp_path / "models" / "loras" / "lines.safetensors").stat().st_size < 2e6
+    generator = Generator.load(output, device="cpu", dtype="float32")
+    plain, at_nought, changed = (
+        generator.text_to_image(f"disc{tag}", steps=2, seed=1)[0].image.tobytes()
+        for tag in ("", " <lora:lines:0>", " <lora:lines:0.8>")
+    )
+    assert at_nought == plain != changed
 
     told = json.dumps([[p.names, p.keywords, p.style] for p in PICTURES])
     for name in ("pictures.npz", "everything.npz"):
