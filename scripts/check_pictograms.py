@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import cycle
 from pathlib import Path
 from typing import Annotated
 
@@ -32,11 +33,11 @@ from torch import Tensor
 from scripts.training.pictogram_pictures import (
     LINES,
     SIDE,
+    STYLES,
     Pictogram,
-    cached_pictograms,
-    fetch_packages,
+    fetched_pictograms,
 )
-from scripts.training.pictogram_scenes import COLOURS, HUES, Scene, draw, hold_out, main_hue
+from scripts.training.pictogram_scenes import COLOURS, HUES, Scene, Scenes, draw, main_hue
 from seesr.tagging.ram import IMAGENET_MEAN, IMAGENET_STD, load_ram
 from seesr.weights.manifest import beside_package
 
@@ -44,7 +45,6 @@ JUDGE_SIDE = 224
 BATCH = 20
 STEPS, GUIDANCE = 20, 5.0
 SHEET = 64
-STYLES = ("3d", "flat", "drawn")
 
 
 @dataclass(frozen=True)
@@ -149,18 +149,13 @@ def check_pictograms(
 ) -> None:
     """The figures of a checkpoint, and its sheets."""
     output.mkdir(parents=True, exist_ok=True)
-    packages = work / "packages"
-    if not (work / "pictures.npz").exists() or not (work / "everything.npz").exists():
-        fetch_packages(packages)
-    known = cached_pictograms(packages, work / "pictures.npz")
-    everything = cached_pictograms(packages, work / "everything.npz", everything=True)
+    known = fetched_pictograms(work, "pictures.npz")
+    everything = fetched_pictograms(work, "everything.npz", everything=True)
     share = 4 if quick else 1
     figures = Figures(known, everything, Draughtsman(checkpoint, steps), output, share, np.random.default_rng(seed))
     figures.measure()
     if lora is not None:
-        if not (work / "lines.npz").exists():
-            fetch_packages(packages)
-        figures.measure_lora(lora, cached_pictograms(packages, work / "lines.npz", {LINES: "line drawing"}))
+        figures.measure_lora(lora, fetched_pictograms(work, "lines.npz", styles={LINES: "line drawing"}))
     figures.report()
 
 
@@ -178,7 +173,8 @@ class Figures:
     ) -> None:
         self.known, self.artist, self.output, self.share, self.rng = known, artist, output, share, rng
         self.judge, self.everything = Judge(everything), everything
-        self.held_out = hold_out(known, 0)
+        scenes = Scenes(known)
+        self.held_out, self.shown = scenes.held_out, scenes.shown
         self.rows = list[tuple[str, str, str, str]]()
         self.by_name = {(p.thing, p.style): p for p in known}
 
@@ -198,8 +194,7 @@ class Figures:
             print(*self.rows[-1], sep=" | ", flush=True)
 
     def names(self) -> None:
-        shown = [p for p in self.known if (p.thing, p.style) not in self.held_out.pictures]
-        chosen = [shown[int(i)] for i in self.rng.choice(len(shown), size=min(len(shown), 300 // self.share), replace=False)]
+        chosen = self._some(self.shown, 300)
         prompts = [f"{p.thing}, {p.style}" for p in chosen]
         made, ceiling = self.artist(prompts), self._reconstructed([Scene((p,)) for p in chosen])
         found, best = self.judge(made), self.judge(ceiling)
@@ -239,8 +234,7 @@ class Figures:
         near = self._count(found, self.judge(self._reconstructed(scenes)), chosen, lambda v, p: v.is_near(p.thing))
         self._row(f"{len(chosen)} held-out (thing, style): within five", near, "60 %")
         self._sheet("held_out", made)
-        shown = [p for p in self.known if (p.thing, p.style) not in self.held_out.pictures]
-        nearest = Judge(shown)(made)
+        nearest = Judge(self.shown)(made)
         near_first = sorted(range(len(made)), key=lambda i: -nearest[i].similarities[0])
         alike = np.array([verdict.similarities[0] for verdict in nearest])
         self.rows.append(
@@ -258,10 +252,7 @@ class Figures:
 
     def backgrounds(self) -> None:
         names = [name for name in COLOURS if name != "white"]
-        number = 100 // self.share
-        chosen = [
-            self.known[int(i)] for i in self.rng.choice(len(self.known), size=min(number, len(self.known)), replace=False)
-        ]
+        chosen = self._some(self.known, 100)
         asked = [names[i % len(names)] for i in range(len(chosen))]
         made = self.artist([f"{p.thing}, {p.style}, {colour} background" for p, colour in zip(chosen, asked, strict=True)])
         right = np.mean([background_colour(picture) == colour for picture, colour in zip(made, asked, strict=True)])
@@ -276,7 +267,7 @@ class Figures:
         both = {"two things": (drawn, "60 %"), "held-out two things": (sorted(held_out), "45 %")}
         for title, (chosen, wanted) in both.items():
             asked = chosen[:: self.share]
-            styles = [STYLES[number % 3] for number in range(len(asked))]
+            styles = [word for word, _ in zip(cycle(STYLES.values()), asked, strict=False)]
             made = self.artist([f"{a} and {b}, {style}" for (a, b), style in zip(asked, styles, strict=True)])
             scenes = [
                 Scene((self.by_name[a, style], self.by_name[b, style])) for (a, b), style in zip(asked, styles, strict=True)
@@ -336,7 +327,7 @@ class Figures:
     def measure_lora(self, lora: Path, lines: list[Pictogram]) -> None:
         """With the LoRA at 0.8: the right thing among the line drawings, and how little colour there is; at 0, no change."""
         judge = Judge(lines)
-        chosen = [lines[int(i)] for i in self.rng.choice(len(lines), size=100 // self.share, replace=False)]
+        chosen = self._some(lines, 100)
         prompts = [p.thing for p in chosen]
         before = self.artist(prompts)
         self.artist.pipe.load_lora_weights(lora.parent, weight_name=lora.name)
@@ -371,6 +362,11 @@ class Figures:
             table.add_row(*row)
         Console(width=140).print(table)
         (self.output / "figures.json").write_text(json.dumps(self.rows, indent=1) + "\n")
+
+    def _some(self, among: list[Pictogram], number: int) -> list[Pictogram]:
+        """As many as there are or `number`, divided by the share, each once."""
+        size = min(len(among), number // self.share)
+        return [among[int(i)] for i in self.rng.choice(len(among), size=size, replace=False)]
 
     def _row(self, title: str, shares: tuple[float, float], wanted: str) -> None:
         self.rows.append((title, f"{shares[0]:.1%}", wanted, f"{shares[1]:.1%}"))

@@ -17,9 +17,9 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from scripts.training.device import training_device
 from scripts.training.options import Work, require
-from scripts.training.pictogram_pictures import LINES, Pictogram, cached_pictograms, fetch_packages
+from scripts.training.pictogram_pictures import LINES, Pictogram, fetched_pictograms
 from scripts.training.pictogram_scenes import Scene
-from scripts.training.pictograms import encoded_pool, step_loss
+from scripts.training.pictograms import encoded_pool, pictures_digest, step_loss
 from scripts.training.run import Run, short_digest
 from seesr.autoencoder.vae import load_vae
 from seesr.diffusion.text import PromptEncoder
@@ -42,18 +42,8 @@ def line_drawings(
     seed: int = 0,
 ) -> None:
     """The LoRA with which the pictogram checkpoint draws black lines on white."""
-    if not (work / "lines.npz").exists():
-        packages = packages or work / "packages"
-        fetch_packages(packages)
-    train_line_drawings(
-        cached_pictograms(packages, work / "lines.npz", {LINES: "line drawing"}),
-        work,
-        output,
-        checkpoint,
-        steps,
-        batch,
-        seed,
-    )
+    pictures = fetched_pictograms(work, "lines.npz", packages, {LINES: "line drawing"})
+    train_line_drawings(pictures, work, output, checkpoint, steps, batch, seed)
 
 
 def train_line_drawings(
@@ -67,7 +57,8 @@ def train_line_drawings(
     device = training_device()
     vae = load_vae(checkpoint / "vae")
     to_device(vae, device)
-    latents = encoded_pool(vae, [Scene((pictogram,)) for pictogram in pictures], work, vae.config.scaling_factor)
+    scenes, said = [Scene((pictogram,)) for pictogram in pictures], pictures_digest(pictures)
+    latents = encoded_pool(vae, scenes, work, vae.config.scaling_factor, said)
     text = CLIPTextModel.from_pretrained(checkpoint / "text_encoder").float().requires_grad_(False)
     prompts = PromptEncoder(CLIPTokenizer.from_pretrained(checkpoint / "tokenizer"), text).to(device)
     unet = UNet2DConditionModel.from_pretrained(checkpoint / "unet").float().requires_grad_(False)
@@ -75,7 +66,7 @@ def train_line_drawings(
     unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=LAYERS))
     unet.to(device)
     begun = short_digest(*(tensor.detach().cpu().numpy().tobytes() for tensor in text.state_dict().values()))
-    settings = {"batch": batch, "seed": seed, "checkpoint": begun, "pictures": len(pictures)}
+    settings = {"batch": batch, "seed": seed, "checkpoint": begun, "pictures": said}
     run = Run("line_drawings", work, {"unet": unet}, steps, learning_rate=1e-3, steady=0.5, settings=settings)
     noise_levels = DDIMScheduler.from_pretrained(checkpoint / "scheduler").alphas_cumprod.to(device)
     while run.step < steps:

@@ -160,6 +160,20 @@ def cached_pictograms(
     ]
 
 
+def fetched_pictograms(
+    work: Path, name: str, packages: Path | None = None, styles: dict[str, str] = STYLES, everything: bool = False
+) -> list[Pictogram]:
+    """Those of the file `name` in `work`; if there is none yet, it is made of the packages, which are fetched first.
+
+    Args:
+        packages: where they are put; None is a folder of `work`.
+    """
+    packages = packages or work / "packages"
+    if not (work / name).exists():
+        fetch_packages(packages)
+    return cached_pictograms(packages, work / name, styles, everything)
+
+
 class _Drawings:
     """The SVG drawings of an Iconify package."""
 

@@ -24,7 +24,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from scripts.training.device import autocast, training_device
 from scripts.training.files import save_picture, write_json, write_model
 from scripts.training.options import Work, require
-from scripts.training.pictogram_pictures import SIDE, Pictogram, cached_pictograms, fetch_packages
+from scripts.training.pictogram_pictures import SIDE, Pictogram, fetched_pictograms
 from scripts.training.pictogram_scenes import Scene, Scenes, caption, draw, words
 from scripts.training.run import Run, short_digest
 from scripts.training.tokenizer import train_tokenizer
@@ -131,10 +131,7 @@ def pictograms(
     seed: int = 0,
 ) -> None:
     """The text-to-image checkpoint that draws pictograms."""
-    if not (work / "pictures.npz").exists():
-        packages = packages or work / "packages"
-        fetch_packages(packages)
-    pictures = cached_pictograms(packages, work / "pictures.npz")
+    pictures = fetched_pictograms(work, "pictures.npz", packages)
     train_pictograms(pictures, work, output, autoencoder, autoencoder_steps, steps, batch, seed, pool, learning_rate, start)
 
 
@@ -174,11 +171,11 @@ def train_pictograms(
         unet = UNet2DConditionModel.from_pretrained(start / "unet").float()
     device = training_device()
     to_device(vae, device)
-    latents = encoded_pool(vae, learnt, work, factor)
+    said = pictures_digest(pictures)
+    latents = encoded_pool(vae, learnt, work, factor, f"{said}_{seed}")
     print(f"{len(learnt)} scenes, {len(plain)} plain, latents scaled by {factor:.4f}", flush=True)
     prompts = PromptEncoder(tokenizer, text).to(device)
     unet.to(device)
-    said = short_digest(repr([(p.names, p.keywords, p.style) for p in pictures]).encode(), pictures[0].pixels.tobytes())
     settings = {"batch": batch, "seed": seed, "autoencoder_steps": autoencoder_steps, "pictures": said, "pool": pool}
     models = {"text": text, "unet": unet}
     slow = {"text": TEXT_RATE}
@@ -323,10 +320,20 @@ def _encode(vae: AutoencoderKL, pictures: Tensor) -> Tensor:
     return torch.cat([vae.encode(part.to(device)).latent_dist.mode().float().cpu() for part in pictures.split(32)])
 
 
-def encoded_pool(vae: AutoencoderKL, scenes: list[Scene], work: Path, factor: float) -> np.ndarray:
-    """The scaled latents of all scenes, float16 `(N, C, H / 4, W / 4)`, kept in `work` for this autoencoder."""
+def pictures_digest(pictures: list[Pictogram]) -> str:
+    """Tells one set of pictures, with what is said of them, from others."""
+    said = repr([(p.names, p.keywords, p.style) for p in pictures]).encode()
+    return short_digest(said, *(p.pixels.tobytes() for p in pictures))
+
+
+def encoded_pool(vae: AutoencoderKL, scenes: list[Scene], work: Path, factor: float, about: str) -> np.ndarray:
+    """The scaled latents of all scenes, float16 `(N, C, H / 4, W / 4)`, kept in `work` for this autoencoder.
+
+    Args:
+        about: tells the scenes from others of the same number.
+    """
     digest = short_digest(*(tensor.cpu().numpy().tobytes() for tensor in vae.state_dict().values()))
-    path = work / f"pool_{digest}_{len(scenes)}.npy"
+    path = work / f"pool_{digest}_{about}_{len(scenes)}.npy"
     if not path.exists():
         pool = np.empty((len(scenes), LATENT_CHANNELS, LATENT_SIDE, LATENT_SIDE), dtype=np.float16)
         for first in range(0, len(scenes), 64):
