@@ -1,7 +1,8 @@
 """Command `pictograms`: a small text-to-image checkpoint of Stable Diffusion's kind that draws pictograms.
 
 Its autoencoder is the embedded upscaler's with four latent channels in place of sixteen, its text encoder and its UNet begin
-at random. They learn from scenes that are drawn by lot, of which a pool is encoded once. The UNet predicts v (Salimans and
+at random. They learn from scenes that are drawn by lot, of which a pool is encoded once: first the text encoder alone, to
+tell from a caption what the picture looks like in rough outline, then the UNet with it. The UNet predicts v (Salimans and
 Ho, 2022). Its errors weigh alike at high noise, where the prompt decides, and less at low noise: as min-SNR weighting (Hang
 et al., 2023), which gives high noise next to no weight, with SNR + 1 for SNR.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,7 +54,7 @@ UNET_CONFIG: dict[str, Any] = {
     "out_channels": LATENT_CHANNELS,
     "down_block_types": ["DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
     "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"],
-    "block_out_channels": [32, 96, 160, 160],
+    "block_out_channels": [48, 96, 160, 192],
     "layers_per_block": 1,
     "norm_num_groups": 16,
     "cross_attention_dim": TEXT_CONFIG["hidden_size"],
@@ -61,6 +63,7 @@ UNET_CONFIG: dict[str, Any] = {
     # What the text says as a whole reaches every layer with the timestep: words are learnt sooner than by attention alone.
     "addition_embed_type": "text",
     "addition_embed_type_num_heads": 4,
+    "time_embedding_dim": 512,
 }
 SCHEDULER_CONFIG: dict[str, Any] = {
     "_class_name": "DDIMScheduler",
@@ -78,9 +81,14 @@ SCHEDULER_CONFIG: dict[str, Any] = {
 }
 MAX_WEIGHT = 5.0
 """Of an error of the clean latents at low noise, relative to one at the highest."""
+TEXT_BATCH, OUTLINE = 128, 16
+"""Captions at a time that the text encoder learns from alone, and the side of the averaged latents that it tells."""
 TEXT_RATE = 0.05
-"""Learning rate of the text encoder, relative to the UNet's. At the same rate it says the same of every prompt within 2,000
-steps: before the UNet listens, all that it learns of is what prompts have in common."""
+"""Learning rate of the text encoder beside the UNet, relative to the UNet's. At the same rate it says the same of every
+prompt within 2,000 steps: before the UNet listens, all that it learns of is what prompts have in common."""
+HIGH_NOISE = 0.7
+"""Half of the timesteps are from this share of them on: only there a picture is not yet known from its noisy latents, and
+the prompt decides."""
 WORD_DEVIATION = 0.2
 """Of the text encoder's embeddings of words at its beginning: ten times CLIP's, so that they differ more than places do."""
 CROP = 64
@@ -124,6 +132,7 @@ def pictograms(
         Path | None, typer.Option(help="A checkpoint of this command: its autoencoder is kept, the rest goes on from it.")
     ] = None,
     autoencoder_steps: int = 400,
+    text_steps: int = 1500,
     steps: int = 3000,
     batch: int = 32,
     pool: Annotated[int, typer.Option(help="Composed scenes.")] = POOL,
@@ -132,7 +141,9 @@ def pictograms(
 ) -> None:
     """The text-to-image checkpoint that draws pictograms."""
     pictures = fetched_pictograms(work, "pictures.npz", packages)
-    train_pictograms(pictures, work, output, autoencoder, autoencoder_steps, steps, batch, seed, pool, learning_rate, start)
+    train_pictograms(
+        pictures, work, output, autoencoder, autoencoder_steps, text_steps, steps, batch, seed, pool, learning_rate, start
+    )
 
 
 def train_pictograms(
@@ -141,6 +152,7 @@ def train_pictograms(
     output: Path,
     autoencoder: Path,
     autoencoder_steps: int,
+    text_steps: int,
     steps: int,
     batch: int,
     seed: int,
@@ -152,7 +164,8 @@ def train_pictograms(
 
     Both go on where they were when they are run again with the same `work`.
     """
-    require(0 < batch <= 1024 and steps > 0 and autoencoder_steps > 0, "--batch and the numbers of steps must be positive")
+    require(0 < batch <= 1024, f"--batch must be from 1 to 1024, not {batch}")
+    require(min(steps, autoencoder_steps, text_steps) > 0, "the numbers of steps must be positive")
     require(pool > 0, f"--pool must be positive, not {pool}")
     scenes = Scenes(pictures)
     plain = scenes.plain()
@@ -176,16 +189,17 @@ def train_pictograms(
     print(f"{len(learnt)} scenes, {len(plain)} plain, latents scaled by {factor:.4f}", flush=True)
     prompts = PromptEncoder(tokenizer, text).to(device)
     unet.to(device)
-    settings = {"batch": batch, "seed": seed, "autoencoder_steps": autoencoder_steps, "pictures": said, "pool": pool}
+    settings = {"seed": seed, "pictures": said, "pool": pool}
+    if start is None:
+        _teach_text(prompts, latents, learnt, len(plain), work, text_steps, seed, settings)
+    settings |= {"batch": batch, "autoencoder_steps": autoencoder_steps, "text_steps": text_steps}
     models = {"text": text, "unet": unet}
     slow = {"text": TEXT_RATE}
     run = Run("pictograms", work, models, steps, learning_rate, weight_decay=1e-3, steady=0.5, settings=settings, slow=slow)
     noise_levels = DDIMScheduler.from_config(SCHEDULER_CONFIG).alphas_cumprod.to(device)
     while run.step < steps:
         rng = np.random.default_rng([seed, run.step])
-        chosen = np.where(
-            rng.random(batch) < PLAIN, rng.integers(len(plain), size=batch), rng.integers(len(learnt), size=batch)
-        )
+        chosen = _chosen(rng, batch, len(plain), len(learnt))
         clean = torch.from_numpy(latents[chosen]).to(device).float()
         captions = [caption(learnt[int(i)], rng) for i in chosen]
         loss = step_loss(clean, captions, prompts, unet, noise_levels, rng)
@@ -208,12 +222,13 @@ def step_loss(
     noise_levels: Tensor,
     rng: np.random.Generator,
 ) -> Tensor:
-    """The weighted loss of one batch of latents, which `rng` alone decides, at timesteps that are spread evenly."""
+    """The weighted loss of one batch of latents, which `rng` alone decides."""
     batch = len(clean)
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     noise = torch.randn(clean.shape, generator=generator).to(clean)
-    timesteps = torch.from_numpy(((np.arange(batch) + rng.random(batch)) / batch * len(noise_levels)).astype(np.int64))
-    timesteps = timesteps.to(clean.device)
+    spread = (np.arange(batch) + rng.random(batch)) / batch
+    shares = np.interp(spread, [0, 0.5, 1], [0, HIGH_NOISE, 1])
+    timesteps = torch.from_numpy((shares * len(noise_levels)).astype(np.int64)).to(clean.device)
     kept = noise_levels[timesteps].view(-1, 1, 1, 1)
     noisy, truth = kept.sqrt() * clean + (1 - kept).sqrt() * noise, kept.sqrt() * noise - (1 - kept).sqrt() * clean
     with autocast(clean.device):
@@ -221,6 +236,39 @@ def step_loss(
     errors = (predicted.float() - truth).square().mean(dim=(1, 2, 3))
     # 1 / (1 - kept) is one more than the signal-to-noise ratio: what an error of v weighs as an error of the picture.
     return (errors * (MAX_WEIGHT * (1 - kept)).clamp(max=1).flatten()).mean()
+
+
+def _chosen(rng: np.random.Generator, batch: int, plain: int, learnt: int) -> np.ndarray:
+    """Which scenes a batch is of, of which the first `plain` are plain."""
+    return np.where(rng.random(batch) < PLAIN, rng.integers(plain, size=batch), rng.integers(learnt, size=batch))
+
+
+def _teach_text(
+    prompts: PromptEncoder,
+    latents: np.ndarray,
+    scenes: list[Scene],
+    plain: int,
+    work: Path,
+    steps: int,
+    seed: int,
+    settings: Mapping[str, object],
+) -> None:
+    """Trains the text encoder alone: the mean of what it says of a caption tells the averaged latents by a linear layer,
+    which is thrown away. It takes minutes; through a UNet that does not listen yet it takes hours."""
+    device = training_device()
+    torch.manual_seed(seed)
+    tell = torch.nn.Linear(TEXT_CONFIG["hidden_size"], LATENT_CHANNELS * OUTLINE**2).to(device)
+    models = {"text": prompts.text_encoder, "tell": tell}
+    run = Run("text", work, models, steps, learning_rate=1e-3, weight_decay=1e-3, steady=0.5, settings=settings)
+    while run.step < steps:
+        rng = np.random.default_rng([seed, run.step])
+        chosen = _chosen(rng, TEXT_BATCH, plain, len(scenes))
+        outline = F.adaptive_avg_pool2d(torch.from_numpy(latents[chosen]).to(device).float(), OUTLINE)
+        with autocast(device):
+            told = tell(prompts([caption(scenes[int(i)], rng) for i in chosen]).mean(dim=1))
+        loss = F.mse_loss(told.float(), outline.flatten(1))
+        run.optimize(loss, {"loss": loss, "variance": outline.var(dim=0).mean()})
+    run.take_average()
 
 
 def _text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:

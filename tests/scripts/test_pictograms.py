@@ -161,7 +161,7 @@ def test_what_is_written_is_loaded_by_stock_diffusers_goes_on_and_is_judged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output, work = tmp_path / "pictograms", tmp_path / "work"
-    train_pictograms(PICTURES, work, output, VAE, autoencoder_steps=2, steps=2, batch=4, seed=0, pool=20)
+    train_pictograms(PICTURES, work, output, VAE, autoencoder_steps=2, text_steps=2, steps=2, batch=4, seed=0, pool=20)
     assert sum(path.stat().st_size for path in output.rglob("*") if path.is_file()) < 30e6
     pipe = StableDiffusionPipeline.from_pretrained(output, local_files_only=True)
     pipe.set_progress_bar_config(disable=True)
@@ -177,7 +177,7 @@ def test_what_is_written_is_loaded_by_stock_diffusers_goes_on_and_is_judged(
     assert held_out["pictures"] == sorted(f"{thing}, {style}" for thing, style in hold_out(PICTURES, 0).pictures)
 
     further = tmp_path / "further"
-    train_pictograms(PICTURES, tmp_path / "again", further, VAE, 2, steps=1, batch=4, seed=0, pool=20, start=output)
+    train_pictograms(PICTURES, tmp_path / "again", further, VAE, 2, 2, steps=1, batch=4, seed=0, pool=20, start=output)
     vae = "vae/diffusion_pytorch_model.safetensors"
     assert (further / vae).read_bytes() == (output / vae).read_bytes()
     assert json.loads((further / "vae" / "config.json").read_text()) == json.loads(
