@@ -70,11 +70,13 @@ class Gallery extends HTMLElement {
       if (turn === 1) await this.search.load();
       const page = await ask(`pictures?${this.search.query({ count: COUNT })}`);
       if (turn !== this.turn) return;
+      const focused = this.focused()?.id;
       this.items = [];
       this.tiles.clear();
       this.grid.replaceChildren();
       this.select([]);
       this.take(page);
+      if (focused) this.focus(this.items.findIndex(picture => picture.id === focused));
     } catch (error) {
       if (turn === this.turn) this.failed(error);
     } finally {
