@@ -218,6 +218,8 @@ def test_what_is_deleted_comes_back_at_its_place(browser: Browser, served: Serve
     gallery.get_by_role("button", name="All", exact=True).click()
     gallery.get_by_role("button", name="Trash", exact=True).click()
     expect(tiles).to_have_count(2)
+    # What is asked for once the trash is empty would not be found.
+    tab.page.wait_for_function("[...document.querySelectorAll('.grid img')].every(image => image.complete)")
     gallery.get_by_role("button", name="Empty the trash").click()
     tab.page.locator("dialog.question").get_by_role("button", name="OK").click()
     expect(tiles).to_have_count(0)

@@ -155,10 +155,10 @@ def test_logging_out_ends_it_everywhere_in_the_browser(browser: Browser, shared:
     other = Tab(tab.page.context.new_page(), shared.address)
     other.page.goto(f"{shared.address}/")
     ready(other)
+    other.open("Queue")
     cookies: list[Any] = tab.page.context.cookies()
     tab.page.get_by_role("button", name="Log out").click()
     expect(tab.page).to_have_url(f"{shared.address}/login", timeout=WAIT)
-    other.open("Queue")
     expect(other.page).to_have_url(f"{shared.address}/login#tab=queue", timeout=WAIT)
     tab.page.context.add_cookies(cookies)  # a stolen one is of no use either
     tab.page.goto(f"{shared.address}/")
