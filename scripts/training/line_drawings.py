@@ -1,7 +1,7 @@
 """Command `line-drawings`: an adapter (LoRA) that makes the pictogram checkpoint draw black lines on white.
 
-peft adds to each layer of the UNet's blocks, convolutions too, a product of two narrow matrices (Hu et al., ICLR 2022); they
-alone are trained.
+peft adds to each layer of the text encoder and of the UNet's blocks, convolutions too, a product of two narrow matrices
+(Hu et al., ICLR 2022); they alone are trained.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from seesr.machine.device import to_device
 RANK = 8
 LAYERS = r".*\.(to_q|to_k|to_v|to_out\.0|proj_in|proj_out|conv1|conv2|ff\.net\.0\.proj|ff\.net\.2)"
 """Of the UNet, by the ends of their names."""
+TEXT_LAYERS = r".*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)"
+"""Of the text encoder."""
 UNNAMED = 0.1
 """Share of the captions that are empty, for guidance."""
 
@@ -60,14 +62,16 @@ def train_line_drawings(
     scenes, said = [Scene((pictogram,)) for pictogram in pictures], pictures_digest(pictures)
     latents = encoded_pool(vae, scenes, work, vae.config.scaling_factor, said)
     text = CLIPTextModel.from_pretrained(checkpoint / "text_encoder").float().requires_grad_(False)
-    prompts = PromptEncoder(CLIPTokenizer.from_pretrained(checkpoint / "tokenizer"), text).to(device)
+    prompts = PromptEncoder(CLIPTokenizer.from_pretrained(checkpoint / "tokenizer"), text)
     unet = UNet2DConditionModel.from_pretrained(checkpoint / "unet").float().requires_grad_(False)
     torch.manual_seed(seed)
-    unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=LAYERS))
-    unet.to(device)
     begun = short_digest(*(tensor.detach().cpu().numpy().tobytes() for tensor in text.state_dict().values()))
+    unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=LAYERS))
+    text.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=TEXT_LAYERS))
+    unet.to(device)
+    prompts.to(device)
     settings = {"batch": batch, "seed": seed, "checkpoint": begun, "pictures": said}
-    run = Run("line_drawings", work, {"unet": unet}, steps, learning_rate=1e-3, steady=0.5, settings=settings)
+    run = Run("line_drawings", work, {"unet": unet, "text": text}, steps, learning_rate=1e-3, steady=0.5, settings=settings)
     noise_levels = DDIMScheduler.from_pretrained(checkpoint / "scheduler").alphas_cumprod.to(device)
     while run.step < steps:
         rng = np.random.default_rng([seed, run.step])
@@ -77,6 +81,12 @@ def train_line_drawings(
         loss = step_loss(clean, captions, prompts, unet, noise_levels, rng)
         run.optimize(loss, {"loss": loss})
     run.take_average()
-    layers = {key: tensor.half() for key, tensor in get_peft_model_state_dict(unet).items()}
-    StableDiffusionPipeline.save_lora_weights(output.parent, unet_lora_layers=layers, weight_name=output.name)
+    of_unet, of_text = (
+        {key: tensor.half() for key, tensor in get_peft_model_state_dict(model).items()} for model in (unet, text)
+    )
+    # As transformers before 5 named them, which those after accept.
+    of_text = {f"text_model.{key.removeprefix('text_model.')}": tensor for key, tensor in of_text.items()}
+    StableDiffusionPipeline.save_lora_weights(
+        output.parent, unet_lora_layers=of_unet, text_encoder_lora_layers=of_text, weight_name=output.name
+    )
     print(f"{output}: after {run.step} steps, {output.stat().st_size / 1e6:.2f} MB")

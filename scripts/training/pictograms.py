@@ -1,14 +1,22 @@
 """Command `pictograms`: a small text-to-image checkpoint of Stable Diffusion's kind that draws pictograms.
 
 Its autoencoder is the embedded upscaler's with four latent channels in place of sixteen, its text encoder and its UNet begin
-at random. They learn from scenes that are drawn by lot, of which a pool is encoded once: first the text encoder alone, to
-tell from a caption what the picture looks like in rough outline, then the UNet with it. The UNet predicts v (Salimans and
-Ho, 2022). Its errors weigh alike at high noise, where the prompt decides, and less at low noise: as min-SNR weighting (Hang
-et al., 2023), which gives high noise next to no weight, with SNR + 1 for SNR.
+at random. They learn from scenes that are drawn by lot, of which a pool is encoded once.
+
+First the text encoder learns alone to tell from a caption what the picture looks like. The last 16 of its 77 places, where
+nothing of a prompt stands unless it is very long, are for as many parts of the picture: what the encoder says there is what
+a linear layer, thrown away afterwards, needs for the latents of that part. Then the UNet learns with the text encoder as it
+is, and first of all where to look: of its attention to the prompt, one head for each quarter of a part is drawn to the place
+of the part that it is at. So the memory of what things look like is in the text encoder, where a caption costs a tenth of
+what it costs in the UNet, and the UNet learns from every picture the same: to take it over and to make it sharp.
+
+The UNet predicts v (Salimans and Ho, 2022). Its errors weigh alike at high noise, where the prompt decides, and less at low
+noise: as min-SNR weighting (Hang et al., 2023), which gives high noise next to no weight, with SNR + 1 for SNR.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 from collections.abc import Mapping
@@ -20,6 +28,7 @@ import torch
 import torch.nn.functional as F
 import typer
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -40,12 +49,12 @@ LATENT_CHANNELS, LATENT_SIDE = 4, SIDE // 4
 LEARNT_PIECES = 4096
 """Of the vocabulary, at most."""
 TEXT_CONFIG = {
-    "hidden_size": 192,
-    "intermediate_size": 512,
+    "hidden_size": 256,
+    "intermediate_size": 2048,
     "num_hidden_layers": 2,
-    "num_attention_heads": 4,
+    "num_attention_heads": 8,
     "max_position_embeddings": 77,
-    "projection_dim": 192,
+    "projection_dim": 256,
     "hidden_act": "gelu",
 }
 UNET_CONFIG: dict[str, Any] = {
@@ -54,16 +63,12 @@ UNET_CONFIG: dict[str, Any] = {
     "out_channels": LATENT_CHANNELS,
     "down_block_types": ["DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
     "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"],
-    "block_out_channels": [48, 96, 160, 192],
+    "block_out_channels": [32, 64, 128, 192],
     "layers_per_block": 1,
     "norm_num_groups": 16,
     "cross_attention_dim": TEXT_CONFIG["hidden_size"],
     "attention_head_dim": 4,
     "use_linear_projection": True,
-    # What the text says as a whole reaches every layer with the timestep: words are learnt sooner than by attention alone.
-    "addition_embed_type": "text",
-    "addition_embed_type_num_heads": 4,
-    "time_embedding_dim": 512,
 }
 SCHEDULER_CONFIG: dict[str, Any] = {
     "_class_name": "DDIMScheduler",
@@ -81,14 +86,14 @@ SCHEDULER_CONFIG: dict[str, Any] = {
 }
 MAX_WEIGHT = 5.0
 """Of an error of the clean latents at low noise, relative to one at the highest."""
-TEXT_BATCH, OUTLINE = 128, 16
-"""Captions at a time that the text encoder learns from alone, and the side of the averaged latents that it tells."""
-TEXT_RATE = 0.05
-"""Learning rate of the text encoder beside the UNet, relative to the UNet's. At the same rate it says the same of every
-prompt within 2,000 steps: before the UNet listens, all that it learns of is what prompts have in common."""
-HIGH_NOISE = 0.7
-"""Half of the timesteps are from this share of them on: only there a picture is not yet known from its noisy latents, and
-the prompt decides."""
+PARTS = 4
+"""Along a side: the parts of a picture that the text encoder's last places are for."""
+TEXT_BATCH, TEXT_RATE = 64, 2e-3
+"""Captions at a time that the text encoder learns from, and its learning rate."""
+FULL_LENGTH = 0.08
+"""Share of those steps with all 77 places; in the others, those between a caption and the parts are left out."""
+ATTENTION_STEPS, ATTENTION_WEIGHT = 1500, 0.05
+"""The first steps of the UNet, in which it learns where to look, and what that weighs beside its errors."""
 WORD_DEVIATION = 0.2
 """Of the text encoder's embeddings of words at its beginning: ten times CLIP's, so that they differ more than places do."""
 CROP = 64
@@ -132,7 +137,7 @@ def pictograms(
         Path | None, typer.Option(help="A checkpoint of this command: its autoencoder is kept, the rest goes on from it.")
     ] = None,
     autoencoder_steps: int = 400,
-    text_steps: int = 1500,
+    text_steps: int = 5000,
     steps: int = 3000,
     batch: int = 32,
     pool: Annotated[int, typer.Option(help="Composed scenes.")] = POOL,
@@ -191,19 +196,24 @@ def train_pictograms(
     unet.to(device)
     settings = {"seed": seed, "pictures": said, "pool": pool}
     if start is None:
+        _name_by_look(prompts, latents, plain)
         _teach_text(prompts, latents, learnt, len(plain), work, text_steps, seed, settings)
     settings |= {"batch": batch, "autoencoder_steps": autoencoder_steps, "text_steps": text_steps}
-    models = {"text": text, "unet": unet}
-    slow = {"text": TEXT_RATE}
-    run = Run("pictograms", work, models, steps, learning_rate, weight_decay=1e-3, steady=0.5, settings=settings, slow=slow)
+    text.requires_grad_(requires_grad=False)
+    run = Run("pictograms", work, {"unet": unet}, steps, learning_rate, weight_decay=1e-3, steady=0.5, settings=settings)
     noise_levels = DDIMScheduler.from_config(SCHEDULER_CONFIG).alphas_cumprod.to(device)
     while run.step < steps:
         rng = np.random.default_rng([seed, run.step])
         chosen = _chosen(rng, batch, len(plain), len(learnt))
         clean = torch.from_numpy(latents[chosen]).to(device).float()
         captions = [caption(learnt[int(i)], rng) for i in chosen]
+        looking = watch_attention(unet) if start is None and run.step < ATTENTION_STEPS else []
         loss = step_loss(clean, captions, prompts, unet, noise_levels, rng)
-        run.optimize(loss, {"loss": loss})
+        parts = {"loss": loss}
+        if looking:
+            parts["looking"] = torch.stack([attention.loss for attention in looking]).mean()
+            unet.set_attn_processor(AttnProcessor2_0())
+        run.optimize(loss + ATTENTION_WEIGHT * parts.get("looking", 0), {"looking": loss.new_zeros(()), **parts})
         if run.is_due(1000):
             with run.averaged():
                 _export(work / "checkpoint", tokenizer, text, unet, vae, factor, scenes)
@@ -227,8 +237,7 @@ def step_loss(
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     noise = torch.randn(clean.shape, generator=generator).to(clean)
     spread = (np.arange(batch) + rng.random(batch)) / batch
-    shares = np.interp(spread, [0, 0.5, 1], [0, HIGH_NOISE, 1])
-    timesteps = torch.from_numpy((shares * len(noise_levels)).astype(np.int64)).to(clean.device)
+    timesteps = torch.from_numpy((spread * len(noise_levels)).astype(np.int64)).to(clean.device)
     kept = noise_levels[timesteps].view(-1, 1, 1, 1)
     noisy, truth = kept.sqrt() * clean + (1 - kept).sqrt() * noise, kept.sqrt() * noise - (1 - kept).sqrt() * clean
     with autocast(clean.device):
@@ -238,9 +247,81 @@ def step_loss(
     return (errors * (MAX_WEIGHT * (1 - kept)).clamp(max=1).flatten()).mean()
 
 
+class WatchedAttention:
+    """An attention processor for square maps that keeps how far attention is from the part of the picture that it is at.
+
+    Args:
+        places: of the prompt; the last `PARTS ** 2` are the parts.
+        quarters: a head for each quarter of a part, which elsewhere looks at the first place; else all heads everywhere.
+    """
+
+    def __init__(self, places: int, quarters: bool) -> None:
+        self.places, self.quarters = places, quarters
+        self.loss = torch.zeros(())
+
+    def __call__(self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor, **_: object) -> Tensor:
+        query, key, value = (
+            layer(states).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+            for layer, states in (
+                (attn.to_q, hidden_states),
+                (attn.to_k, encoder_hidden_states),
+                (attn.to_v, encoder_hidden_states),
+            )
+        )
+        scores = attn.scale * query @ key.transpose(-1, -2)
+        wanted = self.wanted(scores.shape[1], scores.shape[2]).to(scores.device).expand(len(scores), -1, -1)
+        self.loss = F.cross_entropy(scores.float().flatten(0, 2), wanted.flatten())
+        states = (scores.softmax(dim=-1) @ value).transpose(1, 2).flatten(2)
+        return attn.to_out[1](attn.to_out[0](states))
+
+    def wanted(self, heads: int, cells: int) -> Tensor:
+        """For each head and each cell of the map, `(heads, cells)`, the place to look at."""
+        side = math.isqrt(cells)
+        row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+        across = side // PARTS
+        part = (self.places - PARTS**2 + row // across * PARTS + column // across).flatten()
+        if not self.quarters:
+            return part.expand(heads, -1)
+        quarter = (row % across * 2 // across * 2 + column % across * 2 // across).flatten()
+        return torch.where(quarter == torch.arange(heads)[:, None] % 4, part, 0)
+
+
+def watch_attention(unet: UNet2DConditionModel) -> list[WatchedAttention]:
+    """Has the attention to the prompt watched, until the processors are set anew."""
+    watched = {
+        name: WatchedAttention(int(TEXT_CONFIG["max_position_embeddings"]), name.startswith("up_blocks"))
+        for name in unet.attn_processors
+        if ".attn2." in name
+    }
+    unet.set_attn_processor({name: watched.get(name, AttnProcessor2_0()) for name in unet.attn_processors})
+    return list(watched.values())
+
+
 def _chosen(rng: np.random.Generator, batch: int, plain: int, learnt: int) -> np.ndarray:
     """Which scenes a batch is of, of which the first `plain` are plain."""
     return np.where(rng.random(batch) < PLAIN, rng.integers(plain, size=batch), rng.integers(learnt, size=batch))
+
+
+@torch.no_grad()
+def _name_by_look(prompts: PromptEncoder, latents: np.ndarray, plain: list[Scene]) -> None:
+    """Begins the embeddings of the words in names with the principal components of what the things look like.
+
+    Words for what looks alike are alike then, and what is learnt of one thing serves the others.
+    """
+    looks: dict[tuple[str, ...], list[np.ndarray]] = {}
+    for scene, latent in zip(plain, latents, strict=False):
+        looks.setdefault(scene.pictograms[0].names, []).append(latent.astype(np.float32).ravel())
+    means = torch.from_numpy(np.stack([np.mean(among, axis=0) for among in looks.values()]))
+    embeddings = _embeddings(prompts.text_encoder)
+    left, values, _ = torch.linalg.svd(means - means.mean(dim=0), full_matrices=False)
+    components = (left * values.sqrt())[:, : embeddings.shape[1]]
+    components *= WORD_DEVIATION / components.std()
+    of_pieces: dict[int, list[Tensor]] = {}
+    for names, look in zip(looks, components, strict=True):
+        for piece in {piece for name in names for piece in prompts.tokenizer(name).input_ids[1:-1]}:
+            of_pieces.setdefault(piece, []).append(look)
+    for piece, among in of_pieces.items():
+        embeddings[piece, : len(among[0])] = torch.stack(among).mean(dim=0).to(embeddings)
 
 
 def _teach_text(
@@ -253,22 +334,43 @@ def _teach_text(
     seed: int,
     settings: Mapping[str, object],
 ) -> None:
-    """Trains the text encoder alone: the mean of what it says of a caption tells the averaged latents by a linear layer,
-    which is thrown away. It takes minutes; through a UNet that does not listen yet it takes hours."""
+    """Trains the text encoder alone: a linear layer, which is thrown away, tells from what it says at the last places the
+    latents of the parts of the picture. It takes minutes; through a UNet it takes hours."""
     device = training_device()
     torch.manual_seed(seed)
-    tell = torch.nn.Linear(TEXT_CONFIG["hidden_size"], LATENT_CHANNELS * OUTLINE**2).to(device)
+    tell = torch.nn.Linear(TEXT_CONFIG["hidden_size"], latents[0].size // PARTS**2).to(device)
     models = {"text": prompts.text_encoder, "tell": tell}
-    run = Run("text", work, models, steps, learning_rate=1e-3, weight_decay=1e-3, steady=0.5, settings=settings)
+    run = Run("text", work, models, steps, TEXT_RATE, weight_decay=1e-3, steady=0.3, settings=settings)
     while run.step < steps:
         rng = np.random.default_rng([seed, run.step])
         chosen = _chosen(rng, TEXT_BATCH, plain, len(scenes))
-        outline = F.adaptive_avg_pool2d(torch.from_numpy(latents[chosen]).to(device).float(), OUTLINE)
+        captions = [caption(scenes[int(i)], rng) for i in chosen]
+        tokens = prompts.tokenizer(captions, truncation=True, max_length=prompts.max_tokens - PARTS**2).input_ids
+        truth = picture_parts(torch.from_numpy(latents[chosen]).to(device).float())
         with autocast(device):
-            told = tell(prompts([caption(scenes[int(i)], rng) for i in chosen]).mean(dim=1))
-        loss = F.mse_loss(told.float(), outline.flatten(1))
-        run.optimize(loss, {"loss": loss, "variance": outline.var(dim=0).mean()})
+            told = tell(_said_of_parts(prompts, tokens, full=rng.random() < FULL_LENGTH))
+        loss = F.mse_loss(told.float(), truth)
+        run.optimize(loss, {"loss": loss})
     run.take_average()
+    prompts.text_encoder.requires_grad_(requires_grad=False)
+
+
+def picture_parts(latents: Tensor) -> Tensor:
+    """The latents of each part, `(B, PARTS ** 2, n)`, of `(B, C, H, W)`: row by row."""
+    batch, channels, height, width = latents.shape
+    parts = latents.view(batch, channels, PARTS, height // PARTS, PARTS, width // PARTS)
+    return parts.permute(0, 2, 4, 1, 3, 5).reshape(batch, PARTS**2, -1)
+
+
+def _said_of_parts(prompts: PromptEncoder, tokens: list[list[int]], full: bool) -> Tensor:
+    """What the text encoder says at the last places, `(B, PARTS ** 2, width)`, of tokenized captions."""
+    places, padding = prompts.max_tokens, prompts.tokenizer.pad_token_id
+    longest = places - PARTS**2 if full else max(map(len, tokens))
+    padded = [[*one, *[padding] * (longest - len(one) + PARTS**2)] for one in tokens]
+    positions = torch.cat([torch.arange(longest), torch.arange(places - PARTS**2, places)])
+    device = prompts.text_encoder.device
+    states = prompts.text_encoder(torch.tensor(padded, device=device), position_ids=positions[None].to(device))
+    return states.last_hidden_state[:, longest:]
 
 
 def _text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
@@ -280,10 +382,15 @@ def _text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
         "pad_token_id": tokenizer.pad_token_id,
     }
     text = CLIPTextModel(CLIPTextConfig(**TEXT_CONFIG, **special))
-    embeddings = text.get_input_embeddings()
-    assert isinstance(embeddings, torch.nn.Embedding)
-    torch.nn.init.normal_(embeddings.weight, std=WORD_DEVIATION)
+    torch.nn.init.normal_(_embeddings(text), std=WORD_DEVIATION)
     return text
+
+
+def _embeddings(text: CLIPTextModel) -> Tensor:
+    """Of the vocabulary, `(pieces, width)`."""
+    layer = text.get_input_embeddings()
+    assert isinstance(layer, torch.nn.Embedding)
+    return layer.weight
 
 
 def _train_autoencoder(scenes: list[Scene], work: Path, start: Path, steps: int, seed: int) -> tuple[AutoencoderKL, float]:

@@ -6,7 +6,7 @@ import csv
 import hashlib
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,17 +43,14 @@ class Run:
     """What else makes the run what it is; a run goes on only with the settings it began with."""
     snapshot_every: int | None = None
     """After so many steps the average of weights is kept in a file of its own."""
-    slow: Mapping[str, float] = field(default_factory=dict)
-    """Models with a learning rate of their own, relative to the rest."""
     step: int = 0
 
     def __post_init__(self) -> None:
         self.work.mkdir(parents=True, exist_ok=True)
-        trained = self._trained(self.models.keys() - self.slow.keys())
+        trained = [p for model in self.models.values() for p in model.parameters() if p.requires_grad]
         groups = [
             {"params": [p for p in trained if not is_delicate(p)], "factor": 1.0},
             {"params": [p for p in trained if is_delicate(p)], "factor": DELICATE_FACTOR},
-            *({"params": self._trained({name}), "factor": factor} for name, factor in self.slow.items()),
         ]
         adam = {"betas": (0.9, 0.99), "weight_decay": self.weight_decay, "fused": True}
         self.optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, **adam)
@@ -78,11 +75,6 @@ class Run:
             if parameter.requires_grad
         ]
         self._trim_log()
-
-    def _trained(self, names: Collection[str]) -> list[nn.Parameter]:
-        """What is trained of the models of these names."""
-        models = [model for name, model in self.models.items() if name in names]
-        return [parameter for model in models for parameter in model.parameters() if parameter.requires_grad]
 
     def _go_on(self, device: torch.device) -> None:
         state = torch.load(self.checkpoint, map_location=device, weights_only=True)

@@ -16,6 +16,7 @@ from typing import Generic, Protocol, TypeVar
 from seesr.errors import OptionError, WeightsError, listed
 from seesr.files import data_folder
 from seesr.generation.model_file import ModelFile
+from seesr.weights.manifest import beside_package
 
 MODELS, LORAS, EMBEDDINGS, VAE_APPROX = "models", "loras", "embeddings", "vae_approx"
 CHECKPOINTS, VAES, CONTROLNETS, DEPTH = "checkpoints", "vae", "controlnet", "depth"
@@ -65,6 +66,8 @@ def models_from() -> tuple[Path, ...]:
 def model_folders(kind: str, models: Path | None = None, others: Sequence[Path] | None = None) -> tuple[Path, ...]:
     """Where models of a kind are looked up; where several have the same name, the first folder's counts.
 
+    The LoRAs that come with the embedded checkpoint are last.
+
     Args:
         kind: a folder in `models/`, such as `loras`.
         models: None is that of the user's data folder.
@@ -79,7 +82,8 @@ def model_folders(kind: str, models: Path | None = None, others: Sequence[Path] 
         if (root / place).is_dir()
     ]
     # Resolved, because a folder has two of the names where the file system does not tell capitals apart.
-    return (own, *dict.fromkeys(place.resolve() for place in places))
+    embedded = [folder for folder in (beside_package(PICTOGRAMS) / LORAS,) if kind == LORAS and folder.is_dir()]
+    return (own, *dict.fromkeys(place.resolve() for place in places), *embedded)
 
 
 def missing_file(checkpoint: Path) -> str:

@@ -44,7 +44,7 @@ class ModelInfo(BaseModel):
     """Whether a picture stands beside its file."""
     is_folder: bool = False
     is_own: bool = True
-    """Not in a folder of another program, whose models are never changed."""
+    """Not in a folder of another program, nor one that comes with the embedded checkpoint: those are never changed."""
     sha256: str | None = None
     """Of a model of one file, where it was computed."""
     source: str | None = None
@@ -61,7 +61,7 @@ class Entry:
     name: str
     path: Path
     is_own: bool
-    """Not in a folder of another program."""
+    """As in `ModelInfo`."""
 
     @property
     def key(self) -> str:

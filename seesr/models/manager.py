@@ -178,12 +178,12 @@ class ModelManager(ModelListing):
         """Removes a model, and what stands beside its file: its notes and previews.
 
         Raises:
-            OptionError: there is none of this name, or it is another program's.
+            OptionError: there is none of this name, or it is another program's or the package's.
             WeightsError: it cannot be removed.
         """
         entry = self.find(kind, name)
         if not entry.is_own:
-            raise OptionError(f"{name} is in {entry.path.parent}, of another program; remove it there.")
+            raise OptionError(f"{name} is in {entry.path.parent}, outside {self.models}; it is not removed from here.")
         path = entry.path
         try:
             # As `_move_in`: the record of one that is fetched anew under the name stays.

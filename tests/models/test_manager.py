@@ -108,7 +108,7 @@ def test_models_of_other_programs_are_found_and_never_changed(data: Path, tmp_pa
     names = {info.name: info for info in manager.list_models()}
     assert names.keys() >= {"v1", "sub/theirs", "more"}
     assert names["people/ink"].base == "SD 2", "one's own counts"
-    with pytest.raises(OptionError, match="of another program; remove it there"):
+    with pytest.raises(OptionError, match="it is not removed from here"):
         manager.remove("loras", "theirs")
     assert theirs.exists()
     with pytest.MonkeyPatch.context() as patch:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import typer
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from helpers import ROOT
 from PIL import Image, ImageDraw
 
@@ -19,13 +20,23 @@ from scripts.training import pictogram_pictures
 from scripts.training.line_drawings import train_line_drawings
 from scripts.training.pictogram_pictures import SIDE, STYLES, Pictogram, cached_pictograms, fetch_packages
 from scripts.training.pictogram_scenes import COLOURS, HUES, Scene, Scenes, caption, draw, hold_out, main_hue, words
-from scripts.training.pictograms import LATENT_CHANNELS, narrow_autoencoder, train_pictograms
+from scripts.training.pictograms import (
+    LATENT_CHANNELS,
+    TEXT_CONFIG,
+    UNET_CONFIG,
+    WatchedAttention,
+    narrow_autoencoder,
+    picture_parts,
+    train_pictograms,
+    watch_attention,
+)
 from seesr.autoencoder.vae import load_vae
 from seesr.generation.generator import Generator
 
 pytestmark = pytest.mark.training
 
 VAE = ROOT / "weights" / "tiny" / "sd-turbo" / "vae"
+WIDTH = int(TEXT_CONFIG["hidden_size"])
 SHAPES = ("disc", "square", "bar", "cross", "ring", "dot")
 
 
@@ -155,6 +166,40 @@ def test_a_narrow_autoencoder_still_shows_the_picture() -> None:
     assert latents.shape == (len(pictures), LATENT_CHANNELS, SIDE // 4, SIDE // 4)
     assert latents.mean(dim=(0, 2, 3)).abs().max() < 1e-3
     assert inside.square().mean().sqrt() < 0.1
+
+
+def test_attention_is_watched_without_changing_what_the_unet_says() -> None:
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(**UNET_CONFIG)
+    given = torch.randn(2, LATENT_CHANNELS, SIDE // 4, SIDE // 4), torch.tensor([3, 999]), torch.randn(2, 77, WIDTH)
+    plain = unet(*given).sample
+    watched = watch_attention(unet)
+    assert (unet(*given).sample - plain).abs().max() < 1e-4
+    assert len(watched) == 4, "one on the way down, one in the middle, two on the way up"
+    middle, quarters = WatchedAttention(77, quarters=False), WatchedAttention(77, quarters=True)
+    assert middle.wanted(heads=2, cells=16).tolist() == [list(range(61, 77))] * 2
+    top = quarters.wanted(heads=4, cells=64)[:, :16].tolist()
+    assert top[0] == [61, 0, 62, 0, 63, 0, 64, 0] + 8 * [0], "the upper left quarters of the first row of parts"
+    assert top[3] == 8 * [0] + [0, 61, 0, 62, 0, 63, 0, 64]
+    # In a few steps it learns to look there.
+    optimizer = torch.optim.Adam(unet.parameters(), lr=1e-3)
+    losses = list[float]()
+    for _ in range(6):
+        unet(*given)
+        loss = torch.stack([attention.loss for attention in watched]).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[0] == pytest.approx(math.log(77), abs=0.3)
+    assert losses[-1] < losses[0] - 0.3
+
+
+def test_parts_of_a_picture_stand_row_by_row() -> None:
+    latents = torch.arange(2 * LATENT_CHANNELS * 32 * 32).view(2, LATENT_CHANNELS, 32, 32).float()
+    parts = picture_parts(latents)
+    assert parts.shape == (2, 16, LATENT_CHANNELS * 64)
+    assert torch.equal(parts[1, 6], latents[1, :, 8:16, 16:24].flatten())
 
 
 def test_what_is_written_is_loaded_by_stock_diffusers_goes_on_and_is_judged(
